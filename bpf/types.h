@@ -1,0 +1,330 @@
+/* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
+/*
+ * types.h is the whole ABI between the router's C and its Go.
+ *
+ * Every number is in host byte order unless its name says otherwise; the packet
+ * is converted once, when it is parsed. All padding is explicit, so that a map
+ * value can be compared byte by byte and a key has one representation.
+ */
+#ifndef SIXPN_TYPES_H
+#define SIXPN_TYPES_H
+
+#include <linux/types.h>
+
+#define ASSERT_SIZE(type, size) _Static_assert(sizeof(type) == (size), #type " is not " #size " bytes")
+
+/* Why a packet did not go on. 0 is "go on". docs/drop-reasons.md explains each. */
+enum drop_reason {
+	DROP_NONE = 0,
+
+	/* parse */
+	DROP_NOT_IPV6,
+	DROP_BAD_LENGTH,
+	DROP_HOP_BY_HOP,
+	DROP_ROUTING_HEADER,
+	DROP_HEADER_CHAIN,
+	DROP_FIRST_FRAGMENT,
+	DROP_CHECKSUM_OFFLOAD,
+
+	/* admit */
+	DROP_UNKNOWN_PORT,
+	DROP_SPOOFED_SOURCE,
+	DROP_LINK_LOCAL,
+	DROP_MULTICAST,
+	DROP_NEIGHBOUR_NOISE,
+	DROP_MULTICAST_NOISE,
+	DROP_ROUTER_ADVERTISEMENT,
+	DROP_REDIRECT,
+	DROP_NEIGHBOUR_SPOOFING,
+
+	/* resolve */
+	DROP_UNKNOWN_DESTINATION,
+	DROP_OTHER_NETWORK,
+	DROP_OTHER_HOST,
+	DROP_NO_MACHINE,
+	DROP_HOST_SERVICE,
+	DROP_FRAGMENT,
+	DROP_UNMATCHED_ERROR,
+	DROP_HOP_LIMIT,
+	DROP_TOO_BIG,
+
+	/* Flycast */
+	DROP_NO_VIP,
+	DROP_NO_SERVICE,
+	DROP_NO_BACKEND,
+	DROP_REFUSED,
+	DROP_NO_FLOW,
+	DROP_BACKEND_GONE,
+	DROP_BACKEND_LIMIT,
+	DROP_MACHINE_QUOTA,
+	DROP_NETWORK_QUOTA,
+	DROP_FLOW_TABLE_FULL,
+	DROP_SLOTS_TAKEN,
+
+	/* leave */
+	DROP_WALL,
+	DROP_INTERNAL,
+
+	DROP_REASONS,
+};
+
+/* What kind of device a packet came in by, or leaves by. */
+enum port_kind {
+	PORT_NONE = 0,
+	PORT_MACHINE,
+	PORT_HOST,
+	PORT_MESH,
+	PORT_GATEWAY,
+	PORT_WAKE,
+};
+
+/* How a frame is handed to a Machine's device. */
+enum redirect_method {
+	REDIRECT_EGRESS = 0, /* bpf_redirect: a tap, or a veth whose peer is in this namespace */
+	REDIRECT_PEER = 1,   /* bpf_redirect_peer: a veth whose peer is in another namespace */
+};
+
+/* A device of the router. Key of `ports`: ifindex. */
+struct port {
+	__u32 network;
+	__u32 host;
+	__u32 machine;
+	__u32 counters; /* index into `port_counters` */
+	__u16 mtu;      /* largest IPv6 packet this device takes, bytes */
+	__u8 kind;      /* enum port_kind */
+	__u8 redirect;  /* enum redirect_method */
+	__u8 mac[6];    /* the router's own address on this link */
+	__u8 pad[6];
+};
+ASSERT_SIZE(struct port, 32);
+
+/* Where a Machine of this host is. Key of `machines`. */
+struct machine_key {
+	__u32 network;
+	__u32 machine;
+};
+ASSERT_SIZE(struct machine_key, 8);
+
+struct machine {
+	__u32 ifindex;
+	__u32 counters; /* index into `port_counters` */
+	__u16 mtu;
+	__u8 kind;     /* PORT_MACHINE or PORT_GATEWAY */
+	__u8 redirect; /* enum redirect_method */
+	__u8 mac[6];        /* the guest's address */
+	__u8 router_mac[6]; /* the router's own address on that link */
+};
+ASSERT_SIZE(struct machine, 24);
+
+/* Both directions as the device sees them: rx is what the Machine sent. */
+struct counters {
+	__u64 rx_packets;
+	__u64 rx_bytes;
+	__u64 tx_packets;
+	__u64 tx_bytes;
+	__u64 dropped;
+};
+ASSERT_SIZE(struct counters, 40);
+
+/* Key of `port_drops`. */
+struct port_drop_key {
+	__u32 ifindex;
+	__u32 reason; /* enum drop_reason */
+};
+ASSERT_SIZE(struct port_drop_key, 8);
+
+/* The device into the private namespace. Only element of `host_port`. */
+struct host_device {
+	__u32 ifindex;  /* 0: there is none, DNS is unreachable */
+	__u32 counters;
+	__u16 mtu;
+	__u8 mac[6];        /* of the device inside the private namespace */
+	__u8 router_mac[6];
+	__u8 pad[2];
+};
+ASSERT_SIZE(struct host_device, 24);
+
+/* A Flycast address that exists, whatever its services. Key of `vips`. */
+struct vip_key {
+	__u32 network; /* whose clients see it */
+	__u32 number;  /* N of fdaa:<network>:0:1::N, the low 32 bits */
+};
+ASSERT_SIZE(struct vip_key, 8);
+
+enum service_action {
+	SERVICE_REFUSE = 0,
+	SERVICE_BALANCE,
+	SERVICE_HANDLER,
+	SERVICE_WAKE,
+};
+
+#define SERVICE_CROSS_NETWORK 0x01 /* backends are in another network than the VIP */
+
+/* Key of `services`. */
+struct service_key {
+	__u32 network;
+	__u32 vip;
+	__u16 port;
+	__u8 protocol; /* IPPROTO_TCP or IPPROTO_UDP */
+	__u8 pad;
+};
+ASSERT_SIZE(struct service_key, 12);
+
+/* Key of `service_ranges`, a longest-prefix-match trie, hence big endian. */
+struct service_range_key {
+	__u32 prefix_length; /* bits: 72 + those of the port */
+	__be32 network;
+	__be32 vip;
+	__u8 protocol;
+	__u8 port[2]; /* big endian */
+	__u8 pad;
+};
+ASSERT_SIZE(struct service_range_key, 16);
+
+struct service {
+	__u32 id;         /* never reused; tells events and counters which service */
+	__u32 generation; /* of the Maglev region */
+	__u32 offset;     /* first element of the region in `maglev` */
+	__u32 prime;      /* its length; 0: no backend */
+	__u32 soft_limit; /* live flows a backend, 0: none */
+	__u32 hard_limit;
+	__u8 action;      /* enum service_action */
+	__u8 flags;       /* SERVICE_* */
+	__u8 pad[6];
+};
+ASSERT_SIZE(struct service, 32);
+
+#define BACKEND_GONE 0x01 /* its process is gone: its flows get a reset */
+
+/* Element of `backends`; `maglev` holds indices into it. 0 is never used. */
+struct backend {
+	__u32 network;
+	__u32 host;
+	__u32 machine;
+	__u32 generation; /* counts the users of this element; a flow of an older one does not count */
+	__u16 port;       /* internal port */
+	__u8 flags;       /* BACKEND_* */
+	__u8 pad;
+	__u32 service; /* id of the service it belongs to */
+};
+ASSERT_SIZE(struct backend, 24);
+
+/*
+ * A flow's slot takes the place of the low 16 bits of the client's address:
+ *   slot = SLOT_BIT | (hash15(client low, VIP, VIP port) + probe) & 0x7fff
+ * It is part of the ABI: a newer program must find the flows of an older one.
+ */
+#define SLOT_BIT 0x8000
+#define SLOT_PROBES 4
+
+enum flow_state {
+	FLOW_DEAD = 0,
+	FLOW_BUSY,        /* being rewritten by another CPU */
+	FLOW_SYN,         /* TCP, no answer yet */
+	FLOW_ESTABLISHED, /* TCP */
+	FLOW_CLOSING,     /* TCP, both FINs or a reset seen */
+	FLOW_UDP,
+	FLOW_GONE,        /* its backend's process is gone */
+};
+
+#define FLOW_STATE_MASK 0x0f
+#define FLOW_FIN_FORWARD 0x10
+#define FLOW_FIN_REPLY 0x20
+#define FLOW_ANSWERED 0x40
+
+/* The same key is in the header of a reply, as its destination. */
+struct flow_key {
+	__u32 network; /* the client's */
+	__u32 machine;
+	__u16 port;
+	__u16 slot;
+	__u8 protocol;
+	__u8 pad[3];
+};
+ASSERT_SIZE(struct flow_key, 16);
+
+#define FLOW_CROSS_NETWORK 0x01
+#define FLOW_OWN_BACKEND 0x02
+
+struct flow {
+	struct flow_key key; /* again: a freed element may have become another flow's */
+	__u32 vip;
+	__u16 vip_port;
+	__u16 client_low;
+	__u32 backend_network;
+	__u32 backend_host;
+	__u32 backend_machine;
+	__u16 backend_port;
+	__u8 flags; /* FLOW_* */
+	__u8 pad;
+	__u32 backend; /* index, and */
+	__u32 backend_generation;
+	__u64 last_seen; /* ns of CLOCK_MONOTONIC_COARSE */
+	__u32 service;   /* id */
+	__u32 state;     /* enum flow_state | FLOW_FIN_* | FLOW_ANSWERED; changed by compare-and-swap only */
+};
+ASSERT_SIZE(struct flow, 64);
+
+/* Live flows of a client. Key of `quotas`: {network, machine}; machine 0 is the whole network. */
+struct quota {
+	__u32 used;
+	__u32 limit;
+	__u64 refused;
+};
+ASSERT_SIZE(struct quota, 16);
+
+/* Element of `backend_load`, same index as in `backends`. */
+struct load {
+	__u32 live;       /* flows now */
+	__u32 generation; /* of the backend that they are counted for */
+	__u64 total;      /* flows ever given to it */
+};
+ASSERT_SIZE(struct load, 16);
+
+#define EVENT_BYTES 128
+
+/* A sampled drop, in the ring buffer `events`. */
+struct drop_event {
+	__u64 time; /* ns, CLOCK_MONOTONIC */
+	__u32 ifindex;
+	__u32 reason; /* enum drop_reason */
+	__u32 length; /* of the frame */
+	__u32 captured; /* bytes valid in data */
+	__u8 data[EVENT_BYTES]; /* from the Ethernet header on, as it arrived */
+};
+ASSERT_SIZE(struct drop_event, 152);
+
+/* A TCP flow whose backend is gone, in the ring buffer `resets`. */
+struct reset_event {
+	__u32 network;
+	__u32 host;
+	__u32 machine;
+	__u32 vip;
+	__u16 client_low;
+	__u16 client_port;
+	__u16 vip_port;
+	__u16 pad;
+};
+ASSERT_SIZE(struct reset_event, 24);
+
+/* Token bucket of drop events, one a CPU. */
+struct bucket {
+	__u64 refilled; /* ns */
+	__u64 tokens;
+	__u64 lost; /* events not sent for want of a token or of room */
+};
+ASSERT_SIZE(struct bucket, 24);
+
+/* What one expiry pass did; only element of `expiry`, written by the iterator. */
+struct expiry_pass {
+	__u64 timeout_syn; /* ns; the four are set by Go */
+	__u64 timeout_established;
+	__u64 timeout_closing;
+	__u64 timeout_udp;
+	__u64 seen;
+	__u64 expired;
+	__u64 gone;
+};
+ASSERT_SIZE(struct expiry_pass, 56);
+
+#endif
