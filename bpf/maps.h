@@ -77,6 +77,14 @@ struct {
 	__type(value, struct bucket);
 } event_budget SEC(".maps");
 
+/* ICMPv6 errors that a port's sender may still cause, by its index in `port_counters`. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, MAX_PORTS);
+	__type(key, __u32);
+	__type(value, struct bucket);
+} error_budget SEC(".maps");
+
 /* Flycast addresses that exist. The value says nothing yet. Written by Go. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -149,7 +157,16 @@ struct {
 	__uint(max_entries, 1 << 18);
 } resets SEC(".maps");
 
-/* Timeouts in, results out, of the expiry pass. */
+/* Keys of `flows` to judge. Written by Go, through mmap, before each run of the expiry program. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, EXPIRY_KEYS);
+	__type(key, __u32);
+	__type(value, struct flow_key);
+} expiry_keys SEC(".maps");
+
+/* Timeouts in, sums out, of expiry. Timeouts written by Go. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);

@@ -1,12 +1,23 @@
 // SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only
+//go:build ignore
+
+/*
+ * router.c is the way of a packet, top to bottom: parse, admit, resolve, leave.
+ * Every stage returns a drop reason, DROP_NONE to go on; one exit makes it a
+ * count, an event, an answer and a verdict. Nothing is ever passed to the host.
+ */
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 
 #include "types.h"
 #include "maps.h"
-
-/* This host's number, set at load. */
-volatile const __u32 host;
+#include "ctx.h"
+#include "parse.h"
+#include "admit.h"
+#include "resolve.h"
+#include "leave.h"
+#include "answer.h"
+#include "expire.h"
 
 /* Types that no map names still reach Go. */
 const enum drop_reason *export_drop_reason __attribute__((unused));
@@ -15,26 +26,60 @@ const enum redirect_method *export_redirect_method __attribute__((unused));
 const enum service_action *export_service_action __attribute__((unused));
 const enum flow_state *export_flow_state __attribute__((unused));
 const struct drop_event *export_drop_event __attribute__((unused));
+const struct expiry_request *export_expiry_request __attribute__((unused));
 const struct reset_event *export_reset_event __attribute__((unused));
 
-/* Every port but the wake port: a Machine's device, the host port. */
+static __always_inline int stages(struct __sk_buff *skb, struct packet *packet, struct port *port, int *verdict)
+{
+	int reason = parse(skb, packet);
+
+	if (reason)
+		return reason;
+	if (!port)
+		return DROP_UNKNOWN_PORT;
+	reason = admit(skb, packet, port);
+	if (reason)
+		return reason;
+	reason = resolve(skb, packet, port);
+	if (reason)
+		return reason;
+	return leave(skb, packet, port, verdict);
+}
+
+/* Machine ports and the host port. */
 SEC("tc")
 int sixpn_router(struct __sk_buff *skb)
 {
-	return 2 + (host & 0) ;
+	struct packet packet = {};
+	__u32 ifindex = skb->ifindex;
+	struct port *port = bpf_map_lookup_elem(&ports, &ifindex);
+	int verdict = VERDICT_DROP, reason;
+
+	packet.ifindex = ifindex;
+	reason = stages(skb, &packet, port, &verdict);
+	if (!reason)
+		return verdict;
+	if (reason < DROP_REASONS)
+		count_drop(skb, reason, port);
+	if (port && answer(skb, &packet, port, reason))
+		return bpf_redirect(ifindex, 0);
+	return VERDICT_DROP;
 }
 
-/* The empty program that measurements are compared with. */
+/* What measurements are compared with: it does nothing, and drops. */
 SEC("tc")
 int sixpn_empty(struct __sk_buff *skb)
 {
-	return 2;
+	return VERDICT_DROP;
 }
 
-/* One pass over `flows`: deletes what expired, marks what lost its backend. */
-SEC("iter/bpf_map_elem")
-int sixpn_expire(void *ctx)
+/* Judges the first `count` flows that `expiry_keys` lists. */
+SEC("syscall")
+int sixpn_expire(struct expiry_request *request)
 {
+	__u32 count = request->count;
+
+	bpf_loop(count < EXPIRY_KEYS ? count : EXPIRY_KEYS, expire_step, NULL, 0);
 	return 0;
 }
 

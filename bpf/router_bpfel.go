@@ -107,6 +107,12 @@ type RouterExpiryPass struct {
 	Gone               uint64
 }
 
+type RouterExpiryRequest struct {
+	_     structs.HostLayout
+	Count uint32
+	Pad   uint32
+}
+
 type RouterFlow struct {
 	_                 structs.HostLayout
 	Key               RouterFlowKey
@@ -153,9 +159,9 @@ type RouterHostDevice struct {
 	Ifindex   uint32
 	Counters  uint32
 	Mtu       uint16
+	Pad       [2]uint8
 	Mac       [6]uint8
 	RouterMac [6]uint8
-	Pad       [2]uint8
 }
 
 type RouterLoad struct {
@@ -292,9 +298,11 @@ const (
 	RouterMapBackendLoad          = "backend_load"
 	RouterMapBackends             = "backends"
 	RouterMapDrops                = "drops"
+	RouterMapErrorBudget          = "error_budget"
 	RouterMapEventBudget          = "event_budget"
 	RouterMapEvents               = "events"
 	RouterMapExpiry               = "expiry"
+	RouterMapExpiryKeys           = "expiry_keys"
 	RouterMapFlows                = "flows"
 	RouterMapHostPort             = "host_port"
 	RouterMapMachines             = "machines"
@@ -310,8 +318,10 @@ const (
 	RouterProgSixpnEmpty          = "sixpn_empty"
 	RouterProgSixpnExpire         = "sixpn_expire"
 	RouterProgSixpnRouter         = "sixpn_router"
+	RouterVarEventsPerSecond      = "events_per_second"
 	RouterVarExportDropEvent      = "export_drop_event"
 	RouterVarExportDropReason     = "export_drop_reason"
+	RouterVarExportExpiryRequest  = "export_expiry_request"
 	RouterVarExportFlowState      = "export_flow_state"
 	RouterVarExportPortKind       = "export_port_kind"
 	RouterVarExportRedirectMethod = "export_redirect_method"
@@ -374,9 +384,11 @@ type RouterMapSpecs struct {
 	BackendLoad   *ebpf.MapSpec `ebpf:"backend_load"`
 	Backends      *ebpf.MapSpec `ebpf:"backends"`
 	Drops         *ebpf.MapSpec `ebpf:"drops"`
+	ErrorBudget   *ebpf.MapSpec `ebpf:"error_budget"`
 	EventBudget   *ebpf.MapSpec `ebpf:"event_budget"`
 	Events        *ebpf.MapSpec `ebpf:"events"`
 	Expiry        *ebpf.MapSpec `ebpf:"expiry"`
+	ExpiryKeys    *ebpf.MapSpec `ebpf:"expiry_keys"`
 	Flows         *ebpf.MapSpec `ebpf:"flows"`
 	HostPort      *ebpf.MapSpec `ebpf:"host_port"`
 	Machines      *ebpf.MapSpec `ebpf:"machines"`
@@ -395,8 +407,10 @@ type RouterMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type RouterVariableSpecs struct {
+	EventsPerSecond      *ebpf.VariableSpec `ebpf:"events_per_second"`
 	ExportDropEvent      *ebpf.VariableSpec `ebpf:"export_drop_event"`
 	ExportDropReason     *ebpf.VariableSpec `ebpf:"export_drop_reason"`
+	ExportExpiryRequest  *ebpf.VariableSpec `ebpf:"export_expiry_request"`
 	ExportFlowState      *ebpf.VariableSpec `ebpf:"export_flow_state"`
 	ExportPortKind       *ebpf.VariableSpec `ebpf:"export_port_kind"`
 	ExportRedirectMethod *ebpf.VariableSpec `ebpf:"export_redirect_method"`
@@ -428,9 +442,11 @@ type RouterMaps struct {
 	BackendLoad   *ebpf.Map `ebpf:"backend_load"`
 	Backends      *ebpf.Map `ebpf:"backends"`
 	Drops         *ebpf.Map `ebpf:"drops"`
+	ErrorBudget   *ebpf.Map `ebpf:"error_budget"`
 	EventBudget   *ebpf.Map `ebpf:"event_budget"`
 	Events        *ebpf.Map `ebpf:"events"`
 	Expiry        *ebpf.Map `ebpf:"expiry"`
+	ExpiryKeys    *ebpf.Map `ebpf:"expiry_keys"`
 	Flows         *ebpf.Map `ebpf:"flows"`
 	HostPort      *ebpf.Map `ebpf:"host_port"`
 	Machines      *ebpf.Map `ebpf:"machines"`
@@ -450,9 +466,11 @@ func (m *RouterMaps) Close() error {
 		m.BackendLoad,
 		m.Backends,
 		m.Drops,
+		m.ErrorBudget,
 		m.EventBudget,
 		m.Events,
 		m.Expiry,
+		m.ExpiryKeys,
 		m.Flows,
 		m.HostPort,
 		m.Machines,
@@ -472,8 +490,10 @@ func (m *RouterMaps) Close() error {
 //
 // It can be passed to LoadRouterObjects or ebpf.CollectionSpec.LoadAndAssign.
 type RouterVariables struct {
+	EventsPerSecond      *ebpf.Variable `ebpf:"events_per_second"`
 	ExportDropEvent      *ebpf.Variable `ebpf:"export_drop_event"`
 	ExportDropReason     *ebpf.Variable `ebpf:"export_drop_reason"`
+	ExportExpiryRequest  *ebpf.Variable `ebpf:"export_expiry_request"`
 	ExportFlowState      *ebpf.Variable `ebpf:"export_flow_state"`
 	ExportPortKind       *ebpf.Variable `ebpf:"export_port_kind"`
 	ExportRedirectMethod *ebpf.Variable `ebpf:"export_redirect_method"`

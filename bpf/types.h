@@ -133,14 +133,17 @@ struct port_drop_key {
 };
 ASSERT_SIZE(struct port_drop_key, 8);
 
-/* The device into the private namespace. Only element of `host_port`. */
+/*
+ * The device into the private namespace. Only element of `host_port`. Laid out as
+ * struct machine, so that one piece of code sends to either.
+ */
 struct host_device {
-	__u32 ifindex;  /* 0: there is none, DNS is unreachable */
+	__u32 ifindex; /* 0: there is none, DNS is unreachable */
 	__u32 counters;
 	__u16 mtu;
-	__u8 mac[6];        /* of the device inside the private namespace */
-	__u8 router_mac[6];
 	__u8 pad[2];
+	__u8 mac[6]; /* of the device inside the private namespace */
+	__u8 router_mac[6];
 };
 ASSERT_SIZE(struct host_device, 24);
 
@@ -211,8 +214,8 @@ ASSERT_SIZE(struct backend, 24);
 
 /*
  * A flow's slot takes the place of the low 16 bits of the client's address:
- *   slot = SLOT_BIT | (hash15(client low, VIP, VIP port) + probe) & 0x7fff
- * It is part of the ABI: a newer program must find the flows of an older one.
+ * SLOT_BIT | hash15(client low, VIP, VIP port, probe). The hash, flow_slots() in
+ * flow.h, is part of the ABI: a newer program must find the flows of an older one.
  */
 #define SLOT_BIT 0x8000
 #define SLOT_PROBES 4
@@ -227,12 +230,18 @@ enum flow_state {
 	FLOW_GONE,        /* its backend's process is gone */
 };
 
+/*
+ * The state word: a state, what was seen of the TCP connection, and above them a
+ * random tag, new with each use of the element, so that a compare-and-swap meant
+ * for an older use fails.
+ */
 #define FLOW_STATE_MASK 0x0f
 #define FLOW_FIN_FORWARD 0x10
 #define FLOW_FIN_REPLY 0x20
 #define FLOW_ANSWERED 0x40
+#define FLOW_TAG_MASK 0xffffff00
 
-/* The same key is in the header of a reply, as its destination. */
+/* The same key is in the header of a reply, as its destination. Compared as two words, hence the alignment. */
 struct flow_key {
 	__u32 network; /* the client's */
 	__u32 machine;
@@ -240,7 +249,7 @@ struct flow_key {
 	__u16 slot;
 	__u8 protocol;
 	__u8 pad[3];
-};
+} __attribute__((aligned(8)));
 ASSERT_SIZE(struct flow_key, 16);
 
 #define FLOW_CROSS_NETWORK 0x01
@@ -261,7 +270,7 @@ struct flow {
 	__u32 backend_generation;
 	__u64 last_seen; /* ns of CLOCK_MONOTONIC_COARSE */
 	__u32 service;   /* id */
-	__u32 state;     /* enum flow_state | FLOW_FIN_* | FLOW_ANSWERED; changed by compare-and-swap only */
+	__u32 state;     /* the state word; changed by compare-and-swap only */
 };
 ASSERT_SIZE(struct flow, 64);
 
@@ -315,13 +324,23 @@ struct bucket {
 };
 ASSERT_SIZE(struct bucket, 24);
 
-/* What one expiry pass did; only element of `expiry`, written by the iterator. */
+/* Flows that one run of the expiry program judges at most; elements of `expiry_keys`. */
+#define EXPIRY_KEYS 4096
+
+/* Context of the expiry program. */
+struct expiry_request {
+	__u32 count; /* of keys that Go put into `expiry_keys` */
+	__u32 pad;
+};
+ASSERT_SIZE(struct expiry_request, 8);
+
+/* Timeouts in, sums out. Only element of `expiry`. */
 struct expiry_pass {
 	__u64 timeout_syn; /* ns; the four are set by Go */
 	__u64 timeout_established;
 	__u64 timeout_closing;
 	__u64 timeout_udp;
-	__u64 seen;
+	__u64 seen; /* the three count up; the expiry program writes them */
 	__u64 expired;
 	__u64 gone;
 };

@@ -1,0 +1,114 @@
+/* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
+/* count.h turns what happened into counters, and some drops into events. */
+#ifndef SIXPN_COUNT_H
+#define SIXPN_COUNT_H
+
+#include "ctx.h"
+#include "maps.h"
+
+#define SECOND_NS 1000000000ULL
+
+/* Drop events a second and CPU; set at load. */
+volatile const __u32 events_per_second = 100;
+
+static __always_inline void count_forwarded(struct __sk_buff *skb, const struct packet *packet, __u32 in, __u32 out)
+{
+	struct counters *rx = bpf_map_lookup_elem(&port_counters, &in);
+	struct counters *tx = bpf_map_lookup_elem(&port_counters, &out);
+	__u32 packets = 1;
+
+	/* Nothing shorter than the smallest MTU is more than one packet. */
+	if (packet->length > 1280 && skb->gso_segs > 1)
+		packets = skb->gso_segs;
+	if (rx) {
+		rx->rx_packets += packets;
+		rx->rx_bytes += packet->length;
+	}
+	if (tx) {
+		tx->tx_packets += packets;
+		tx->tx_bytes += packet->length;
+	}
+}
+
+/* Takes a token of a bucket that holds one second's worth. */
+static __always_inline int take_token(struct bucket *bucket, __u64 now, __u32 rate)
+{
+	__u64 elapsed = now - bucket->refilled;
+
+	if (elapsed > SECOND_NS) {
+		bucket->tokens = rate;
+		bucket->refilled = now;
+	} else if (elapsed * rate >= SECOND_NS) {
+		__u64 earned = elapsed * rate / SECOND_NS;
+
+		bucket->tokens = bucket->tokens + earned < rate ? bucket->tokens + earned : rate;
+		bucket->refilled += earned * SECOND_NS / rate;
+	}
+	if (!bucket->tokens)
+		return 0;
+	bucket->tokens--;
+	return 1;
+}
+
+/* Every guest's normal noise; counted, and never sampled. */
+static __always_inline int is_noise(__u32 reason)
+{
+	return reason == DROP_NEIGHBOUR_NOISE || reason == DROP_MULTICAST_NOISE;
+}
+
+__noinline int sample_drop(struct __sk_buff *skb, __u32 reason)
+{
+	__u32 zero = 0, length = skb->len;
+	struct bucket *budget = bpf_map_lookup_elem(&event_budget, &zero);
+	struct drop_event *event;
+	__u64 now = bpf_ktime_get_ns();
+
+	if (!budget || !events_per_second)
+		return 0;
+	if (!take_token(budget, now, events_per_second)) {
+		budget->lost++;
+		return 0;
+	}
+	event = bpf_ringbuf_reserve(&events, sizeof(*event), 0);
+	if (!event) {
+		budget->lost++;
+		return 0;
+	}
+	event->time = now;
+	event->ifindex = skb->ifindex;
+	event->reason = reason;
+	event->length = length;
+	event->captured = length < EVENT_BYTES ? length : EVENT_BYTES;
+	__builtin_memset(event->data, 0, sizeof(event->data));
+	if (event->captured < 1 || event->captured > EVENT_BYTES ||
+	    bpf_skb_load_bytes(skb, 0, event->data, event->captured))
+		event->captured = 0;
+	bpf_ringbuf_submit(event, 0);
+	return 1;
+}
+
+/* `port` is NULL for a device that is no port. */
+static __always_inline void count_drop(struct __sk_buff *skb, __u32 reason, struct port *port)
+{
+	struct port_drop_key key = { .ifindex = skb->ifindex, .reason = reason };
+	__u64 *total = bpf_map_lookup_elem(&drops, &reason), *count, one = 1;
+
+	if (total)
+		++*total;
+	count = bpf_map_lookup_elem(&port_drops, &key);
+	if (count)
+		++*count;
+	else
+		bpf_map_update_elem(&port_drops, &key, &one, BPF_NOEXIST);
+	if (port) {
+		__u32 index = port->counters;
+		struct counters *counters = bpf_map_lookup_elem(&port_counters, &index);
+
+		if (counters)
+			counters->dropped++;
+	}
+	if (!is_noise(reason))
+		sample_drop(skb, reason);
+}
+
+#endif

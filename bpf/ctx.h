@@ -1,0 +1,109 @@
+/* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
+/* ctx.h is what a packet is, and what of it depends on the hook: tc here. */
+#ifndef SIXPN_CTX_H
+#define SIXPN_CTX_H
+
+#include <linux/bpf.h>
+#include <linux/if_ether.h>
+#include <linux/in.h>
+#include <linux/in6.h>
+#include <linux/ipv6.h>
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+#include "types.h"
+
+#define VERDICT_DROP 2 /* TCX_DROP */
+
+#define L3 ETH_HLEN
+#define L4 (ETH_HLEN + 40) /* where it is without extension headers */
+
+/* Enough of a frame for every check of the hot path: L2, L3 and a TCP header. */
+#define LINEAR (L4 + 20)
+
+#define CHECKSUM_NONE 0
+#define CHECKSUM_UNNECESSARY 1
+#define CHECKSUM_COMPLETE 2
+#define CHECKSUM_PARTIAL 3
+
+/* An address under fdaa::/16 when prefix is 0xfdaa; else only prefix means something. */
+struct address {
+	__u32 network;
+	__u32 host;
+	__u32 machine;
+	__u16 low;
+	__u16 prefix;
+};
+
+enum fragment { FRAGMENT_NONE = 0, FRAGMENT_FIRST, FRAGMENT_LATER };
+
+/* By which rule a packet goes on: what the final check asks for depends on it. */
+enum way {
+	PATH_PLAIN = 0,
+	PATH_FORWARD, /* from a client to a backend, by an exact flow entry */
+	PATH_REPLY,   /* back, by an exact flow entry */
+	PATH_HOST,    /* into the private namespace */
+};
+
+/* What the stages know of a packet. Ports, lengths and addresses in host byte order. */
+struct packet {
+	struct address source; /* as it arrived */
+	struct address destination;
+	struct address new_source; /* as it leaves */
+	struct address new_destination;
+	__u32 length; /* of the frame */
+	__u32 ifindex;
+	__u16 payload; /* of the IPv6 header's payload length */
+	__u16 l4;      /* offset of the transport header */
+	__u16 source_port;
+	__u16 destination_port;
+	__u16 new_source_port;
+	__u16 new_destination_port;
+	__u8 protocol; /* after extension headers */
+	__u8 tcp_flags;
+	__u8 tcp_length; /* of the TCP header, bytes */
+	__u8 icmp_type;
+	__u8 fragment; /* enum fragment */
+	__u8 checksum; /* CHECKSUM_* */
+	__u8 path;     /* enum way */
+	__u8 flags;    /* FLOW_* of the entry it matched */
+	__u8 hop_limit;
+	__u8 pad;
+	__u16 mtu; /* what a Packet Too Big will say */
+};
+
+/* The part of the kernel's sk_buff that __sk_buff does not show. */
+struct sk_buff {
+	__u8 ip_summed : 2;
+	__u16 csum_start;
+	__u16 csum_offset;
+	unsigned char *head;
+	unsigned char *data;
+} __attribute__((preserve_access_index));
+
+extern void *bpf_cast_to_kern_ctx(void *ctx) __ksym;
+
+/* Makes the first `bytes` of the frame readable through data pointers, or all of a shorter one. */
+static __always_inline void linearize(struct __sk_buff *skb, __u32 bytes)
+{
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+
+	if (data + bytes > end)
+		bpf_skb_pull_data(skb, bytes < skb->len ? bytes : skb->len);
+}
+
+/* The state of the transport checksum, and where the kernel would complete it: frame offsets. */
+static __always_inline __u8 checksum_state(struct __sk_buff *skb, __u32 *start, __u32 *field)
+{
+	struct sk_buff *kernel = bpf_cast_to_kern_ctx(skb);
+	__u8 state = BPF_CORE_READ_BITFIELD(kernel, ip_summed);
+
+	if (state == CHECKSUM_PARTIAL) {
+		*start = kernel->csum_start - (__u32)(kernel->data - kernel->head);
+		*field = *start + kernel->csum_offset;
+	}
+	return state;
+}
+
+#endif

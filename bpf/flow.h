@@ -1,0 +1,167 @@
+/* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
+/*
+ * flow.h is the life of a flow entry: find, count, insert, renew, give to another
+ * backend, delete. Whoever moves the state word to FLOW_DEAD counts down and
+ * alone deletes; every count goes up before the insert and is undone if that fails.
+ */
+#ifndef SIXPN_FLOW_H
+#define SIXPN_FLOW_H
+
+#include "address.h"
+#include "maps.h"
+#include "parse.h"
+
+#define SECOND 1000000000ULL
+
+static __always_inline __u64 mix(__u64 value)
+{
+	value ^= value >> 32;
+	value *= 0x9e3779b97f4a7c15ULL;
+	value ^= value >> 29;
+	value *= 0xbf58476d1ce4e5b9ULL;
+	return value ^ value >> 32;
+}
+
+/* Four slots of 15 bits, of which flow_slot takes one. Part of the ABI. */
+static __always_inline __u64 flow_slots(__u16 client_low, __u32 vip, __u16 vip_port)
+{
+	return mix((__u64)vip << 32 | (__u32)client_low << 16 | vip_port);
+}
+
+static __always_inline __u16 flow_slot(__u64 slots, __u32 probe)
+{
+	return SLOT_BIT | ((slots >> (probe * 15)) & 0x7fff);
+}
+
+static __always_inline int same_key(const struct flow_key *a, const struct flow_key *b)
+{
+	const __u64 *x = (const __u64 *)a, *y = (const __u64 *)b;
+
+	return x[0] == y[0] && x[1] == y[1];
+}
+
+static __always_inline __u32 flow_status(const struct flow *flow)
+{
+	return flow->state & FLOW_STATE_MASK;
+}
+
+/*
+ * Copies the entry of `key` to `copy` and returns it, NULL if there is none to
+ * use: an element freed during the read may have become another flow's, and one
+ * that is being rewritten is nobody's.
+ */
+static __always_inline struct flow *flow_find(const struct flow_key *key, struct flow *copy)
+{
+	struct flow *flow = bpf_map_lookup_elem(&flows, key);
+
+	if (!flow)
+		return NULL;
+	*copy = *flow;
+	barrier_var(flow);
+	if (*(volatile __u32 *)&flow->state != copy->state || flow_status(copy) <= FLOW_BUSY || !same_key(&copy->key, key))
+		return NULL;
+	return flow;
+}
+
+/* 1 if the entry is that of this packet on its way to a VIP; the key is the caller's matter. */
+static __always_inline int is_flow_of(const struct flow *flow, const struct packet *packet)
+{
+	return flow->client_low == packet->source.low && flow->vip_port == packet->destination_port &&
+	       flow->vip == vip_number(&packet->destination);
+}
+
+/* The entry of a packet on its way to a VIP, by this slot. */
+static __always_inline struct flow *flow_forward(const struct packet *packet, __u16 slot, struct flow *copy)
+{
+	struct flow_key key = {
+		.network = packet->source.network,
+		.machine = packet->source.machine,
+		.port = packet->source_port,
+		.slot = slot,
+		.protocol = packet->protocol,
+	};
+	struct flow *flow = flow_find(&key, copy);
+
+	return flow && is_flow_of(copy, packet) ? flow : NULL;
+}
+
+static __always_inline int move_state(struct flow *flow, __u32 from, __u32 to)
+{
+	return __sync_val_compare_and_swap(&flow->state, from, to) == from;
+}
+
+/* Follows a packet of an entry that stays with its backend. Losing a race loses one observation, no more. */
+static __always_inline void flow_renew(struct flow *flow, const struct flow *copy, const struct packet *packet, int reply)
+{
+	__u32 old = copy->state, new = old, status = old & FLOW_STATE_MASK;
+	__u64 now = bpf_ktime_get_coarse_ns();
+
+	if (packet->protocol == IPPROTO_TCP) {
+		if (packet->tcp_flags & TCP_FIN)
+			new |= reply ? FLOW_FIN_REPLY : FLOW_FIN_FORWARD;
+		if (reply)
+			new |= FLOW_ANSWERED;
+		else if (status == FLOW_SYN && old & FLOW_ANSWERED && !(packet->tcp_flags & TCP_SYN))
+			status = FLOW_ESTABLISHED;
+		if (packet->tcp_flags & TCP_RST || (new & FLOW_FIN_FORWARD && new & FLOW_FIN_REPLY))
+			status = FLOW_CLOSING;
+		new = (new & ~FLOW_STATE_MASK) | status;
+		if (new != old)
+			move_state(flow, old, new);
+	} else if (reply && copy->flags & FLOW_CROSS_NETWORK) {
+		/* Else another org could hold an entry of this client open for ever. */
+		return;
+	}
+	/* One write a second: the line stays shared between CPUs. */
+	if (now - copy->last_seen > SECOND)
+		flow->last_seen = now;
+}
+
+static __noinline int quota_take(__u32 network, __u32 machine)
+{
+	struct machine_key key = { .network = network, .machine = machine };
+	struct quota *quota = bpf_map_lookup_elem(&quotas, &key);
+
+	if (!quota)
+		return 0;
+	if (__sync_fetch_and_add(&quota->used, 1) < quota->limit)
+		return 1;
+	__sync_fetch_and_sub(&quota->used, 1);
+	__sync_fetch_and_add(&quota->refused, 1);
+	return 0;
+}
+
+static __noinline void quota_give(__u32 network, __u32 machine)
+{
+	struct machine_key key = { .network = network, .machine = machine };
+	struct quota *quota = bpf_map_lookup_elem(&quotas, &key);
+
+	if (quota)
+		__sync_fetch_and_sub(&quota->used, 1);
+}
+
+/* Counts a flow down at its backend, if the element is still that backend's. */
+static __noinline void backend_give(__u32 index, __u32 generation)
+{
+	struct load *load = bpf_map_lookup_elem(&backend_load, &index);
+
+	if (load && load->generation == generation)
+		__sync_fetch_and_sub(&load->live, 1);
+}
+
+/* Takes an entry out of the table; `state` is what the caller saw. 1: this call did it. */
+static __always_inline int flow_delete(struct flow *flow, struct flow_key *key, __u32 state)
+{
+	__u32 backend = flow->backend, generation = flow->backend_generation;
+
+	if (!move_state(flow, state, FLOW_DEAD))
+		return 0;
+	if (bpf_map_delete_elem(&flows, key))
+		return 0;
+	backend_give(backend, generation);
+	quota_give(key->network, key->machine);
+	quota_give(key->network, 0);
+	return 1;
+}
+
+#endif

@@ -1,0 +1,180 @@
+/* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
+/*
+ * leave.h takes a resolved packet out: the device, its limits, the final check on
+ * the pair that the packet will carry, the rewrite, the redirect.
+ */
+#ifndef SIXPN_LEAVE_H
+#define SIXPN_LEAVE_H
+
+#include "checksum.h"
+#include "count.h"
+#include "flycast.h"
+
+/* The device that new_destination is on. */
+static __always_inline struct machine *find_device(const struct packet *packet)
+{
+	const struct address *destination = &packet->new_destination;
+	struct machine_key key = { destination->network, destination->machine };
+	__u32 zero = 0;
+
+	if (packet->path == PATH_HOST) {
+		struct machine *device = bpf_map_lookup_elem(&host_port, &zero);
+
+		return device && device->ifindex ? device : NULL;
+	}
+	return bpf_map_lookup_elem(&machines, &key);
+}
+
+/* The largest IPv6 packet this frame puts on the wire: its own length, or a segment's. */
+static __always_inline __u32 wire_length(struct __sk_buff *skb, const struct packet *packet)
+{
+	__u32 segment = skb->gso_size;
+
+	if (!segment)
+		return packet->length - L3;
+	return packet->l4 - L3 + segment + (packet->protocol == IPPROTO_TCP ? packet->tcp_length : 8);
+}
+
+/*
+ * What may leave: the table of docs/architecture.md. It reads only the pair that
+ * the packet is about to carry, the two ports, and what the flow entry says, so
+ * that no mistake of an earlier stage crosses a wall.
+ */
+static __always_inline int may_leave(const struct packet *packet, const struct port *in, const struct machine *out)
+{
+	const struct address *source = &packet->new_source, *destination = &packet->new_destination;
+	enum address_class from = classify(source), to = classify(destination);
+	int same_network = source->network == destination->network;
+
+	if (in->kind == PORT_MACHINE && packet->path != PATH_HOST) {
+		if (to != CLASS_MACHINE || destination->host != host)
+			return 0;
+		switch (from) {
+		case CLASS_MACHINE:
+			return same_network || (packet->path == PATH_FORWARD && packet->flags & FLOW_CROSS_NETWORK);
+		case CLASS_VIP:
+			return same_network && packet->path == PATH_REPLY;
+		case CLASS_OWN_BACKEND:
+			return same_network && source->machine == destination->machine &&
+			       packet->path == PATH_FORWARD && packet->flags & FLOW_OWN_BACKEND &&
+			       out->ifindex == packet->ifindex;
+		default:
+			return 0;
+		}
+	}
+	if (in->kind == PORT_MACHINE) {
+		if (from != CLASS_MACHINE)
+			return 0;
+		if (to == CLASS_DNS)
+			return same_network || !destination->network;
+		return same_network && (to == CLASS_VIP || (to == CLASS_AGENT && destination->host == host));
+	}
+	if (in->kind == PORT_HOST && packet->path == PATH_PLAIN) {
+		if (to != CLASS_MACHINE || destination->host != host)
+			return 0;
+		if (from == CLASS_DNS)
+			return same_network || !source->network;
+		return same_network && (from == CLASS_VIP || (from == CLASS_AGENT && source->host == host));
+	}
+	return 0;
+}
+
+/* Writes the new pair and ports; the checksum follows them. */
+static __always_inline int rewrite(struct __sk_buff *skb, const struct packet *packet)
+{
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	struct ipv6hdr *ip = data + L3;
+	__be16 *ports = data + L4, *checksum;
+	__u32 difference = CHECKSUM_ZERO - pair_sum(&packet->source, &packet->destination) +
+			   pair_sum(&packet->new_source, &packet->new_destination);
+	__u16 old;
+
+	switch (packet->protocol) {
+	case IPPROTO_TCP:
+		checksum = data + L4 + 16;
+		break;
+	case IPPROTO_UDP:
+		checksum = data + L4 + 6;
+		break;
+	default:
+		checksum = data + L4 + 2;
+	}
+	if (data + L4 + 8 > end || (void *)(checksum + 1) > end)
+		return DROP_INTERNAL;
+
+	store_address(&ip->saddr, &packet->new_source);
+	store_address(&ip->daddr, &packet->new_destination);
+	old = bpf_ntohs(*checksum);
+	if (packet->checksum == CHECKSUM_PARTIAL) {
+		/* The field holds the sum of the pseudo header; the kernel adds the rest. */
+		*checksum = bpf_htons(fold((__u64)old + difference));
+	} else {
+		if (packet->protocol != IPPROTO_ICMPV6)
+			difference += packet->new_source_port + packet->new_destination_port - packet->source_port -
+				      packet->destination_port;
+		/* UDP without a checksum is not IPv6 (RFC 8200, 8.1): it stays wrong. */
+		if (packet->protocol != IPPROTO_UDP || old) {
+			__u16 new = checksum_adjust(old, difference);
+
+			*checksum = bpf_htons(new ?: packet->protocol == IPPROTO_UDP ? 0xffff : 0);
+		}
+	}
+	if (packet->protocol != IPPROTO_ICMPV6) {
+		ports[0] = bpf_htons(packet->new_source_port);
+		ports[1] = bpf_htons(packet->new_destination_port);
+	}
+	return DROP_NONE;
+}
+
+/* Sends the packet on. DROP_NONE: *verdict is the program's. */
+static __always_inline int leave(struct __sk_buff *skb, struct packet *packet, struct port *in, int *verdict)
+{
+	void *data, *end;
+	struct ethhdr *ethernet;
+	struct ipv6hdr *ip;
+	struct machine *out;
+	int reason;
+
+	if (packet->path != PATH_HOST && packet->new_destination.host != host)
+		return DROP_OTHER_HOST;
+	out = find_device(packet);
+	if (!out)
+		return packet->path == PATH_HOST ? DROP_HOST_SERVICE : DROP_NO_MACHINE;
+	if (packet->length - L3 > out->mtu && wire_length(skb, packet) > out->mtu) {
+		packet->mtu = out->mtu;
+		return DROP_TOO_BIG;
+	}
+	if (packet->hop_limit <= 1 && packet->path != PATH_HOST)
+		return DROP_HOP_LIMIT;
+	if (!may_leave(packet, in, out))
+		return DROP_WALL;
+
+	if (packet->path == PATH_FORWARD || packet->path == PATH_REPLY) {
+		reason = rewrite(skb, packet);
+		if (reason)
+			return reason;
+	}
+	data = (void *)(long)skb->data;
+	end = (void *)(long)skb->data_end;
+	if (data + L4 > end)
+		return DROP_INTERNAL;
+	ethernet = data;
+	ip = data + L3;
+	if (packet->path != PATH_HOST) {
+		ip->hop_limit = packet->hop_limit - 1;
+		/* The pair, its ports and the checksum cancel out; the hop limit does not. */
+		if (packet->checksum == CHECKSUM_COMPLETE)
+			bpf_csum_update(skb, bpf_htons(0xfeff));
+	}
+	__builtin_memcpy(ethernet->h_dest, out->mac, ETH_ALEN);
+	__builtin_memcpy(ethernet->h_source, out->router_mac, ETH_ALEN);
+
+	count_forwarded(skb, packet, in->counters, out->counters);
+	if (packet->path == PATH_HOST || (out->redirect == REDIRECT_PEER && out->ifindex != packet->ifindex))
+		*verdict = bpf_redirect_peer(out->ifindex, 0);
+	else
+		*verdict = bpf_redirect(out->ifindex, 0);
+	return DROP_NONE;
+}
+
+#endif

@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
+/* resolve.h finds where a packet goes: a Machine, a VIP's backend, a flow's client, the private namespace. */
+#ifndef SIXPN_RESOLVE_H
+#define SIXPN_RESOLVE_H
+
+#include "admit.h"
+#include "error.h"
+#include "flycast.h"
+
+#define PORT_DNS 53
+
+/* What the private namespace takes: queries, and answers to what it asked itself. */
+static __always_inline int resolve_host(struct packet *packet)
+{
+	packet->path = PATH_HOST;
+	if (packet->fragment)
+		return DROP_FRAGMENT;
+	if (is_error(packet))
+		return DROP_NONE;
+	if (packet->destination.host == HOST_DNS) {
+		if ((packet->protocol == IPPROTO_TCP || packet->protocol == IPPROTO_UDP) &&
+		    packet->destination_port == PORT_DNS)
+			return DROP_NONE;
+		if (packet->protocol == IPPROTO_ICMPV6 && packet->icmp_type == ICMP_ECHO_REQUEST)
+			return ANSWER_ECHO;
+		return DROP_HOST_SERVICE;
+	}
+	if (packet->protocol == IPPROTO_TCP && !is_bare_syn(packet))
+		return DROP_NONE;
+	if (packet->protocol == IPPROTO_ICMPV6 && packet->icmp_type == ICMP_ECHO_REPLY)
+		return DROP_NONE;
+	return DROP_HOST_SERVICE;
+}
+
+static __always_inline int resolve_echo(const struct packet *packet)
+{
+	struct vip_key vip = { packet->destination.network, vip_number(&packet->destination) };
+
+	if (packet->destination.network != packet->source.network)
+		return DROP_OTHER_NETWORK;
+	if (packet->fragment)
+		return DROP_FRAGMENT;
+	return bpf_map_lookup_elem(&vips, &vip) ? ANSWER_ECHO : DROP_NO_VIP;
+}
+
+static __always_inline int resolve(struct __sk_buff *skb, struct packet *packet, struct port *port)
+{
+	struct address *destination = &packet->destination;
+
+	packet->new_source = packet->source;
+	packet->new_destination = *destination;
+	packet->new_source_port = packet->source_port;
+	packet->new_destination_port = packet->destination_port;
+
+	if (is_error(packet)) {
+		int reason = resolve_error(skb, packet, port);
+
+		if (reason || packet->path != PATH_PLAIN)
+			return reason;
+	}
+
+	if (destination->host < HOST_FIRST) {
+		if (port->kind == PORT_HOST)
+			return DROP_UNKNOWN_DESTINATION;
+		switch (classify(destination)) {
+		case CLASS_VIP:
+			if (packet->protocol == IPPROTO_ICMPV6 && packet->icmp_type == ICMP_ECHO_REQUEST)
+				return resolve_echo(packet);
+			return resolve_vip(packet);
+		case CLASS_DNS:
+			if (destination->network && destination->network != packet->source.network)
+				return DROP_OTHER_NETWORK;
+			return resolve_host(packet);
+		case CLASS_OWN_BACKEND:
+			if (!same_machine(&(struct address){ destination->network, port->host, destination->machine, 0,
+							     PREFIX },
+					  &packet->source))
+				return DROP_OTHER_NETWORK;
+			return resolve_reply(packet) ? DROP_NONE : DROP_NO_FLOW;
+		default:
+			return DROP_UNKNOWN_DESTINATION;
+		}
+	}
+
+	/* Only addresses with the slot bit can be a flow's: others cost no look-up. */
+	if (destination->low & SLOT_BIT && destination->host == host && destination->machine &&
+	    port->kind == PORT_MACHINE && resolve_reply(packet))
+		return DROP_NONE;
+	if (port->kind == PORT_MACHINE && destination->network != packet->source.network)
+		return DROP_OTHER_NETWORK;
+	if (!destination->machine) {
+		if (destination->low != LOW_AGENT || !destination->network || port->kind == PORT_HOST)
+			return DROP_UNKNOWN_DESTINATION;
+		if (destination->host != host)
+			return DROP_OTHER_HOST;
+		return resolve_host(packet);
+	}
+	return DROP_NONE;
+}
+
+#endif
