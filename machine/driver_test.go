@@ -1,0 +1,103 @@
+package machine_test
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/sixpn/sixpn/machine"
+)
+
+func TestExitCode(t *testing.T) {
+	d := newDriver(t)
+	for _, row := range []struct {
+		id, script string
+		code       int
+	}{
+		{"zero", "exit 0", 0},
+		{"seven", "exit 7", 7},
+		{"term", "kill -TERM $$", 128 + 15},
+		{"kill", "kill -KILL $$", 128 + 9},
+		{"segv", "kill -SEGV $$", 128 + 11},
+	} {
+		t.Run(row.id, func(t *testing.T) {
+			_, status := run(t, d, shell(row.id, row.script))
+			if status.Code != row.code || status.Lost {
+				t.Errorf("status %+v, expected code %d", status, row.code)
+			}
+		})
+	}
+}
+
+func TestOutputIsKept(t *testing.T) {
+	d := newDriver(t)
+	out, _ := run(t, d, shell("out", "echo one; echo two >&2; printf three"))
+	for _, want := range []string{"one\n", "two\n", "three\n"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("output %q lacks %q", out, want)
+		}
+	}
+}
+
+func TestCommandDoesNotRunBeforeStart(t *testing.T) {
+	d := newDriver(t)
+	p, err := d.Create(testContext(t), shell("held", "echo ran"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p.Phase() != machine.PhaseCreated {
+		t.Errorf("phase %q, expected %q", p.Phase(), machine.PhaseCreated)
+	}
+	namespace, err := p.NetNS(testContext(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	namespace.Close()
+	if out := output(t, d, "held"); out != "" {
+		t.Errorf("output %q before Start", out)
+	}
+	if err := p.Signal(testContext(t), syscall.SIGTERM); err == nil || !strings.Contains(err.Error(), "does not run") {
+		t.Errorf("signal before Start: %v, expected an error that says so", err)
+	}
+	if err := p.Start(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	wait(t, p)
+	if out := output(t, d, "held"); out != "ran\n" {
+		t.Errorf("output %q after Start", out)
+	}
+}
+
+func TestBadCommandIsExplained(t *testing.T) {
+	d := newDriver(t)
+	secret := filepath.Join(t.TempDir(), "tool")
+	if err := os.WriteFile(secret, []byte("#!/bin/sh\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, row := range []struct {
+		name    string
+		exec    []string
+		workdir string
+		want    string
+	}{
+		{"missing", []string{"no-such-program"}, "", "not found in PATH"},
+		{"missingpath", []string{"/usr/no/such"}, "", "/usr/no/such"},
+		{"directory", []string{"/usr"}, "", "directory"},
+		{"outofreach", []string{"/root/tool"}, "", "every user of the host may read"},
+		{"workdir", []string{"true"}, "/root", "every user of the host may read"},
+		{"relative", []string{"true"}, "tmp", "absolute"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			p, err := d.Create(testContext(t), machine.Spec{ID: row.name, Exec: row.exec, WorkDir: row.workdir})
+			if err != nil {
+				t.Fatal(err)
+			}
+			err = p.Start(testContext(t))
+			if err == nil || !strings.Contains(err.Error(), row.want) {
+				t.Errorf("error %v, expected it to say %q", err, row.want)
+			}
+		})
+	}
+}

@@ -1,0 +1,28 @@
+package machine
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"runtime"
+
+	"golang.org/x/sys/unix"
+)
+
+// inNetNS runs f on a thread that is in a network namespace and is used up for
+// it, so no other goroutine can ever find itself there.
+func inNetNS(ctx context.Context, namespace *os.File, f func() error) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // never unlocked
+		if err := unix.Setns(int(namespace.Fd()), unix.CLONE_NEWNET); err != nil {
+			done <- fmt.Errorf("enter a machine's network namespace: %w", err)
+			return
+		}
+		done <- f()
+	}()
+	return <-done
+}
