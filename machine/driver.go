@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -37,15 +38,17 @@ type DriverConfig struct {
 
 // Spec is a Machine as the driver sees it.
 type Spec struct {
-	ID         string    `json:"id"`       // 1 to 14 of a–z, 0–9; names the directory, the socket and the device
-	Instance   string    `json:"instance"` // of the caller, kept with the run
-	Hostname   string    `json:"hostname"`
-	Exec       []string  `json:"exec"`
-	Env        []string  `json:"env"`         // KEY=VALUE; PATH and HOME are added where missing, nothing of the agent's
-	WorkDir    string    `json:"workdir"`     // default /
-	Hosts      string    `json:"hosts"`       // content of /etc/hosts, "" leaves the host's
-	ResolvConf string    `json:"resolv_conf"` // content of /etc/resolv.conf, "" leaves the host's
-	Logs       LogLimits `json:"logs"`
+	ID         string     `json:"id"`       // 1 to 14 of a–z, 0–9; names the directory, the socket and the device
+	Instance   string     `json:"instance"` // of the caller, kept with the run
+	Attempt    int        `json:"attempt"`  // of the caller, kept with the run
+	Addr       netip.Addr `json:"addr"`     // of the caller, kept with the run
+	Hostname   string     `json:"hostname"`
+	Exec       []string   `json:"exec"`
+	Env        []string   `json:"env"`         // KEY=VALUE; PATH and HOME are added where missing, nothing of the agent's
+	WorkDir    string     `json:"workdir"`     // default /
+	Hosts      string     `json:"hosts"`       // content of /etc/hosts, "" leaves the host's
+	ResolvConf string     `json:"resolv_conf"` // content of /etc/resolv.conf, "" leaves the host's
+	Logs       LogLimits  `json:"logs"`
 }
 
 // Driver makes and finds the Machines of one agent. Its methods may be called
@@ -235,19 +238,20 @@ func (d *Driver) Adopt(ctx context.Context) ([]*Process, error) {
 		return nil, err
 	}
 	var found []*Process
+	var failures []error
 	for _, e := range entries {
 		if !e.IsDir() || !idPattern.MatchString(e.Name()) {
 			continue
 		}
 		p, err := d.adopt(ctx, e.Name())
 		if err != nil {
-			return nil, fmt.Errorf("adopt machine %s: %w", e.Name(), err)
+			failures = append(failures, fmt.Errorf("adopt machine %s: %w", e.Name(), err))
 		}
 		if p != nil {
 			found = append(found, p)
 		}
 	}
-	return found, nil
+	return found, errors.Join(failures...)
 }
 
 // adopt returns nil if nothing of the Machine was ever started.
@@ -317,4 +321,23 @@ func (d *Driver) Remove(ctx context.Context, id string) error {
 		return err
 	}
 	return errors.Join(os.RemoveAll(dir), syncDirectory(d.config.Dir))
+}
+
+// RemoveAll removes every Machine of this driver, running or not.
+func (d *Driver) RemoveAll(ctx context.Context) error {
+	entries, err := os.ReadDir(d.config.Dir)
+	if err != nil {
+		return err
+	}
+	var failures []error
+	for _, e := range entries {
+		if e.IsDir() && idPattern.MatchString(e.Name()) {
+			failures = append(failures, d.Remove(ctx, e.Name()))
+		}
+	}
+	// The directory of all their cgroups, which is empty now.
+	if err := os.Remove(d.config.Cgroup); err != nil && !errors.Is(err, os.ErrNotExist) && len(failures) > 0 {
+		failures = append(failures, err)
+	}
+	return errors.Join(failures...)
 }

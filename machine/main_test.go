@@ -83,16 +83,7 @@ func driverConfig(t *testing.T) machine.DriverConfig {
 			t.Error(err)
 			return
 		}
-		entries, err := os.ReadDir(c.Dir)
-		if err != nil {
-			t.Error(err)
-		}
-		for _, e := range entries {
-			if err := d.Remove(context.Background(), e.Name()); err != nil {
-				t.Error(err)
-			}
-		}
-		if err := os.Remove(machine.CgroupOf(d)); err != nil && !os.IsNotExist(err) {
+		if err := d.RemoveAll(context.Background()); err != nil {
 			t.Error(err)
 		}
 		if err := os.RemoveAll(dir); err != nil {

@@ -1,0 +1,71 @@
+package machine
+
+import (
+	"context"
+	"errors"
+	"reflect"
+
+	"github.com/sixpn/sixpn/state"
+)
+
+// errAsWanted says that a record needs no write.
+var errAsWanted = errors.New("the record says so already")
+
+// settle makes outcome what the record shall say, now or as soon as the store
+// takes it.
+func (w *worker) settle(ctx context.Context, next outcome) {
+	w.outcome = next
+	if _, err := w.publish(ctx); err != nil && ctx.Err() == nil {
+		w.log.Warn("the state of a machine could not be written yet", "state", next.state, "error", err)
+	}
+}
+
+// publish writes outcome to the record and returns the revision that has it.
+func (w *worker) publish(ctx context.Context) (int64, error) {
+	w.unpublished = false
+	w.mu.Lock()
+	record, revision := w.record, w.revision
+	w.mu.Unlock()
+	if record == nil || outcomeOf(*record).equal(w.outcome) {
+		return revision, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, w.m.config.StoreTimeout)
+	defer cancel()
+	updated, revision, err := w.m.config.Store.UpdateMachine(ctx, w.id, func(r *state.Machine) error {
+		r.State, r.ExitCode, r.Message, r.Restarts = w.outcome.state, w.outcome.code, w.outcome.message, w.outcome.restarts
+		return nil
+	})
+	if err != nil {
+		w.unpublished = true
+		return 0, err
+	}
+	w.tell(&updated, revision)
+	return revision, nil
+}
+
+// askDestroy makes a record with AutoDestroy ask for the end of its Machine,
+// unless a command came in between.
+func (w *worker) askDestroy(ctx context.Context) {
+	instance := w.last.instance
+	ctx, cancel := context.WithTimeout(ctx, w.m.config.StoreTimeout)
+	defer cancel()
+	updated, revision, err := w.m.config.Store.UpdateMachine(ctx, w.id, func(r *state.Machine) error {
+		if r.Desired != state.Started || r.InstanceID != instance {
+			return errAsWanted
+		}
+		r.Desired = state.Destroyed
+		return nil
+	})
+	switch {
+	case err == nil:
+		w.tell(&updated, revision)
+	case !errors.Is(err, errAsWanted):
+		w.unpublished = true // so that this is tried again
+	}
+}
+
+func outcomeOf(r state.Machine) outcome {
+	return outcome{state: r.State, code: r.ExitCode, message: r.Message, restarts: r.Restarts}
+}
+
+func (o outcome) equal(other outcome) bool { return reflect.DeepEqual(o, other) }
