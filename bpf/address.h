@@ -4,6 +4,7 @@
 #define SIXPN_ADDRESS_H
 
 #include "ctx.h"
+#include "maps.h"
 
 #define PREFIX 0xfdaa
 #define HOST_DNS 0
@@ -72,6 +73,30 @@ static __always_inline void set_agent(struct address *address, __u32 network)
 static __always_inline int same_machine(const struct address *a, const struct address *b)
 {
 	return a->machine == b->machine && a->host == b->host && a->network == b->network && a->prefix == b->prefix;
+}
+
+static __always_inline struct port *find_port(__u32 ifindex)
+{
+	for (__u32 i = 0; i < SLOT_TRIES; i++) {
+		__u32 slot = (PORT_HOME(ifindex) + i) & (SLOTS - 1);
+		struct port *port = bpf_map_lookup_elem(&port_slots, &slot);
+
+		if (port && port->ifindex == ifindex)
+			return port;
+	}
+	return NULL;
+}
+
+static __always_inline struct machine *find_machine(__u32 network, __u32 number)
+{
+	for (__u32 i = 0; i < SLOT_TRIES; i++) {
+		__u32 slot = (MACHINE_HOME(network, number) + i) & (SLOTS - 1);
+		struct machine *machine = bpf_map_lookup_elem(&machine_slots, &slot);
+
+		if (machine && machine->machine == number && machine->network == network)
+			return machine;
+	}
+	return NULL;
 }
 
 static __always_inline void store_address(void *raw, const struct address *address)

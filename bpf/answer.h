@@ -172,7 +172,7 @@ __noinline int answer_error(struct __sk_buff *skb, struct packet *packet, struct
 		return DROP_INTERNAL;
 	counters = port->counters;
 	budget = bpf_map_lookup_elem(&error_budget, &counters);
-	if (!budget || !take_token(budget, bpf_ktime_get_ns(), ERRORS_PER_SECOND))
+	if (!budget || !take_token(budget, bpf_ktime_get_coarse_ns(), ERRORS_PER_SECOND))
 		return DROP_INTERNAL;
 	if (bpf_skb_load_bytes(skb, 0, &asked, sizeof(asked)))
 		return DROP_INTERNAL;

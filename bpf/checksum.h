@@ -9,7 +9,7 @@
 #include "ctx.h"
 
 /* Any multiple of 0xffff is zero in one's complement: lets a difference stay positive. */
-#define CHECKSUM_ZERO (64 * 0xffffU)
+#define CHECKSUM_ZERO (16 * 0xffffU)
 
 static __always_inline __u16 fold(__u64 sum)
 {
@@ -34,6 +34,12 @@ static __always_inline __u32 address_sum(const struct address *address)
 static __noinline __u32 pair_sum(const struct address *source, const struct address *destination)
 {
 	return address_sum(source) + address_sum(destination);
+}
+
+/* What a change of one address adds to a sum. */
+static __always_inline __u32 address_change(const struct address *from, const struct address *to)
+{
+	return CHECKSUM_ZERO - address_sum(from) + address_sum(to);
 }
 
 /* A checksum field (host byte order) after the words under it changed by `difference`. */

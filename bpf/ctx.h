@@ -54,6 +54,7 @@ struct packet {
 	struct address new_destination;
 	__u32 length; /* of the frame */
 	__u32 ifindex;
+	__u32 difference; /* of the sums of the new addresses and the old, modulo 0xffff */
 	__u16 payload; /* of the IPv6 header's payload length */
 	__u16 l4;      /* offset of the transport header */
 	__u16 source_port;

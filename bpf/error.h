@@ -86,6 +86,7 @@ static __noinline int error_to_client(struct packet *packet, const struct quote 
 	set_vip(&packet->new_source, copy.key.network, copy.vip);
 	packet->new_destination.host = host;
 	packet->new_destination.low = copy.client_low;
+	packet->difference = reply_change(packet);
 	new->source = packet->new_destination;
 	new->destination = packet->new_source;
 	new->source_port = old->source_port;
@@ -121,6 +122,7 @@ static __noinline int error_to_backend(struct packet *packet, const struct quote
 		packet->new_destination.host = copy.backend_host;
 		packet->new_destination.machine = copy.backend_machine;
 		packet->new_destination.low = LOW_MACHINE;
+		packet->difference = forward_change(packet);
 		new->source = packet->new_destination;
 		new->destination = packet->new_source;
 		new->source_port = copy.backend_port;

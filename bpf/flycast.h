@@ -3,6 +3,7 @@
 #ifndef SIXPN_FLYCAST_H
 #define SIXPN_FLYCAST_H
 
+#include "checksum.h"
 #include "flow.h"
 
 /* Positions of the Maglev region that are looked at when backends are at a limit. */
@@ -225,6 +226,24 @@ __noinline int flycast_slow(struct packet *packet, struct flow *flow)
 	return flow_insert(packet, service, slots, flow);
 }
 
+/* Of a client's address only these fields change, so only they are summed. */
+static __always_inline __u32 client_change(const struct address *from, const struct address *to)
+{
+	return CHECKSUM_ZERO - from->low - sum32(from->host) + to->low + sum32(to->host);
+}
+
+static __always_inline __u32 forward_change(const struct packet *packet)
+{
+	return client_change(&packet->source, &packet->new_source) +
+	       address_change(&packet->destination, &packet->new_destination);
+}
+
+static __always_inline __u32 reply_change(const struct packet *packet)
+{
+	return address_change(&packet->source, &packet->new_source) +
+	       client_change(&packet->destination, &packet->new_destination);
+}
+
 /* A packet to a VIP: finds or makes its entry, and says how it leaves. */
 static __noinline int resolve_vip(struct packet *packet)
 {
@@ -265,6 +284,7 @@ static __noinline int resolve_vip(struct packet *packet)
 	packet->new_destination.machine = copy.backend_machine;
 	packet->new_destination.low = LOW_MACHINE;
 	packet->new_destination_port = copy.backend_port;
+	packet->difference = forward_change(packet);
 	return DROP_NONE;
 }
 
@@ -304,6 +324,7 @@ static __noinline int resolve_reply(struct packet *packet)
 	packet->new_source_port = copy.vip_port;
 	packet->new_destination.host = host;
 	packet->new_destination.low = copy.client_low;
+	packet->difference = reply_change(packet);
 	return 1;
 }
 

@@ -14,7 +14,6 @@
 static __always_inline struct machine *find_device(const struct packet *packet)
 {
 	const struct address *destination = &packet->new_destination;
-	struct machine_key key = { destination->network, destination->machine };
 	__u32 zero = 0;
 
 	if (packet->path == PATH_HOST) {
@@ -22,7 +21,7 @@ static __always_inline struct machine *find_device(const struct packet *packet)
 
 		return device && device->ifindex ? device : NULL;
 	}
-	return bpf_map_lookup_elem(&machines, &key);
+	return find_machine(destination->network, destination->machine);
 }
 
 /* The largest IPv6 packet this frame puts on the wire: its own length, or a segment's. */
@@ -85,8 +84,7 @@ static __always_inline int rewrite(struct __sk_buff *skb, const struct packet *p
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
 	struct ipv6hdr *ip = data + L3;
 	__be16 *ports = data + L4, *checksum;
-	__u32 difference = CHECKSUM_ZERO - pair_sum(&packet->source, &packet->destination) +
-			   pair_sum(&packet->new_source, &packet->new_destination);
+	__u32 difference = packet->difference;
 	__u16 old;
 
 	switch (packet->protocol) {
@@ -110,8 +108,8 @@ static __always_inline int rewrite(struct __sk_buff *skb, const struct packet *p
 		*checksum = bpf_htons(fold((__u64)old + difference));
 	} else {
 		if (packet->protocol != IPPROTO_ICMPV6)
-			difference += packet->new_source_port + packet->new_destination_port - packet->source_port -
-				      packet->destination_port;
+			difference += CHECKSUM_ZERO + packet->new_source_port + packet->new_destination_port -
+				      packet->source_port - packet->destination_port;
 		/* UDP without a checksum is not IPv6 (RFC 8200, 8.1): it stays wrong. */
 		if (packet->protocol != IPPROTO_UDP || old) {
 			__u16 new = checksum_adjust(old, difference);

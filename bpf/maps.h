@@ -15,21 +15,21 @@
 #define MAX_MAGLEV (4 << 20)
 #define MAX_FLOWS (1 << 18)
 
-/* ifindex → the device. Written by Go before the device is raised. */
+/* The devices of the router, by ifindex. Written by Go before the device is raised. */
 struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, MAX_PORTS);
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, SLOTS);
 	__type(key, __u32);
 	__type(value, struct port);
-} ports SEC(".maps");
+} port_slots SEC(".maps");
 
-/* {network, machine} → the device of a Machine or peer of this host. Written by Go. */
+/* The Machines and peers of this host, by network and machine. Written by Go. */
 struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, MAX_PORTS);
-	__type(key, struct machine_key);
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, SLOTS);
+	__type(key, __u32);
 	__type(value, struct machine);
-} machines SEC(".maps");
+} machine_slots SEC(".maps");
 
 /* The device into the private namespace. Written by Go. */
 struct {

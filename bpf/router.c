@@ -46,13 +46,11 @@ static __always_inline int stages(struct __sk_buff *skb, struct packet *packet, 
 	return leave(skb, packet, port, verdict);
 }
 
-/* Machine ports and the host port. */
-SEC("tc")
-int sixpn_router(struct __sk_buff *skb)
+static __always_inline int route(struct __sk_buff *skb)
 {
 	struct packet packet = {};
 	__u32 ifindex = skb->ifindex;
-	struct port *port = bpf_map_lookup_elem(&ports, &ifindex);
+	struct port *port = find_port(ifindex);
 	int verdict = VERDICT_DROP, reason;
 
 	packet.ifindex = ifindex;
@@ -64,6 +62,13 @@ int sixpn_router(struct __sk_buff *skb)
 	if (port && answer(skb, &packet, port, reason))
 		return bpf_redirect(ifindex, 0);
 	return VERDICT_DROP;
+}
+
+/* Machine ports and the host port. */
+SEC("tc")
+int sixpn_router(struct __sk_buff *skb)
+{
+	return route(skb);
 }
 
 /* What measurements are compared with: it does nothing, and drops. */

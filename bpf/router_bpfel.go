@@ -162,6 +162,7 @@ type RouterHostDevice struct {
 	Pad       [2]uint8
 	Mac       [6]uint8
 	RouterMac [6]uint8
+	Unused    [8]uint8
 }
 
 type RouterLoad struct {
@@ -180,6 +181,8 @@ type RouterMachine struct {
 	Redirect  uint8
 	Mac       [6]uint8
 	RouterMac [6]uint8
+	Network   uint32
+	Machine   uint32
 }
 
 type RouterMachineKey struct {
@@ -198,7 +201,8 @@ type RouterPort struct {
 	Kind     uint8
 	Redirect uint8
 	Mac      [6]uint8
-	Pad      [6]uint8
+	Pad      [2]uint8
+	Ifindex  uint32
 }
 
 type RouterPortDropKey struct {
@@ -305,11 +309,11 @@ const (
 	RouterMapExpiryKeys           = "expiry_keys"
 	RouterMapFlows                = "flows"
 	RouterMapHostPort             = "host_port"
-	RouterMapMachines             = "machines"
+	RouterMapMachineSlots         = "machine_slots"
 	RouterMapMaglev               = "maglev"
 	RouterMapPortCounters         = "port_counters"
 	RouterMapPortDrops            = "port_drops"
-	RouterMapPorts                = "ports"
+	RouterMapPortSlots            = "port_slots"
 	RouterMapQuotas               = "quotas"
 	RouterMapResets               = "resets"
 	RouterMapServiceRanges        = "service_ranges"
@@ -391,11 +395,11 @@ type RouterMapSpecs struct {
 	ExpiryKeys    *ebpf.MapSpec `ebpf:"expiry_keys"`
 	Flows         *ebpf.MapSpec `ebpf:"flows"`
 	HostPort      *ebpf.MapSpec `ebpf:"host_port"`
-	Machines      *ebpf.MapSpec `ebpf:"machines"`
+	MachineSlots  *ebpf.MapSpec `ebpf:"machine_slots"`
 	Maglev        *ebpf.MapSpec `ebpf:"maglev"`
 	PortCounters  *ebpf.MapSpec `ebpf:"port_counters"`
 	PortDrops     *ebpf.MapSpec `ebpf:"port_drops"`
-	Ports         *ebpf.MapSpec `ebpf:"ports"`
+	PortSlots     *ebpf.MapSpec `ebpf:"port_slots"`
 	Quotas        *ebpf.MapSpec `ebpf:"quotas"`
 	Resets        *ebpf.MapSpec `ebpf:"resets"`
 	ServiceRanges *ebpf.MapSpec `ebpf:"service_ranges"`
@@ -449,11 +453,11 @@ type RouterMaps struct {
 	ExpiryKeys    *ebpf.Map `ebpf:"expiry_keys"`
 	Flows         *ebpf.Map `ebpf:"flows"`
 	HostPort      *ebpf.Map `ebpf:"host_port"`
-	Machines      *ebpf.Map `ebpf:"machines"`
+	MachineSlots  *ebpf.Map `ebpf:"machine_slots"`
 	Maglev        *ebpf.Map `ebpf:"maglev"`
 	PortCounters  *ebpf.Map `ebpf:"port_counters"`
 	PortDrops     *ebpf.Map `ebpf:"port_drops"`
-	Ports         *ebpf.Map `ebpf:"ports"`
+	PortSlots     *ebpf.Map `ebpf:"port_slots"`
 	Quotas        *ebpf.Map `ebpf:"quotas"`
 	Resets        *ebpf.Map `ebpf:"resets"`
 	ServiceRanges *ebpf.Map `ebpf:"service_ranges"`
@@ -473,11 +477,11 @@ func (m *RouterMaps) Close() error {
 		m.ExpiryKeys,
 		m.Flows,
 		m.HostPort,
-		m.Machines,
+		m.MachineSlots,
 		m.Maglev,
 		m.PortCounters,
 		m.PortDrops,
-		m.Ports,
+		m.PortSlots,
 		m.Quotas,
 		m.Resets,
 		m.ServiceRanges,

@@ -84,7 +84,18 @@ enum redirect_method {
 	REDIRECT_PEER = 1,   /* bpf_redirect_peer: a veth whose peer is in another namespace */
 };
 
-/* A device of the router. Key of `ports`: ifindex. */
+/*
+ * `port_slots` and `machine_slots` are read for every packet, so they are arrays
+ * with open addressing instead of hashes, whose look-up is a call: an element is
+ * at one of SLOT_TRIES places from its home on, and holds its own key. Go writes
+ * the key last and clears it first. slots.go has the Go side.
+ */
+#define SLOTS 16384
+#define SLOT_TRIES 8
+#define PORT_HOME(ifindex) (ifindex)
+#define MACHINE_HOME(network, machine) ((network) * 0x9e3779b1U + (machine))
+
+/* A device of the router. Element of `port_slots`, by ifindex. */
 struct port {
 	__u32 network;
 	__u32 host;
@@ -94,17 +105,19 @@ struct port {
 	__u8 kind;      /* enum port_kind */
 	__u8 redirect;  /* enum redirect_method */
 	__u8 mac[6];    /* the router's own address on this link */
-	__u8 pad[6];
+	__u8 pad[2];
+	__u32 ifindex; /* the key; 0: no element */
 };
 ASSERT_SIZE(struct port, 32);
 
-/* Where a Machine of this host is. Key of `machines`. */
+/* A Machine or peer, or as machine 0 a whole network: key of `quotas`. */
 struct machine_key {
 	__u32 network;
 	__u32 machine;
 };
 ASSERT_SIZE(struct machine_key, 8);
 
+/* Where a Machine of this host is. Element of `machine_slots`, by network and machine. */
 struct machine {
 	__u32 ifindex;
 	__u32 counters; /* index into `port_counters` */
@@ -113,8 +126,10 @@ struct machine {
 	__u8 redirect; /* enum redirect_method */
 	__u8 mac[6];        /* the guest's address */
 	__u8 router_mac[6]; /* the router's own address on that link */
+	__u32 network; /* the key; network 0: no element */
+	__u32 machine;
 };
-ASSERT_SIZE(struct machine, 24);
+ASSERT_SIZE(struct machine, 32);
 
 /* Both directions as the device sees them: rx is what the Machine sent. */
 struct counters {
@@ -144,8 +159,9 @@ struct host_device {
 	__u8 pad[2];
 	__u8 mac[6]; /* of the device inside the private namespace */
 	__u8 router_mac[6];
+	__u8 unused[8];
 };
-ASSERT_SIZE(struct host_device, 24);
+ASSERT_SIZE(struct host_device, 32);
 
 /* A Flycast address that exists, whatever its services. Key of `vips`. */
 struct vip_key {
