@@ -85,13 +85,13 @@ func (w *worker) removePort(ctx context.Context) {
 // start makes a run and connects it. Nothing runs before the port is up.
 func (w *worker) start(ctx context.Context, record state.Machine, attempt, restarts int) {
 	began := time.Now()
-	w.settle(ctx, outcome{state: state.Starting, code: record.ExitCode, restarts: restarts})
+	w.settle(ctx, outcome{state: state.Starting, code: w.exitCode(record), restarts: restarts})
 	p, err := w.m.config.Driver.Create(ctx, w.m.spec(record, attempt))
 	if err == nil {
 		if err = w.connect(ctx, record, p); err == nil {
 			w.startedAt = began
 			w.setProcess(p)
-			w.settle(ctx, outcome{state: state.Started, code: record.ExitCode, restarts: restarts})
+			w.settle(ctx, outcome{state: state.Started, code: w.exitCode(record), restarts: restarts})
 			return
 		}
 		if endErr := w.end(ctx, p); endErr != nil {
@@ -159,7 +159,7 @@ func (w *worker) noteEnd(ctx context.Context, p *Process) {
 	// First the record, so that no table chooses it any more, then the port; but
 	// a store that is away does not keep a dead port alive.
 	if r := w.current(); r != nil && r.State != state.Stopped && r.State != state.Failed && r.Desired != state.Destroyed {
-		w.settle(ctx, outcome{state: state.Stopped, code: &status.Code, message: last.describe(decision{}), restarts: r.Restarts})
+		w.settle(ctx, outcome{state: state.Stopped, code: &status.Code, message: last.describe(decision{}), restarts: w.restarts(*r)})
 	}
 	w.removePort(ctx)
 }
@@ -253,7 +253,8 @@ func (w *worker) destroy(ctx context.Context, p *Process) (time.Duration, bool) 
 		}
 		return w.m.config.RetryInterval, false
 	}
-	return never, false // the record's end comes as news
+	w.destroyed = true
+	return never, false
 }
 
 // forget removes what is left of a Machine that has no record any more.

@@ -93,18 +93,20 @@ func mountDevices() error {
 		}
 	}
 	for _, m := range []struct {
-		name, filesystem, data string
-		mode                   os.FileMode
+		name, filesystem string
+		flags            uintptr
+		data             string
+		mode             os.FileMode
 	}{
-		{"pts", "devpts", "newinstance,ptmxmode=0666,mode=0620", 0o755},
-		{"shm", "tmpfs", "mode=1777", 0o1777},
-		{"mqueue", "mqueue", "", 0o1777},
+		{"pts", "devpts", unix.MS_NOSUID | unix.MS_NOEXEC, "newinstance,ptmxmode=0666,mode=0620", 0o755},
+		{"shm", "tmpfs", hardened | unix.MS_NOEXEC, "mode=1777", 0o1777},
+		{"mqueue", "mqueue", hardened | unix.MS_NOEXEC, "", 0o1777},
 	} {
 		target := filepath.Join(aside, m.name)
 		if err := os.Mkdir(target, m.mode); err != nil {
 			return err
 		}
-		err := unix.Mount(m.filesystem, target, m.filesystem, hardened|unix.MS_NOEXEC, m.data)
+		err := unix.Mount(m.filesystem, target, m.filesystem, m.flags, m.data)
 		if errors.Is(err, unix.ENODEV) && m.filesystem == "mqueue" {
 			continue // a kernel without POSIX message queues
 		}

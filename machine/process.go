@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -24,7 +25,7 @@ const (
 type Process struct {
 	driver *Driver
 	record record
-	phase  Phase // when it was created or adopted
+	phase  atomic.Value // Phase, without its end
 
 	exited chan struct{} // closed once status is set and no process of the payload is left
 	status ExitStatus
@@ -36,13 +37,13 @@ func (p *Process) ID() string { return p.record.Spec.ID }
 // Spec is what the run was created with.
 func (p *Process) Spec() Spec { return p.record.Spec }
 
-// Phase is how far the run was when it was created or adopted, or PhaseEnded.
+// Phase is how far the run is.
 func (p *Process) Phase() Phase {
 	select {
 	case <-p.exited:
 		return PhaseEnded
 	default:
-		return p.phase
+		return p.phase.Load().(Phase)
 	}
 }
 
@@ -79,7 +80,8 @@ func (d *Driver) connect(ctx context.Context, r record) (*Process, error) {
 		c.Close()
 		return nil, err
 	}
-	p := &Process{driver: d, record: r, phase: reply.Phase, exited: make(chan struct{})}
+	p := &Process{driver: d, record: r, exited: make(chan struct{})}
+	p.phase.Store(reply.Phase)
 	go p.watch(c)
 	return p, nil
 }
@@ -90,7 +92,7 @@ func (d *Driver) ended(r record) (*Process, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Process{driver: d, record: r, phase: PhaseEnded, exited: make(chan struct{}), status: status}
+	p := &Process{driver: d, record: r, exited: make(chan struct{}), status: status}
 	close(p.exited)
 	return p, nil
 }
@@ -156,6 +158,9 @@ func (p *Process) NetNS(ctx context.Context) (*os.File, error) {
 // it cannot run.
 func (p *Process) Start(ctx context.Context) error {
 	_, _, err := p.request(ctx, message{Op: opStart})
+	if err == nil {
+		p.phase.Store(PhaseRunning)
+	}
 	return err
 }
 

@@ -31,6 +31,7 @@ type worker struct {
 	restartDue  time.Time // when the policy's pause is over, zero if nothing was decided
 	outcome     outcome
 	unpublished bool // the store did not take outcome yet
+	destroyed   bool // the record was removed, and the news of it is to come
 }
 
 // outcome is what a record shall say about what became of its Machine.
@@ -113,6 +114,9 @@ func (w *worker) step(ctx context.Context) (delay time.Duration, done bool) {
 	if record == nil {
 		return w.forget(ctx)
 	}
+	if w.destroyed {
+		return never, false
+	}
 	retry := never
 	if w.unpublished {
 		if _, err := w.publish(ctx); err != nil {
@@ -136,7 +140,7 @@ func (w *worker) step(ctx context.Context) (delay time.Duration, done bool) {
 	case p != nil && p.Spec().Instance != record.InstanceID:
 		return w.stop(ctx, p)
 	case p != nil:
-		w.settle(ctx, outcome{state: state.Started, code: record.ExitCode, restarts: w.restarts(*record)})
+		w.settle(ctx, outcome{state: state.Started, code: w.exitCode(*record), restarts: w.restarts(*record)})
 		return w.retryOr(retry), false
 	}
 	return w.considerStart(ctx, *record, retry), false
@@ -159,6 +163,15 @@ func (w *worker) restarts(record state.Machine) int {
 	return record.Restarts
 }
 
+// exitCode is what a record's ExitCode shall be while a run goes on: that of
+// the run before, which again the store may not have taken yet.
+func (w *worker) exitCode(record state.Machine) *int {
+	if w.last != nil && !w.last.failed {
+		return &w.last.code
+	}
+	return record.ExitCode
+}
+
 // settleStopped makes the record of a Machine that shall not run say so.
 func (w *worker) settleStopped(ctx context.Context, record *state.Machine, retry time.Duration) time.Duration {
 	w.restartDue = time.Time{}
@@ -179,7 +192,7 @@ func (w *worker) considerStart(ctx context.Context, record state.Machine, retry 
 	}
 	restarts := 0
 	if w.last != nil && w.last.instance == record.InstanceID {
-		restarts = record.Restarts + 1
+		restarts = w.restarts(record) + 1
 	}
 	if d.pause > 0 {
 		if w.restartDue.IsZero() {
@@ -197,7 +210,7 @@ func (w *worker) considerStart(ctx context.Context, record state.Machine, retry 
 
 // settleEnded makes the record say how the last run ended.
 func (w *worker) settleEnded(ctx context.Context, record state.Machine, d decision) {
-	next := outcome{state: state.Stopped, code: &w.last.code, message: w.last.describe(d), restarts: record.Restarts}
+	next := outcome{state: state.Stopped, code: &w.last.code, message: w.last.describe(d), restarts: w.restarts(record)}
 	if w.last.failed || d.gaveUp {
 		next.state = state.Failed
 	}
