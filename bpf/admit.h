@@ -97,6 +97,14 @@ static __always_inline int is_neighbour_message(__u8 type)
 					  (type >= ICMP_CERTIFICATE_SOLICITATION && type <= ICMP_MULTICAST_ROUTER_LAST));
 }
 
+/* Only an echo request in one piece, without extension headers, is answered. */
+static __always_inline int admit_echo(const struct packet *packet)
+{
+	if (packet->fragment)
+		return DROP_FRAGMENT;
+	return packet->l4 == L4 ? ANSWER_ECHO : DROP_HEADER_CHAIN;
+}
+
 /* What the private namespace may say it is; to whom is left to the final check. */
 static __always_inline int admit_host(const struct packet *packet)
 {
@@ -143,7 +151,7 @@ static __always_inline int admit(struct __sk_buff *skb, struct packet *packet, s
 
 			if (packet->icmp_type == ICMP_ECHO_REQUEST && packet->protocol == IPPROTO_ICMPV6 &&
 			    !bpf_skb_load_bytes(skb, L3 + 24, raw, sizeof(raw)) && is_gateway(raw))
-				return ANSWER_ECHO;
+				return admit_echo(packet);
 			return DROP_LINK_LOCAL;
 		}
 		return DROP_UNKNOWN_DESTINATION;

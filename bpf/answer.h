@@ -90,9 +90,7 @@ __noinline int answer_echo(struct __sk_buff *skb, struct packet *packet, struct 
 	} __attribute__((packed, aligned(8))) echo;
 	struct in6_addr source;
 
-	if (!packet || !port || packet->fragment || packet->l4 != L4)
-		return DROP_FRAGMENT;
-	if (packet->checksum == CHECKSUM_COMPLETE || bpf_skb_load_bytes(skb, 0, &echo, sizeof(echo)))
+	if (!packet || !port || packet->checksum == CHECKSUM_COMPLETE || bpf_skb_load_bytes(skb, 0, &echo, sizeof(echo)))
 		return DROP_INTERNAL;
 	__builtin_memcpy(echo.headers.ethernet.h_dest, echo.headers.ethernet.h_source, ETH_ALEN);
 	__builtin_memcpy(echo.headers.ethernet.h_source, port->mac, ETH_ALEN);

@@ -91,15 +91,18 @@ __noinline int sample_drop(struct __sk_buff *skb, __u32 reason)
 static __always_inline void count_drop(struct __sk_buff *skb, __u32 reason, struct port *port)
 {
 	struct port_drop_key key = { .ifindex = skb->ifindex, .reason = reason };
-	__u64 *total = bpf_map_lookup_elem(&drops, &reason), *count, one = 1;
+	__u64 *total = bpf_map_lookup_elem(&drops, &reason), *count, zero = 0;
 
 	if (total)
 		++*total;
 	count = bpf_map_lookup_elem(&port_drops, &key);
+	if (!count) {
+		/* Another CPU may do the same now; either way it is there then. */
+		bpf_map_update_elem(&port_drops, &key, &zero, BPF_NOEXIST);
+		count = bpf_map_lookup_elem(&port_drops, &key);
+	}
 	if (count)
 		++*count;
-	else
-		bpf_map_update_elem(&port_drops, &key, &one, BPF_NOEXIST);
 	if (port) {
 		__u32 index = port->counters;
 		struct counters *counters = bpf_map_lookup_elem(&port_counters, &index);

@@ -90,7 +90,8 @@ static __always_inline void linearize(struct __sk_buff *skb, __u32 bytes)
 {
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
 
-	if (data + bytes > end)
+	/* A short frame is readable as a whole already. */
+	if (data + bytes > end && end - data < skb->len)
 		bpf_skb_pull_data(skb, bytes < skb->len ? bytes : skb->len);
 }
 

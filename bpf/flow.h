@@ -48,17 +48,21 @@ static __always_inline __u32 flow_status(const struct flow *flow)
 /*
  * Copies the entry of `key` to `copy` and returns it, NULL if there is none to
  * use: an element freed during the read may have become another flow's, and one
- * that is being rewritten is nobody's.
+ * that is being rewritten is nobody's. The state is read before and after, so
+ * that a copy made during a rewrite shows.
  */
 static __always_inline struct flow *flow_find(const struct flow_key *key, struct flow *copy)
 {
 	struct flow *flow = bpf_map_lookup_elem(&flows, key);
+	__u32 state;
 
 	if (!flow)
 		return NULL;
+	state = *(volatile __u32 *)&flow->state;
+	barrier_var(flow);
 	*copy = *flow;
 	barrier_var(flow);
-	if (*(volatile __u32 *)&flow->state != copy->state || flow_status(copy) <= FLOW_BUSY || !same_key(&copy->key, key))
+	if (*(volatile __u32 *)&flow->state != state || copy->state != state || flow_status(copy) <= FLOW_BUSY || !same_key(&copy->key, key))
 		return NULL;
 	return flow;
 }
@@ -156,8 +160,11 @@ static __always_inline int flow_delete(struct flow *flow, struct flow_key *key, 
 
 	if (!move_state(flow, state, FLOW_DEAD))
 		return 0;
-	if (bpf_map_delete_elem(&flows, key))
+	if (bpf_map_delete_elem(&flows, key)) {
+		/* The table was locked: the entry lives on, counted, until the next pass. */
+		move_state(flow, FLOW_DEAD, state);
 		return 0;
+	}
 	backend_give(backend, generation);
 	quota_give(key->network, key->machine);
 	quota_give(key->network, 0);

@@ -171,7 +171,7 @@ static __always_inline int flow_insert(const struct packet *packet, const struct
 			break;
 		/* Another CPU had the same SYN: its entry is this flow's too. */
 		other = bpf_map_lookup_elem(&flows, &flow->key);
-		if (other && flow_status(other) > FLOW_BUSY && is_flow_of(other, packet)) {
+		if (other && flow_status(other) >= FLOW_BUSY && is_flow_of(other, packet)) {
 			backend_give(flow->backend, flow->backend_generation);
 			quota_give(network, machine);
 			quota_give(network, 0);

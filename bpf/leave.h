@@ -162,7 +162,7 @@ static __always_inline int leave(struct __sk_buff *skb, struct packet *packet, s
 		ip->hop_limit = packet->hop_limit - 1;
 		/* The pair, its ports and the checksum cancel out; the hop limit does not. */
 		if (packet->checksum == CHECKSUM_COMPLETE)
-			bpf_csum_update(skb, bpf_htons(0xfeff));
+			bpf_csum_update(skb, bpf_htons(0xfffe));
 	}
 	__builtin_memcpy(ethernet->h_dest, out->mac, ETH_ALEN);
 	__builtin_memcpy(ethernet->h_source, out->router_mac, ETH_ALEN);

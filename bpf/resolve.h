@@ -22,7 +22,7 @@ static __always_inline int resolve_host(struct packet *packet)
 		    packet->destination_port == PORT_DNS)
 			return DROP_NONE;
 		if (packet->protocol == IPPROTO_ICMPV6 && packet->icmp_type == ICMP_ECHO_REQUEST)
-			return ANSWER_ECHO;
+			return admit_echo(packet);
 		return DROP_HOST_SERVICE;
 	}
 	if (packet->protocol == IPPROTO_TCP && !is_bare_syn(packet))
@@ -38,9 +38,7 @@ static __always_inline int resolve_echo(const struct packet *packet)
 
 	if (packet->destination.network != packet->source.network)
 		return DROP_OTHER_NETWORK;
-	if (packet->fragment)
-		return DROP_FRAGMENT;
-	return bpf_map_lookup_elem(&vips, &vip) ? ANSWER_ECHO : DROP_NO_VIP;
+	return bpf_map_lookup_elem(&vips, &vip) ? admit_echo(packet) : DROP_NO_VIP;
 }
 
 static __always_inline int resolve(struct __sk_buff *skb, struct packet *packet, struct port *port)

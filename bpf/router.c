@@ -61,6 +61,8 @@ static __always_inline int route(struct __sk_buff *skb)
 		count_drop(skb, reason, port);
 	if (port && answer(skb, &packet, port, reason))
 		return bpf_redirect(ifindex, 0);
+	if (reason > DROP_REASONS)
+		count_drop(skb, DROP_INTERNAL, port);
 	return VERDICT_DROP;
 }
 
