@@ -13,6 +13,7 @@ import (
 // Names inside a Machine's directory; see the package's comment.
 const (
 	recordFile        = "record.json"
+	startedFile       = "started.json"
 	exitFile          = "exit.json"
 	supervisorLogFile = "supervisor.log"
 	logDirectory      = "log"
@@ -34,6 +35,7 @@ type record struct {
 type ExitStatus struct {
 	Run        string    `json:"run"`
 	Code       int       `json:"code"`              // of the command; 128+signal if a signal ended it
+	Started    bool      `json:"started"`           // false if the command never ran
 	Message    string    `json:"message,omitempty"` // for people, when Code does not say it all
 	FinishedAt time.Time `json:"finished_at"`
 	// Lost says that the supervisor did not live to see the end: it was killed,
@@ -44,6 +46,12 @@ type ExitStatus struct {
 }
 
 const lostCode = 128 + 9
+
+// startedMark is written just before a command is started. Without it nobody
+// could tell, of a run that was lost, whether there was anything to lose.
+type startedMark struct {
+	Run string `json:"run"`
+}
 
 // readRecord returns an error that is os.ErrNotExist when the directory has no
 // record, which means that nothing of the Machine was ever started.
@@ -70,7 +78,13 @@ func readExit(dir string, r record) (ExitStatus, error) {
 		s.Rebooted = boot != r.BootID
 		return s, nil
 	}
-	lost := ExitStatus{Run: r.Run, Code: lostCode, Lost: true, FinishedAt: time.Now(), Message: "its supervisor was killed"}
+	var mark startedMark
+	if err := readJSON(filepath.Join(dir, startedFile), &mark); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return ExitStatus{}, err
+	}
+	lost := ExitStatus{
+		Run: r.Run, Started: mark.Run == r.Run, Code: lostCode, Lost: true, FinishedAt: time.Now(), Message: "its supervisor was killed",
+	}
 	if boot != r.BootID {
 		lost.Rebooted = true
 		lost.Message = "the host was started again while it ran"

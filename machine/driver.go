@@ -56,6 +56,9 @@ type Spec struct {
 type Driver struct {
 	config DriverConfig
 	log    *slog.Logger
+	// reached is called after each step that changes something outside this
+	// process, so that tests can end the process there.
+	reached func(step string)
 }
 
 var idPattern = regexp.MustCompile(`^[a-z0-9]{1,14}$`)
@@ -84,7 +87,7 @@ func NewDriver(c DriverConfig) (*Driver, error) {
 		}
 		c.Cgroup = filepath.Join(own, "sixpn-"+c.Name)
 	}
-	d := &Driver{config: c, log: c.Log}
+	d := &Driver{config: c, log: c.Log, reached: func(string) {}}
 	if longest := d.socketPath("12345678901234"); len(longest) > maxSocketPath {
 		return nil, fmt.Errorf("run directory %s is too long: socket paths such as %s have %d bytes, at most %d are possible; choose a shorter one", c.RunDir, longest, len(longest), maxSocketPath)
 	}
@@ -161,6 +164,7 @@ func (d *Driver) prepare(ctx context.Context, spec Spec) (record, error) {
 	if err != nil {
 		return record{}, err
 	}
+	d.reached("ids claimed")
 	boot, err := bootID()
 	if err != nil {
 		return record{}, err
@@ -172,7 +176,10 @@ func (d *Driver) prepare(ctx context.Context, spec Spec) (record, error) {
 	if err := writeJSON(filepath.Join(dir, recordFile), r); err != nil {
 		return record{}, err
 	}
-	return r, errors.Join(syncDirectory(d.config.Dir), cgroup(r.Cgroup).create())
+	d.reached("record written")
+	err = errors.Join(syncDirectory(d.config.Dir), cgroup(r.Cgroup).create())
+	d.reached("cgroup made")
+	return r, err
 }
 
 // spawn starts the supervisor of r and waits until its init is ready.
@@ -192,9 +199,11 @@ func (d *Driver) spawn(ctx context.Context, r record) (*Process, error) {
 		return nil, err
 	}
 	defer socket.Close()
+	d.reached("socket made")
 	if err := d.startSupervisor(r, socket); err != nil {
 		return nil, err
 	}
+	d.reached("supervisor started")
 	// From here on the Machine outlives this process. The agent's own copies of
 	// the listener must go, or a dead supervisor would seem alive.
 	socket.Close()

@@ -2,8 +2,10 @@ package machine_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"sync"
 	"testing"
@@ -22,6 +24,7 @@ type memoryStore struct {
 	changed  chan struct{} // closed and replaced by each write
 	away     error         // what writes return, nil: they work
 	journal  *journal
+	path     string // where every revision is kept, "" for nowhere
 }
 
 func newMemoryStore(j *journal) *memoryStore {
@@ -85,8 +88,36 @@ func (s *memoryStore) DestroyMachine(_ context.Context, id string) (int64, error
 
 func (s *memoryStore) bump() {
 	s.revision++
+	if s.path != "" {
+		b, err := json.Marshal(s.machines)
+		if err == nil {
+			err = os.WriteFile(s.path+".new", b, 0o600)
+		}
+		if err == nil {
+			err = os.Rename(s.path+".new", s.path)
+		}
+		if err != nil {
+			panic(err)
+		}
+	}
 	close(s.changed)
 	s.changed = make(chan struct{})
+}
+
+// load takes over what another store kept at path.
+func (s *memoryStore) load(path string) error {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.machines, s.path = make(map[string]state.Machine), path
+	if err := json.Unmarshal(b, &s.machines); err != nil {
+		return err
+	}
+	s.bump()
+	return nil
 }
 
 // put writes a record as an API would.

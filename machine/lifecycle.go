@@ -22,6 +22,7 @@ func (w *worker) adopt(ctx context.Context, p *Process) {
 	case PhaseCreated:
 		// Its command never ran. It is made anew, which is simpler than to find
 		// out how far the network had come.
+		w.unstarted = new(p.Spec())
 		if err := w.end(ctx, p); err != nil {
 			w.log.Warn("a machine that was half made is not gone yet", "error", err)
 		}
@@ -32,7 +33,12 @@ func (w *worker) adopt(ctx context.Context, p *Process) {
 			w.log.Warn("an adopted machine has no port yet", "error", err)
 		}
 	case PhaseEnded:
-		w.setProcess(p) // step notes the end
+		if p.ExitStatus().Started {
+			w.setProcess(p) // step notes the end
+		} else {
+			w.unstarted = new(p.Spec())
+			w.removePort(ctx)
+		}
 	}
 }
 
@@ -86,12 +92,15 @@ func (w *worker) removePort(ctx context.Context) {
 func (w *worker) start(ctx context.Context, record state.Machine, attempt, restarts int) {
 	began := time.Now()
 	w.settle(ctx, outcome{state: state.Starting, code: w.exitCode(record), restarts: restarts})
+	w.reached("starting written")
 	p, err := w.m.config.Driver.Create(ctx, w.m.spec(record, attempt))
+	w.reached("machine created")
 	if err == nil {
 		if err = w.connect(ctx, record, p); err == nil {
 			w.startedAt = began
 			w.setProcess(p)
 			w.settle(ctx, outcome{state: state.Started, code: w.exitCode(record), restarts: restarts})
+			w.reached("started written")
 			return
 		}
 		if endErr := w.end(ctx, p); endErr != nil {
@@ -114,6 +123,7 @@ func (w *worker) connect(ctx context.Context, record state.Machine, p *Process) 
 		return err
 	}
 	defer namespace.Close()
+	w.reached("namespace opened")
 	mtu := record.Config.MTU
 	if mtu == 0 {
 		mtu = w.m.config.MTU
@@ -122,14 +132,21 @@ func (w *worker) connect(ctx context.Context, record state.Machine, p *Process) 
 	if err != nil {
 		return err
 	}
+	w.reached("device made")
 	if err := w.ports(ctx, func(ctx context.Context) error { return w.m.config.Ports.Add(ctx, newPort(p, device)) }); err != nil {
 		return fmt.Errorf("connect it to the router: %w", err)
 	}
+	w.reached("port added")
 	if err := ConfigureGuest(ctx, namespace, GuestConfig{Addr: record.Addr()}); err != nil {
 		return err
 	}
-	return p.Start(ctx)
+	w.reached("guest configured")
+	err = p.Start(ctx)
+	w.reached("command started")
+	return err
 }
+
+func (w *worker) reached(step string) { w.m.config.Driver.reached(step) }
 
 // end kills a run and waits until nothing of it is left.
 func (w *worker) end(ctx context.Context, p *Process) error {
@@ -160,8 +177,10 @@ func (w *worker) noteEnd(ctx context.Context, p *Process) {
 	// a store that is away does not keep a dead port alive.
 	if r := w.current(); r != nil && r.State != state.Stopped && r.State != state.Failed && r.Desired != state.Destroyed {
 		w.settle(ctx, outcome{state: state.Stopped, code: &status.Code, message: last.describe(decision{}), restarts: w.restarts(*r)})
+		w.reached("stopped written")
 	}
 	w.removePort(ctx)
+	w.reached("port removed")
 }
 
 // stop ends a run in order: out of all tables, the signal, then the end.
@@ -176,13 +195,16 @@ func (w *worker) stop(ctx context.Context, p *Process) (time.Duration, bool) {
 		w.log.Warn("a stop waits for the store", "error", err)
 		return w.m.config.RetryInterval, false
 	}
+	w.reached("stopping written")
 	applyCtx, cancel := context.WithTimeout(ctx, w.m.config.ApplyTimeout)
 	err = w.m.config.Ports.Applied(applyCtx, revision)
 	cancel()
 	if err != nil && ctx.Err() == nil {
 		w.log.Warn("a machine is stopped although the kernel's tables may still choose it", "error", err)
 	}
+	w.reached("tables applied")
 	w.terminate(ctx, p, record.Config.StopConfig)
+	w.reached("command ended")
 	if ctx.Err() != nil {
 		return never, false // the next agent goes on with it
 	}
@@ -238,14 +260,17 @@ func (w *worker) destroy(ctx context.Context, p *Process) (time.Duration, bool) 
 	w.outcome = outcome{state: state.Destroying}
 	_, err := w.publish(ctx)
 	if err == nil {
+		w.reached("destroying written")
 		w.removePort(ctx)
 		err = w.m.config.Driver.Remove(ctx, w.id)
+		w.reached("directory removed")
 	}
 	if err == nil {
 		w.unpublished = false
 		storeCtx, cancel := context.WithTimeout(ctx, w.m.config.StoreTimeout)
 		defer cancel()
 		_, err = w.m.config.Store.DestroyMachine(storeCtx, w.id)
+		w.reached("record removed")
 	}
 	if err != nil {
 		if ctx.Err() == nil && w.current() != nil {

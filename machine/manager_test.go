@@ -192,6 +192,14 @@ func TestManagerSaysWhyAMachineFailed(t *testing.T) {
 	if _, err := machine.FindVeth("f"); err == nil {
 		t.Error("its device is still there")
 	}
+	// Another agent does not try again what no policy asks for.
+	w.stop()
+	w.journal.clear()
+	w.startManager(t)
+	<-w.manager.Adopted()
+	w.store.put(record("other", forever))
+	w.waitFor(t, "other", state.Started)
+	w.expectJournal(t, "state starting", "port added", "state started")
 }
 
 func TestManagerPortThatFails(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -157,7 +158,11 @@ func (p *Process) NetNS(ctx context.Context) (*os.File, error) {
 // Start runs the command. It returns once the command is running, or says why
 // it cannot run.
 func (p *Process) Start(ctx context.Context) error {
-	_, _, err := p.request(ctx, message{Op: opStart})
+	err := writeJSON(filepath.Join(p.driver.directory(p.ID()), startedFile), startedMark{Run: p.record.Run})
+	if err != nil {
+		return err
+	}
+	_, _, err = p.request(ctx, message{Op: opStart})
 	if err == nil {
 		p.phase.Store(PhaseRunning)
 	}

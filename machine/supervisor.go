@@ -192,7 +192,7 @@ func (s *supervisor) hearInit() {
 		case opStarted:
 			s.phase = PhaseRunning
 		case opExited:
-			s.exit = &ExitStatus{Run: s.record.Run, Code: m.Code, Message: m.Error, FinishedAt: time.Now()}
+			s.exit = &ExitStatus{Run: s.record.Run, Started: true, Code: m.Code, Message: m.Error, FinishedAt: time.Now()}
 		}
 		s.mu.Unlock()
 		if m.Op == opReady {
@@ -208,7 +208,7 @@ func (s *supervisor) exitStatus(waitErr error) ExitStatus {
 	if s.exit != nil {
 		return *s.exit
 	}
-	status := ExitStatus{Run: s.record.Run, Code: lostCode, FinishedAt: time.Now(), Message: s.failure}
+	status := ExitStatus{Run: s.record.Run, Started: s.phase == PhaseRunning, Code: lostCode, FinishedAt: time.Now(), Message: s.failure}
 	var exitErr *exec.ExitError
 	if errors.As(waitErr, &exitErr) {
 		if w, ok := exitErr.Sys().(syscall.WaitStatus); ok && w.Signaled() {

@@ -25,6 +25,7 @@ type worker struct {
 	process  *Process       // the run, until its end has been dealt with
 
 	// Below is run's alone.
+	unstarted   *Spec     // of a run of an earlier agent whose command never ran
 	portDue     bool      // an adopted run whose port could not be given to Ports yet
 	last        *lastRun  // nil: never ran, as far as this host knows
 	startedAt   time.Time // of process, zero if an earlier agent started it
@@ -184,6 +185,11 @@ func (w *worker) settleStopped(ctx context.Context, record *state.Machine, retry
 // considerStart starts a Machine that shall run and does not, when its policy
 // says so.
 func (w *worker) considerStart(ctx context.Context, record state.Machine, retry time.Duration) time.Duration {
+	if u := w.unstarted; u != nil && w.last == nil && u.Instance == record.InstanceID && record.State == state.Failed {
+		// The earlier agent had tried, and has said why it cannot run. Else that
+		// agent ended while it tried, and the run counts as none.
+		w.last = &lastRun{instance: u.Instance, attempt: u.Attempt, code: 1, failed: true, message: record.Message}
+	}
 	d := decide(record.InstanceID, record.Config.Restart, w.last, w.m.config.Backoff)
 	if !d.start {
 		w.restartDue = time.Time{}
