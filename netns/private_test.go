@@ -97,6 +97,33 @@ func outside(t *testing.T, home *netns.Namespace, p *netns.Private) {
 				Dst: &net.IPNet{IP: net.ParseIP("fdaa::"), Mask: net.CIDRMask(16, 128)},
 			}))
 	}))
+	waitUp(t, home, p.HostSide().Name)
+	waitUp(t, p.Namespace, netns.Inside)
+}
+
+// waitUp polls until a device transmits: the kernel activates it a moment after
+// its carrier came up, and drops what is sent before.
+func waitUp(t *testing.T, n *netns.Namespace, name string) {
+	t.Helper()
+	poll := time.NewTicker(time.Millisecond)
+	defer poll.Stop()
+	deadline := time.After(5 * time.Second)
+	for {
+		var state netlink.LinkOperState
+		if err := n.Do(func() error {
+			return onLink(name, func(link netlink.Link) error { state = link.Attrs().OperState; return nil })
+		}); err != nil {
+			t.Fatal(err)
+		}
+		if state == netlink.OperUp {
+			return
+		}
+		select {
+		case <-poll.C:
+		case <-deadline:
+			t.Fatalf("device %s is %s, expected up", name, state)
+		}
+	}
 }
 
 // asked are the addresses that must answer without being configured.
