@@ -97,32 +97,46 @@ func outside(t *testing.T, home *netns.Namespace, p *netns.Private) {
 				Dst: &net.IPNet{IP: net.ParseIP("fdaa::"), Mask: net.CIDRMask(16, 128)},
 			}))
 	}))
-	waitUp(t, home, p.HostSide().Name)
-	waitUp(t, p.Namespace, netns.Inside)
+	waitFor(t, home, "the host side transmits", transmits(p.HostSide().Name))
+	waitFor(t, home, "the Machine's address is local", isLocal(machine))
+	waitFor(t, p.Namespace, "the device inside transmits", transmits(netns.Inside))
 }
 
-// waitUp polls until a device transmits: the kernel activates it a moment after
-// its carrier came up, and drops what is sent before.
-func waitUp(t *testing.T, n *netns.Namespace, name string) {
+// waitFor polls a condition inside a namespace, for five seconds at most.
+func waitFor(t *testing.T, n *netns.Namespace, what string, holds func() (bool, error)) {
 	t.Helper()
 	poll := time.NewTicker(time.Millisecond)
 	defer poll.Stop()
 	deadline := time.After(5 * time.Second)
 	for {
-		var state netlink.LinkOperState
-		if err := n.Do(func() error {
-			return onLink(name, func(link netlink.Link) error { state = link.Attrs().OperState; return nil })
-		}); err != nil {
+		var ok bool
+		if err := n.Do(func() (err error) { ok, err = holds(); return err }); err != nil {
 			t.Fatal(err)
 		}
-		if state == netlink.OperUp {
+		if ok {
 			return
 		}
 		select {
 		case <-poll.C:
 		case <-deadline:
-			t.Fatalf("device %s is %s, expected up", name, state)
+			t.Fatalf("waited five seconds until %s", what)
 		}
+	}
+}
+
+// transmits: the kernel activates a device a moment after its carrier came up, and drops what is sent before.
+func transmits(name string) func() (bool, error) {
+	return func() (up bool, err error) {
+		err = onLink(name, func(link netlink.Link) error { up = link.Attrs().OperState == netlink.OperUp; return nil })
+		return up, err
+	}
+}
+
+// isLocal: the kernel makes an address local a moment after it was added.
+func isLocal(address netip.Addr) func() (bool, error) {
+	return func() (bool, error) {
+		routes, err := netlink.RouteGet(address.AsSlice())
+		return err == nil && len(routes) == 1 && routes[0].Type == unix.RTN_LOCAL, nil
 	}
 }
 
