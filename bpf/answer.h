@@ -25,6 +25,7 @@
 /* ICMPv6 errors a second, CPU and port (RFC 4443, 2.4 f). */
 #define ERRORS_PER_SECOND 1000
 
+/* Alignment, which the stack wants, is given to variables: in a type it would pad the type. */
 struct headers {
 	struct ethhdr ethernet;
 	struct ipv6hdr ip;
@@ -53,7 +54,7 @@ __noinline int answer_neighbour(struct __sk_buff *skb, struct packet *packet, st
 		__be32 target[4];
 		__u8 option[2];
 		__u8 mac[ETH_ALEN];
-	} __attribute__((packed, aligned(8))) answer;
+	} __attribute__((packed)) answer __attribute__((aligned(8)));
 	struct headers asked;
 	__u64 sum = 0;
 	__be16 *words = (void *)&answer + L3 + 8; /* from the source address on */
@@ -87,7 +88,7 @@ __noinline int answer_echo(struct __sk_buff *skb, struct packet *packet, struct 
 	struct {
 		struct headers headers;
 		struct icmp6hdr icmp;
-	} __attribute__((packed, aligned(8))) echo;
+	} __attribute__((packed)) echo __attribute__((aligned(8)));
 	struct in6_addr source;
 
 	if (!packet || !port || packet->checksum == CHECKSUM_COMPLETE || bpf_skb_load_bytes(skb, 0, &echo, sizeof(echo)))
@@ -111,7 +112,7 @@ __noinline int answer_reset(struct __sk_buff *skb, struct packet *packet, struct
 	struct {
 		struct headers headers;
 		struct tcphdr tcp;
-	} __attribute__((packed, aligned(8))) asked, answer;
+	} __attribute__((packed)) asked __attribute__((aligned(8))), answer __attribute__((aligned(8)));
 	__u32 length, sum;
 	__be16 *words = (void *)&answer + L4;
 
@@ -157,7 +158,7 @@ __noinline int answer_error(struct __sk_buff *skb, struct packet *packet, struct
 	struct {
 		struct headers headers;
 		struct icmp6hdr icmp;
-	} __attribute__((packed, aligned(8))) answer;
+	} __attribute__((packed)) answer __attribute__((aligned(8)));
 	struct headers asked;
 	struct address agent;
 	__u32 quote, counters;

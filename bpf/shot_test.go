@@ -218,4 +218,4 @@ func (c table) fire(t *testing.T, w *world, r row) {
 
 func toServer(w *world) *member  { return w.server }
 func toClient(w *world) *member  { return w.client }
-func toPrivate(w *world) *member { return w.private_ }
+func toPrivate(w *world) *member { return w.private }

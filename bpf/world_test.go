@@ -64,11 +64,11 @@ func (m *member) frame(packet []byte) []byte { return ethernet(m.router, m.guest
 // network red, foreign is one of network blue, private is the host's own device.
 type world struct {
 	bpf.RouterObjects
-	t                                        testing.TB
-	client, server, spare, foreign, private_ *member
-	members                                  []*member
-	region                                   uint32 // first unused element of maglev
-	backend                                  uint32 // last used element of backends
+	t                                       testing.TB
+	client, server, spare, foreign, private *member
+	members                                 []*member
+	region                                  uint32 // first unused element of maglev
+	backend                                 uint32 // last used element of backends
 }
 
 // settings are what a test may want of a world before it is loaded.
@@ -129,14 +129,14 @@ func (w *world) reset() {
 	w.server = w.machine("server", red, 0x000b0012)
 	w.spare = w.machine("spare", red, 0x000b0013)
 	w.foreign = w.machine("foreign", blue, 0x000b0014)
-	w.private_ = w.add("private", 0, 0)
+	w.private = w.add("private", 0, 0)
 	w.setPort(bpf.RouterPort{
-		Ifindex: w.private_.ifindex, Host: uint32(thisHost), Counters: w.private_.counters, Mtu: testMTU,
-		Kind: uint8(bpf.RouterPortKindPORT_HOST), Mac: w.private_.router,
+		Ifindex: w.private.ifindex, Host: uint32(thisHost), Counters: w.private.counters, Mtu: testMTU,
+		Kind: uint8(bpf.RouterPortKindPORT_HOST), Mac: w.private.router,
 	})
 	w.put(w.HostPort, uint32(0), bpf.RouterHostDevice{
-		Ifindex: w.private_.ifindex, Counters: w.private_.counters, Mtu: testMTU,
-		Mac: w.private_.guest, RouterMac: w.private_.router,
+		Ifindex: w.private.ifindex, Counters: w.private.counters, Mtu: testMTU,
+		Mac: w.private.guest, RouterMac: w.private.router,
 	})
 	for _, network := range []sixpn.Network{red, blue} {
 		w.quota(network, 0, 1000)
