@@ -1,0 +1,226 @@
+package maps
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+
+	"github.com/sixpn/sixpn/bpf"
+	"github.com/sixpn/sixpn/sixpn"
+)
+
+// Drops counts dropped packets by reason since the tables were made, all CPUs
+// together. Every reason of this build is in it.
+func (t *Tables) Drops() (map[bpf.DropReason]uint64, error) {
+	counts := map[bpf.DropReason]uint64{}
+	for _, reason := range bpf.DropReasons() {
+		var perCPU []uint64
+		if err := t.maps.Drops.Lookup(uint32(reason), &perCPU); err != nil {
+			return nil, fmt.Errorf("maps: read table %q: reason %s: %w", bpf.RouterMapDrops, reason, err)
+		}
+		counts[reason] = sum(perCPU)
+	}
+	return counts, nil
+}
+
+func sum(values []uint64) uint64 {
+	var total uint64
+	for _, value := range values {
+		total += value
+	}
+	return total
+}
+
+// PortCounts are the packets and bytes of a port since it was added, as the device
+// sees them: Rx is what it sent to the router. Bytes count from the IPv6 header on.
+type PortCounts struct {
+	Port
+	RxPackets, RxBytes uint64
+	TxPackets, TxBytes uint64
+	Dropped            uint64 // packets that came in by it and did not go on
+}
+
+// PortCounters reads the counters of every port, by ifindex.
+func (t *Tables) PortCounters() ([]PortCounts, error) {
+	ports := newPorts(t.maps.PortSlots)
+	if err := ports.read(); err != nil {
+		return nil, err
+	}
+	counts := make([]PortCounts, 0, len(ports.have))
+	for ifindex, port := range ports.have {
+		var perCPU []bpf.RouterCounters
+		if err := t.maps.PortCounters.Lookup(port.Counters, &perCPU); err != nil {
+			return nil, fmt.Errorf("maps: read table %q: device %d: %w", tablePortCounters, ifindex, err)
+		}
+		count := PortCounts{Port: Port{
+			Ifindex:   ifindex,
+			Kind:      bpf.RouterPortKind(port.Kind),
+			Network:   sixpn.Network(port.Network),
+			Host:      sixpn.Host(port.Host),
+			Machine:   sixpn.Machine(port.Machine),
+			MTU:       port.Mtu,
+			Peer:      port.Redirect == redirect(true),
+			RouterMAC: port.Mac,
+		}}
+		for _, cpu := range perCPU {
+			count.RxPackets += cpu.RxPackets
+			count.RxBytes += cpu.RxBytes
+			count.TxPackets += cpu.TxPackets
+			count.TxBytes += cpu.TxBytes
+			count.Dropped += cpu.Dropped
+		}
+		counts = append(counts, count)
+	}
+	slices.SortFunc(counts, func(a, b PortCounts) int { return cmp.Compare(a.Ifindex, b.Ifindex) })
+	return counts, nil
+}
+
+// PortDrops counts the drops of every device by reason, only pairs that happened. A
+// device need not be a port: its reason is unknown_port then.
+func (t *Tables) PortDrops() (map[uint32]map[bpf.DropReason]uint64, error) {
+	counts := map[uint32]map[bpf.DropReason]uint64{}
+	var key bpf.RouterPortDropKey
+	var perCPU []uint64
+	entries := t.maps.PortDrops.Iterate()
+	for entries.Next(&key, &perCPU) {
+		if counts[key.Ifindex] == nil {
+			counts[key.Ifindex] = map[bpf.DropReason]uint64{}
+		}
+		counts[key.Ifindex][bpf.DropReason(key.Reason)] = sum(perCPU)
+	}
+	if err := entries.Err(); err != nil {
+		return nil, fmt.Errorf("maps: read table %q: %w", tablePortDrops, err)
+	}
+	return counts, nil
+}
+
+// BackendLoad is the live flows that this host's clients have with a backend.
+type BackendLoad struct {
+	Backend
+	Service uint32 // id, see PlacedService
+	Index   uint32 // of its element in `backends`
+	Gone    bool
+	Live    uint32
+	Total   uint64 // flows ever given to it
+}
+
+// Loads reads the load of every backend, by index.
+func (t *Tables) Loads() ([]BackendLoad, error) {
+	backends, err := readArray[bpf.RouterBackend](t.maps.Backends, tableBackends, t.maps.Backends.MaxEntries())
+	if err != nil {
+		return nil, err
+	}
+	var loads []BackendLoad
+	for index, element := range backends {
+		if free(element) {
+			continue
+		}
+		load, _, err := lookup[bpf.RouterLoad](t.maps.BackendLoad, tableBackendLoad, uint32(index))
+		if err != nil {
+			return nil, err
+		}
+		loads = append(loads, BackendLoad{
+			Backend: backendOf(element),
+			Service: element.Service,
+			Index:   uint32(index),
+			Gone:    isGone(element),
+			Live:    load.Live,
+			Total:   load.Total,
+		})
+	}
+	return loads, nil
+}
+
+func backendOf(element bpf.RouterBackend) Backend {
+	return Backend{
+		Network: sixpn.Network(element.Network),
+		Host:    sixpn.Host(element.Host),
+		Machine: sixpn.Machine(element.Machine),
+		Port:    element.Port,
+	}
+}
+
+// QuotaUse is how much of a quota is used.
+type QuotaUse struct {
+	Quota
+	Used    uint32 // live flows
+	Refused uint64 // new flows that found it full
+}
+
+// QuotaUses reads all quotas, by network and machine.
+func (t *Tables) QuotaUses() ([]QuotaUse, error) {
+	quotas := newHashed[bpf.RouterMachineKey, bpf.RouterQuota](tableQuotas, t.maps.Quotas)
+	if err := quotas.read(); err != nil {
+		return nil, err
+	}
+	uses := make([]QuotaUse, 0, len(quotas.have))
+	for key, quota := range quotas.have {
+		uses = append(uses, QuotaUse{
+			Quota:   Quota{sixpn.Network(key.Network), sixpn.Machine(key.Machine), quota.Limit},
+			Used:    quota.Used,
+			Refused: quota.Refused,
+		})
+	}
+	slices.SortFunc(uses, func(a, b QuotaUse) int {
+		return cmp.Or(cmp.Compare(a.Network, b.Network), cmp.Compare(a.Machine, b.Machine))
+	})
+	return uses, nil
+}
+
+// PlacedService is an element of `services` or `service_ranges`. A range of ports is
+// as many of them as it takes blocks of a power of two.
+type PlacedService struct {
+	VIP
+	Protocol    uint8
+	First, Last uint16
+	ID          uint32 // what events and flows call it; never given out again
+	Action      bpf.RouterServiceAction
+	Flags       uint8
+	SoftLimit   uint32
+	HardLimit   uint32
+	Region      uint32 // elements of its Maglev region, 0: it has no backend
+	Generation  uint32 // of the region
+}
+
+// Services reads what the kernel balances, by address, protocol and port.
+func (t *Tables) Services() ([]PlacedService, error) {
+	singles := newHashed[bpf.RouterServiceKey, bpf.RouterService](tableServices, t.maps.Services)
+	ranges := newHashed[bpf.RouterServiceRangeKey, bpf.RouterService](tableRanges, t.maps.ServiceRanges)
+	if err := singles.read(); err != nil {
+		return nil, err
+	}
+	if err := ranges.read(); err != nil {
+		return nil, err
+	}
+	var placed []PlacedService
+	for key, service := range singles.have {
+		vip := VIP{sixpn.Network(key.Network), key.Vip}
+		placed = append(placed, placedService(vip, key.Protocol, key.Port, key.Port, service))
+	}
+	for key, service := range ranges.have {
+		vip := VIP{sixpn.Network(bigEndian(key.Network)), bigEndian(key.Vip)}
+		block := prefix{uint16(key.Port[0])<<8 | uint16(key.Port[1]), key.PrefixLength - rangeKeyBits}
+		placed = append(placed, placedService(vip, key.Protocol, block.first, block.last(), service))
+	}
+	slices.SortFunc(placed, func(a, b PlacedService) int {
+		return cmp.Or(cmp.Compare(a.Network, b.Network), cmp.Compare(a.Number, b.Number),
+			cmp.Compare(a.Protocol, b.Protocol), cmp.Compare(a.First, b.First), cmp.Compare(a.Last, b.Last))
+	})
+	return placed, nil
+}
+
+func placedService(vip VIP, protocol uint8, first, last uint16, service bpf.RouterService) PlacedService {
+	return PlacedService{
+		VIP:        vip,
+		Protocol:   protocol,
+		First:      first,
+		Last:       last,
+		ID:         service.Id,
+		Action:     bpf.RouterServiceAction(service.Action),
+		Flags:      service.Flags,
+		SoftLimit:  service.SoftLimit,
+		HardLimit:  service.HardLimit,
+		Region:     service.Prime,
+		Generation: service.Generation,
+	}
+}

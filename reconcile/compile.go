@@ -1,0 +1,143 @@
+package reconcile
+
+import (
+	"cmp"
+	"net"
+	"slices"
+
+	"github.com/sixpn/sixpn/bpf"
+	"github.com/sixpn/sixpn/flycast"
+	"github.com/sixpn/sixpn/maps"
+	"github.com/sixpn/sixpn/sixpn"
+	"github.com/sixpn/sixpn/state"
+)
+
+// Port is the device of a Machine of this host.
+type Port struct {
+	MachineID string
+	Ifindex   uint32
+	Network   sixpn.Network
+	Host      sixpn.Host
+	Number    sixpn.Machine
+	MTU       uint16
+	GuestMAC  net.HardwareAddr
+	RouterMAC net.HardwareAddr
+	Peer      bool // a veth whose other end is in another namespace
+}
+
+// HostPort is the device into the private namespace.
+type HostPort struct {
+	Ifindex   uint32 // of the end that the router has
+	MTU       uint16
+	InsideMAC net.HardwareAddr // of the end inside the namespace
+	RouterMAC net.HardwareAddr
+}
+
+// Local is what this host has and no store knows.
+type Local struct {
+	HostPort HostPort // Ifindex 0: none
+	Ports    []Port
+}
+
+// Settings are the limits that a host sets.
+type Settings struct {
+	MachineFlows uint32 // live Flycast flows of one Machine as client
+	NetworkFlows uint32 // the same of all Machines of a network on this host
+	Rules        flycast.Rules
+}
+
+// DefaultSettings suit the flow table's default size.
+var DefaultSettings = Settings{MachineFlows: 16384, NetworkFlows: 65536}
+
+// Compile says what the tables of a host should hold. It wants the addresses and
+// services of the networks that have a Machine on this host, for nobody else can ask
+// for them here. What it returns is sorted, so equal inputs make equal outputs.
+func Compile(snapshot *state.Snapshot, host sixpn.Host, local Local, settings Settings) maps.Want {
+	var want maps.Want
+	if port := local.HostPort; port.Ifindex != 0 {
+		want.Ports = append(want.Ports, maps.Port{
+			Ifindex:   port.Ifindex,
+			Kind:      bpf.RouterPortKindPORT_HOST,
+			Host:      host,
+			MTU:       port.MTU,
+			Peer:      true,
+			RouterMAC: mac(port.RouterMAC),
+		})
+		want.HostDevice = maps.HostDevice{
+			Ifindex:   port.Ifindex,
+			MTU:       port.MTU,
+			InsideMAC: mac(port.InsideMAC),
+			RouterMAC: mac(port.RouterMAC),
+		}
+	}
+	networks := map[sixpn.Network]bool{}
+	for _, port := range local.Ports {
+		networks[port.Network] = true
+		want.Ports = append(want.Ports, maps.Port{
+			Ifindex:   port.Ifindex,
+			Kind:      bpf.RouterPortKindPORT_MACHINE,
+			Network:   port.Network,
+			Host:      port.Host,
+			Machine:   port.Number,
+			MTU:       port.MTU,
+			Peer:      port.Peer,
+			RouterMAC: mac(port.RouterMAC),
+		})
+		want.Machines = append(want.Machines, maps.Machine{
+			Network:   port.Network,
+			Machine:   port.Number,
+			Ifindex:   port.Ifindex,
+			Kind:      bpf.RouterPortKindPORT_MACHINE,
+			MTU:       port.MTU,
+			Peer:      port.Peer,
+			GuestMAC:  mac(port.GuestMAC),
+			RouterMAC: mac(port.RouterMAC),
+		})
+		want.Quotas = append(want.Quotas, maps.Quota{Network: port.Network, Machine: port.Number, Limit: settings.MachineFlows})
+	}
+	for network := range networks {
+		want.Quotas = append(want.Quotas, maps.Quota{Network: network, Limit: settings.NetworkFlows})
+	}
+
+	machines := map[string][]state.Machine{} // by app
+	for _, machine := range snapshot.Machines {
+		machines[machine.App] = append(machines[machine.App], machine)
+	}
+	for _, vip := range snapshot.VIPs {
+		if !networks[vip.Network] {
+			continue
+		}
+		want.VIPs = append(want.VIPs, maps.VIP{Network: vip.Network, Number: vip.Number})
+		if app, ok := snapshot.Apps[vip.App]; ok {
+			want.Services = append(want.Services, compileServices(vip, app, machines[vip.App], settings.Rules)...)
+		}
+	}
+	sortWant(&want)
+	return want
+}
+
+func sortWant(want *maps.Want) {
+	slices.SortFunc(want.Ports, func(a, b maps.Port) int { return cmp.Compare(a.Ifindex, b.Ifindex) })
+	slices.SortFunc(want.Machines, func(a, b maps.Machine) int {
+		return cmp.Or(cmp.Compare(a.Network, b.Network), cmp.Compare(a.Machine, b.Machine))
+	})
+	slices.SortFunc(want.Quotas, func(a, b maps.Quota) int {
+		return cmp.Or(cmp.Compare(a.Network, b.Network), cmp.Compare(a.Machine, b.Machine))
+	})
+	slices.SortFunc(want.VIPs, compareVIPs)
+	slices.SortFunc(want.Services, func(a, b maps.Service) int {
+		return cmp.Or(compareVIPs(a.VIP, b.VIP), cmp.Compare(a.Protocol, b.Protocol), cmp.Compare(a.First, b.First))
+	})
+}
+
+func compareVIPs(a, b maps.VIP) int {
+	return cmp.Or(cmp.Compare(a.Network, b.Network), cmp.Compare(a.Number, b.Number))
+}
+
+// mac is the zero address for a device that has none, such as a tap whose guest was
+// not heard yet.
+func mac(address net.HardwareAddr) maps.MAC {
+	var m maps.MAC
+	copy(m[:], address)
+	return m
+}

@@ -1,0 +1,128 @@
+package reconcile
+
+import (
+	"cmp"
+	"slices"
+
+	"github.com/sixpn/sixpn/bpf"
+	"github.com/sixpn/sixpn/flycast"
+	"github.com/sixpn/sixpn/maps"
+	"github.com/sixpn/sixpn/state"
+)
+
+// portRange is a range of VIP ports of one protocol, as a Machine declares it.
+type portRange struct {
+	protocol    uint8
+	first, last uint16
+}
+
+// declaration is what one Machine says of such a range.
+type declaration struct {
+	candidate flycast.Candidate
+	limits    state.Concurrency
+	handlers  bool
+}
+
+// compileServices makes the services of one address. Machines of an app may declare
+// different ranges, while a new version is rolled out for instance: where these
+// overlap, the ports are cut at every edge, and each piece leads to all Machines that
+// declare it. A Machine that does not run still declares: its port exists and answers
+// "refused".
+func compileServices(vip state.VIP, app state.App, machines []state.Machine, rules flycast.Rules) []maps.Service {
+	declared := declarations(app, machines)
+	edges := map[uint8][]uint32{} // by protocol: first ports of pieces
+	for r := range declared {
+		edges[r.protocol] = append(edges[r.protocol], uint32(r.first), uint32(r.last)+1)
+	}
+	var services []maps.Service
+	for protocol, ports := range edges {
+		slices.Sort(ports)
+		ports = slices.Compact(ports)
+		for i := range len(ports) - 1 {
+			piece := portRange{protocol, uint16(ports[i]), uint16(ports[i+1] - 1)}
+			var all []declaration
+			for r, declarations := range declared {
+				if r.protocol == protocol && r.first <= piece.first && piece.last <= r.last {
+					all = append(all, declarations...)
+				}
+			}
+			if len(all) > 0 { // else a gap between two ranges
+				services = append(services, compileService(vip, app, piece, all, rules))
+			}
+		}
+	}
+	return services
+}
+
+// declarations collects what the Machines of an app say, by range.
+func declarations(app state.App, machines []state.Machine) map[portRange][]declaration {
+	declared := map[portRange][]declaration{}
+	for _, machine := range machines {
+		// The wall stands on this: a service never leads out of its app's network.
+		if machine.Network != app.Network {
+			continue
+		}
+		for _, service := range machine.Config.Services {
+			protocol := maps.ProtocolTCP
+			if service.Protocol == "udp" {
+				protocol = maps.ProtocolUDP
+			}
+			for _, port := range service.Ports {
+				first, last := port.Range()
+				if first == 0 || first > last { // refused before it is stored
+					continue
+				}
+				key := portRange{protocol, first, last}
+				declared[key] = append(declared[key], declaration{
+					candidate: flycast.Candidate{
+						Backend: maps.Backend{
+							Network: machine.Network,
+							Host:    machine.Host,
+							Machine: machine.Number,
+							Port:    service.InternalPort,
+						},
+						Region:    machine.Region,
+						Readiness: flycast.MachineReadiness(machine),
+					},
+					limits:   service.Concurrency,
+					handlers: len(port.Handlers) > 0,
+				})
+			}
+		}
+	}
+	return declared
+}
+
+func compileService(vip state.VIP, app state.App, piece portRange, declared []declaration, rules flycast.Rules) maps.Service {
+	service := maps.Service{
+		VIP:      maps.VIP{Network: vip.Network, Number: vip.Number},
+		Protocol: piece.protocol,
+		First:    piece.first,
+		Last:     piece.last,
+		Action:   bpf.RouterServiceActionSERVICE_BALANCE,
+	}
+	if vip.Network != app.Network {
+		service.Flags |= maps.CrossNetwork
+	}
+	var candidates []flycast.Candidate
+	for _, d := range declared {
+		candidates = append(candidates, d.candidate)
+		service.SoftLimit = stricter(service.SoftLimit, d.limits.SoftLimit)
+		service.HardLimit = stricter(service.HardLimit, d.limits.HardLimit)
+		if d.handlers {
+			service.Action = bpf.RouterServiceActionSERVICE_HANDLER
+		}
+	}
+	choice := flycast.Choose(candidates, rules)
+	service.Backends, service.Draining = choice.Backends, choice.Draining
+	return service
+}
+
+// stricter is the lower of two limits, of which 0 is none. Machines of one app differ
+// only while a new version is rolled out; until that is over no limit is exceeded.
+func stricter(a, b uint32) uint32 {
+	if a == 0 || b == 0 {
+		return cmp.Or(a, b)
+	}
+	return min(a, b)
+}
