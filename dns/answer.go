@@ -47,7 +47,7 @@ func Answer(snapshot *state.Snapshot, asker sixpn.Network, query *miekg.Msg) *mi
 		reply.Ns = []miekg.RR{soa}
 		return reply
 	}
-	reply.Answer = resources(asked, found)
+	reply.Answer, reply.Truncated = resources(asked, found)
 	if zoneItself := miekg.CanonicalName(asked.Name) == zone; zoneItself && wants(asked, miekg.TypeSOA) {
 		soa.Hdr.Name = asked.Name
 		reply.Answer = []miekg.RR{soa}
@@ -102,8 +102,9 @@ func wants(asked miekg.Question, rrtype uint16) bool {
 }
 
 // resources turns what a name holds into records. Their owner is the name as the
-// asker wrote it, since some resolvers use the case as a secret.
-func resources(asked miekg.Question, found records) (all []miekg.RR) {
+// asker wrote it, since some resolvers use the case as a secret. truncated is true
+// when no message could hold all of it.
+func resources(asked miekg.Question, found records) (all []miekg.RR, truncated bool) {
 	header := func(rrtype uint16) miekg.RR_Header {
 		return miekg.RR_Header{Name: asked.Name, Rrtype: rrtype, Class: miekg.ClassINET, Ttl: ttl}
 	}
@@ -114,9 +115,11 @@ func resources(asked miekg.Question, found records) (all []miekg.RR) {
 		rand.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
 	}
 	if wants(asked, miekg.TypeTXT) && len(found.text) > 0 {
-		all = append(all, &miekg.TXT{Hdr: header(miekg.TypeTXT), Txt: characterStrings(found.text)})
+		list, whole := characterStrings(found.text)
+		all = append(all, &miekg.TXT{Hdr: header(miekg.TypeTXT), Txt: list})
+		truncated = !whole
 	}
-	return all
+	return all, truncated
 }
 
 // startOfAuthority is what tells a resolver how long to remember that there is

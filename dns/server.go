@@ -22,7 +22,7 @@ type Config struct {
 	// Packet and Listener are the sockets, normally on [::]:53 of the private
 	// namespace with IPV6_FREEBIND: every address that reaches them is the
 	// resolver's, and the reply comes from the one that was asked.
-	Packet   *net.UDPConn
+	Packet   net.PacketConn // a *net.UDPConn: others cannot tell which address was asked
 	Listener net.Listener
 	// Snapshot is the state to answer from, asked anew for each query.
 	Snapshot func() *state.Snapshot
@@ -60,6 +60,9 @@ func setDefault[T comparable](value *T, standard T) {
 // Run answers until ctx is done, then closes both sockets and returns nil. Any
 // other end is an error of a socket.
 func (s *Server) Run(ctx context.Context) error {
+	if _, ok := s.config.Packet.(*net.UDPConn); !ok {
+		return fmt.Errorf("serve DNS over udp: the socket is a %T, expected a *net.UDPConn", s.config.Packet)
+	}
 	group, ctx := errgroup.WithContext(ctx)
 	s.serve(ctx, group, "udp", &miekg.Server{PacketConn: s.config.Packet, UDPSize: maxUDP})
 	s.serve(ctx, group, "tcp", &miekg.Server{
