@@ -1,7 +1,6 @@
 package state
 
 import (
-	"encoding/json"
 	"net/netip"
 	"time"
 
@@ -36,6 +35,7 @@ type Host struct {
 	ID        sixpn.Host `json:"id"`
 	Name      string     `json:"name"`
 	Region    string     `json:"region"`
+	Token     string     `json:"token,omitempty"` // finds it again when it does not know its number
 	CreatedAt time.Time  `json:"created_at"`
 }
 
@@ -78,6 +78,7 @@ type Machine struct {
 	Desired    MachineState  `json:"desired"` // Started, Stopped or Destroyed: what the last command asked for
 	State      MachineState  `json:"state"`   // what its host last saw
 	InstanceID string        `json:"instance_id"`
+	Stop       StopConfig    `json:"stop,omitzero"` // how the last stop was asked for; what it leaves out, Config says
 	Config     MachineConfig `json:"config"`
 	ExitCode   *int          `json:"exit_code,omitempty"` // of the last run, nil before the first ended; 128+signal
 	Message    string        `json:"message,omitempty"`   // why it failed, for people
@@ -159,13 +160,4 @@ type Concurrency struct {
 	Type      string `json:"type,omitempty"` // "connections"
 	SoftLimit uint32 `json:"soft_limit,omitempty"`
 	HardLimit uint32 `json:"hard_limit,omitempty"`
-}
-
-// Record keeps the fields of a stored record that this build does not know, so
-// that hosts one release apart work together. Encoding writes them back.
-type Record[T any] struct {
-	Value   T
-	Unknown map[string]json.RawMessage
-	// ModRevision is the store's revision of the last write of this record.
-	ModRevision int64
 }

@@ -1,0 +1,233 @@
+package state
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net/url"
+	"os"
+	"path/filepath"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.etcd.io/etcd/server/v3/embed"
+	"golang.org/x/sys/unix"
+)
+
+// EmbeddedConfig says where and how an embedded store runs.
+type EmbeddedConfig struct {
+	// Dir holds everything of it and is made if need be, mode 0700.
+	Dir string
+	Log *slog.Logger
+	// History is how long past revisions are kept for a watch that resumes; longer
+	// absences read everything again. 0: ten minutes.
+	History time.Duration
+	// Quota is the size that the database may reach, in bytes; then writes are refused.
+	// 0: 2 GiB.
+	Quota int64
+}
+
+const (
+	defaultHistory = 10 * time.Minute
+	defaultQuota   = 2 << 30
+
+	// The parts of Dir. The first start happens in another directory, see bootstrap.
+	dataName      = "etcd"
+	bootstrapName = "etcd.new"
+	socketName    = "etcd.sock"
+	lockName      = "etcd.lock"
+
+	// socketPathLimit is what a unix socket's address holds, without the final NUL.
+	socketPathLimit = 107
+	memberName      = "sixpn"
+)
+
+// Embedded is a running etcd server of this process and a client of it.
+type Embedded struct {
+	server *embed.Etcd
+	client *clientv3.Client
+	lock   *os.File
+}
+
+// StartEmbedded starts the store in a directory and returns when it serves. It
+// listens on a unix socket in that directory and nowhere else, so any number of
+// stores run beside each other. A directory that another process uses is refused
+// with kind Conflict. Whatever instant an earlier process was killed at, the next
+// start finds all that was acknowledged.
+func StartEmbedded(ctx context.Context, c EmbeddedConfig) (*Embedded, error) {
+	dir, err := filepath.Abs(c.Dir)
+	if err != nil {
+		return nil, fmt.Errorf("state directory: %w", err)
+	}
+	c.Dir = dir
+	if n := len(filepath.Join(dir, socketName)); n > socketPathLimit {
+		return nil, refuse(Invalid, "state directory", "the path %s is too long for a unix socket in it: shorten it by %d characters", dir, n-socketPathLimit)
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("state directory: %w", err)
+	}
+	lock, err := lockDirectory(dir)
+	if err != nil {
+		return nil, err
+	}
+	e, err := startLocked(ctx, c)
+	if err != nil {
+		lock.Close()
+		return nil, err
+	}
+	e.lock = lock
+	return e, nil
+}
+
+// lockDirectory refuses a second process. The kernel drops the lock with the process.
+func lockDirectory(dir string) (*os.File, error) {
+	f, err := os.OpenFile(filepath.Join(dir, lockName), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("lock the store: %w", err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		f.Close()
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, refuse(Conflict, "state directory", "another process runs the store in %s: stop it, or use another directory", dir)
+		}
+		return nil, fmt.Errorf("lock the store in %s: %w", dir, err)
+	}
+	return f, nil
+}
+
+func startLocked(ctx context.Context, c EmbeddedConfig) (*Embedded, error) {
+	_, err := os.Stat(filepath.Join(c.Dir, dataName))
+	if errors.Is(err, fs.ErrNotExist) {
+		err = bootstrap(ctx, c)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("store in %s: %w", c.Dir, err)
+	}
+	server, err := startServer(ctx, c, dataName)
+	if err != nil {
+		return nil, err
+	}
+	client, err := clientv3.New(clientv3.Config{
+		Endpoints: []string{socketURL(c.Dir).String()},
+		Logger:    newZapLogger(c.Log),
+	})
+	if err != nil {
+		server.Close()
+		return nil, fmt.Errorf("client of the store: %w", err)
+	}
+	return &Embedded{server: server, client: client}, nil
+}
+
+// bootstrap makes the data of a new store. etcd cannot open what a process left
+// that was killed while it made its files, so they are made elsewhere and get their
+// name when they are whole.
+func bootstrap(ctx context.Context, c EmbeddedConfig) error {
+	unfinished := filepath.Join(c.Dir, bootstrapName)
+	if err := os.RemoveAll(unfinished); err != nil {
+		return err
+	}
+	server, err := startServer(ctx, c, bootstrapName)
+	if err != nil {
+		return err
+	}
+	server.Close()
+	if err := os.Rename(unfinished, filepath.Join(c.Dir, dataName)); err != nil {
+		return err
+	}
+	return syncDirectory(c.Dir)
+}
+
+// syncDirectory makes a rename durable.
+func syncDirectory(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.Sync()
+}
+
+func socketURL(dir string) *url.URL {
+	return &url.URL{Scheme: "unix", Path: filepath.Join(dir, socketName)}
+}
+
+func startServer(ctx context.Context, c EmbeddedConfig, name string) (server *embed.Etcd, err error) {
+	defer func() {
+		if p := recover(); p != nil { // see newZapLogger
+			server, err = nil, refuse(Unavailable, "state directory", "the store in %s does not start (%v): its files are damaged; restore the directory from a backup", c.Dir, p)
+		}
+	}()
+	server, err = embed.StartEtcd(serverConfig(c, name))
+	if err != nil {
+		return nil, fmt.Errorf("start the store in %s: %w", c.Dir, err)
+	}
+	select {
+	case <-server.Server.ReadyNotify():
+		return server, nil
+	case err = <-server.Err():
+	case <-server.Server.StopNotify():
+		err = errors.New("it stopped at once")
+	case <-ctx.Done():
+		err = ctx.Err()
+	}
+	server.Close()
+	return nil, fmt.Errorf("start the store in %s: %w", c.Dir, err)
+}
+
+func serverConfig(c EmbeddedConfig, name string) *embed.Config {
+	config := embed.NewConfig()
+	config.Name = memberName
+	config.Dir = filepath.Join(c.Dir, name)
+	config.ZapLoggerBuilder = func(ec *embed.Config) error {
+		return embed.NewZapLoggerBuilder(newZapLogger(c.Log))(ec)
+	}
+	socket := *socketURL(c.Dir)
+	config.ListenClientUrls = []url.URL{socket}
+	config.AdvertiseClientUrls = []url.URL{socket}
+	// The only member has no peers, so it listens for none; the name of where it would
+	// is part of the member's identity and must stay.
+	config.ListenPeerUrls = nil
+	config.AdvertisePeerUrls = []url.URL{{Scheme: "http", Host: "localhost:0"}}
+	config.InitialCluster = config.InitialClusterFromName(memberName)
+	config.EnableGRPCGateway = false // it is the etcd protocol as REST, on the same socket
+	config.AutoCompactionMode = embed.CompactorModePeriodic
+	config.AutoCompactionRetention = orDefault(c.History, defaultHistory).String()
+	config.QuotaBackendBytes = orDefault(c.Quota, defaultQuota)
+	// Disks of small hosts stall for this long without anything being wrong.
+	config.WarningApplyDuration = time.Second
+	config.WarningUnaryRequestDuration = 2 * time.Second
+	return config
+}
+
+func orDefault[T comparable](value, fallback T) T {
+	var zero T
+	if value == zero {
+		return fallback
+	}
+	return value
+}
+
+// Client is connected to the server; Close closes it.
+func (e *Embedded) Client() *clientv3.Client { return e.client }
+
+// Wait returns when the context ends, or with an error when the server has failed.
+func (e *Embedded) Wait(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case err := <-e.server.Err():
+		return unavailable("embedded store", err)
+	case <-e.server.Server.StopNotify():
+		return unavailable("embedded store", errors.New("the server stopped"))
+	}
+}
+
+// Close stops the server. What was acknowledged is on disk already.
+func (e *Embedded) Close() error {
+	// The client first: the server waits for open watches, for seconds.
+	err := e.client.Close()
+	e.server.Close()
+	return errors.Join(err, e.lock.Close())
+}

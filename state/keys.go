@@ -1,0 +1,128 @@
+package state
+
+import (
+	"fmt"
+	"net/netip"
+	"strconv"
+	"strings"
+
+	"github.com/sixpn/sixpn/sixpn"
+)
+
+// Every key of the store. What belongs to a network is under that network, so that
+// a host can watch only the networks it has something of. Numbers are 8 hex digits.
+//
+//	orgs/<slug>                                   Org
+//	networks/<net>/network                        Network
+//	networks/<net>/apps/<name>                    App
+//	networks/<net>/machines/<id>                  Machine
+//	networks/<net>/vips/<number>                  VIP
+//	hosts/<host>/host                             Host
+//
+// The rest is written in the same transactions and is never part of a snapshot:
+//
+//	counters/…                                    last number given out, decimal; only ever grows
+//	names/…                                       who has a name that is unique: the number of its network or host
+//	index/…                                       empty values, read by prefix to count
+const root = "/sixpn/v1/"
+
+const (
+	counterNetworks = root + "counters/networks"
+	counterHosts    = root + "counters/hosts"
+)
+
+func counterMachines(n sixpn.Network) string { return root + "counters/machines/" + hex8(n) }
+func counterVIPs(n sixpn.Network) string     { return root + "counters/vips/" + hex8(n) }
+
+func nameNetwork(org, name string) string { return root + "names/networks/" + org + "/" + name }
+func nameApp(name string) string          { return root + "names/apps/" + name }
+func nameMachine(app, name string) string { return root + "names/machines/" + app + "/" + name }
+func nameMachineID(id string) string      { return root + "names/machine-ids/" + id }
+func nameHost(name string) string         { return root + "names/hosts/" + name }
+
+func indexHostMachines(h sixpn.Host) string { return root + "index/host-machines/" + hex8(h) + "/" }
+func indexAppVIPs(app string) string        { return root + "index/app-vips/" + app + "/" }
+
+func keyOrg(slug string) string         { return root + "orgs/" + slug }
+func keyNetwork(n sixpn.Network) string { return root + "networks/" + hex8(n) + "/network" }
+func keyApp(n sixpn.Network, name string) string {
+	return root + "networks/" + hex8(n) + "/apps/" + name
+}
+func keyMachine(n sixpn.Network, id string) string {
+	return root + "networks/" + hex8(n) + "/machines/" + id
+}
+func keyVIPs(n sixpn.Network) string               { return root + "networks/" + hex8(n) + "/vips/" }
+func keyVIP(n sixpn.Network, number uint32) string { return keyVIPs(n) + hex8(number) }
+func keyHost(h sixpn.Host) string                  { return root + "hosts/" + hex8(h) + "/host" }
+func indexVIP(app string, a netip.Addr) string     { return indexAppVIPs(app) + a.String() }
+func indexMachine(h sixpn.Host, id string) string  { return indexHostMachines(h) + id }
+
+func hex8[N ~uint32](n N) string { return fmt.Sprintf("%08x", uint32(n)) }
+
+func parseHex(s string) (uint32, bool) {
+	n, err := strconv.ParseUint(s, 16, 32)
+	return uint32(n), err == nil && len(s) == 8
+}
+
+// recordKind says what a key holds.
+type recordKind uint8
+
+const (
+	kindNone recordKind = iota // not a record of a snapshot
+	kindOrg
+	kindNetwork
+	kindApp
+	kindMachine
+	kindVIP
+	kindHost
+)
+
+// recordKey is a key taken apart.
+type recordKey struct {
+	kind   recordKind
+	number uint32 // of the network, or of the host
+	name   string // slug, app name or Machine id
+	vip    uint32
+}
+
+func parseKey(key string) recordKey {
+	rest, ok := strings.CutPrefix(key, root)
+	if !ok {
+		return recordKey{}
+	}
+	parts := strings.Split(rest, "/")
+	if len(parts) == 2 && parts[0] == "orgs" {
+		return recordKey{kind: kindOrg, name: parts[1]}
+	}
+	if len(parts) < 3 {
+		return recordKey{}
+	}
+	number, ok := parseHex(parts[1])
+	if !ok {
+		return recordKey{}
+	}
+	k := recordKey{number: number}
+	switch {
+	case parts[0] == "hosts" && len(parts) == 3 && parts[2] == "host":
+		k.kind = kindHost
+	case parts[0] == "networks" && len(parts) == 3 && parts[2] == "network":
+		k.kind = kindNetwork
+	case parts[0] == "networks" && len(parts) == 4:
+		k.name = parts[3]
+		switch parts[2] {
+		case "apps":
+			k.kind = kindApp
+		case "machines":
+			k.kind = kindMachine
+		case "vips":
+			k.name = ""
+			if k.vip, ok = parseHex(parts[3]); ok {
+				k.kind = kindVIP
+			}
+		}
+	}
+	if k.kind == kindNone {
+		return recordKey{}
+	}
+	return k
+}

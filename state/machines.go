@@ -1,0 +1,254 @@
+package state
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"reflect"
+
+	"github.com/sixpn/sixpn/sixpn"
+)
+
+// MaxHostMachines is how many Machines one host takes; its tables have room for twice
+// as many ports.
+const MaxHostMachines = 4096
+
+// NewMachine is what a new Machine is made of.
+type NewMachine struct {
+	// ID is usually empty: a random one is made. A caller that gives one can repeat the
+	// request safely: the same request with the same id makes one Machine.
+	ID     string
+	App    string
+	Name   string // unique in the app; empty: the id
+	Region string // empty: that of the host
+	Host   sixpn.Host
+	Config MachineConfig
+}
+
+// NewInstanceID is a new random value for Machine.InstanceID: 26 letters and digits.
+func NewInstanceID() string { return rand.Text() }
+
+func newMachineID() string {
+	var b [machineIDLength / 2]byte
+	rand.Read(b[:]) // never fails
+	return hex.EncodeToString(b[:])
+}
+
+// CreateMachine makes a Machine that is wanted started.
+func (s *Store) CreateMachine(ctx context.Context, n NewMachine) (Machine, int64, error) {
+	if err := validateNewMachine(n); err != nil {
+		return Machine{}, 0, err
+	}
+	id := n.ID
+	if id == "" {
+		id = newMachineID()
+	}
+	m := Machine{
+		ID: id, Name: n.Name, App: n.App, Host: n.Host, Region: n.Region, Desired: Started, State: Created,
+		InstanceID: NewInstanceID(), Config: n.Config, CreatedAt: now(),
+	}
+	m.UpdatedAt = m.CreatedAt
+	if m.Name == "" {
+		m.Name = id
+	}
+	var existing *Record[Machine]
+	revision, err := s.transact(ctx, "create a machine of app "+n.App, func(t *transaction) error {
+		existing = nil
+		app, err := t.app(n.App)
+		if err != nil {
+			return err
+		}
+		m.Network = app.Network
+		if existing, err = t.sameMachine(m, n); err != nil || existing != nil {
+			return err
+		}
+		if err := t.place(&m); err != nil {
+			return err
+		}
+		number, err := t.number(counterMachines(m.Network), 1)
+		if err != nil {
+			return err
+		}
+		m.Number = sixpn.Machine(number)
+		t.put(nameMachine(m.App, m.Name), m.ID)
+		t.put(nameMachineID(m.ID), hex8(m.Network))
+		t.put(indexMachine(m.Host, m.ID), "")
+		return t.create(keyMachine(m.Network, m.ID), m)
+	})
+	switch {
+	case err != nil:
+		return Machine{}, 0, err
+	case existing != nil:
+		return existing.Value, existing.ModRevision, nil
+	default:
+		return m, revision, nil
+	}
+}
+
+func validateNewMachine(n NewMachine) error {
+	if n.ID != "" {
+		if err := ValidateMachineID(n.ID); err != nil {
+			return err
+		}
+	}
+	if n.Name != "" {
+		if err := ValidateMachineName(n.Name); err != nil {
+			return err
+		}
+	}
+	if n.Region != "" {
+		if err := ValidateRegion(n.Region); err != nil {
+			return err
+		}
+	}
+	return ValidateMachineConfig(n.Config)
+}
+
+// sameMachine finds the Machine that an earlier try of the same request made.
+func (t *transaction) sameMachine(m Machine, n NewMachine) (*Record[Machine], error) {
+	network, err := t.owner(nameMachineID(m.ID))
+	if err != nil || network == 0 {
+		return nil, err
+	}
+	r, found, err := load[Machine](t, keyMachine(sixpn.Network(network), m.ID))
+	if err != nil {
+		return nil, err
+	}
+	old := r.Value
+	if !found || old.App != m.App || old.Name != m.Name || old.Host != m.Host ||
+		n.Region != "" && old.Region != n.Region || !reflect.DeepEqual(old.Config, m.Config) {
+		return nil, refuse(Conflict, "id", "the id %s is that of another Machine, or of one with another configuration: leave the id out for a new one", m.ID)
+	}
+	return &r, nil
+}
+
+// place checks that the host and the name are free for a Machine.
+func (t *transaction) place(m *Machine) error {
+	host, found, err := load[Host](t, keyHost(m.Host))
+	if err != nil {
+		return err
+	}
+	if !found {
+		return refuse(NotFound, "host", "there is no host %v: `sixpn status` on a host shows its number", m.Host)
+	}
+	if m.Region == "" {
+		m.Region = host.Value.Region
+	}
+	taken, _, err := t.get(nameMachine(m.App, m.Name))
+	if err != nil {
+		return err
+	}
+	if taken != nil {
+		return refuse(Conflict, "name", "the app %q has a Machine %q already, %s: choose another name, or destroy that one", m.App, m.Name, taken)
+	}
+	n, err := t.count(indexHostMachines(m.Host))
+	if err != nil {
+		return err
+	}
+	if n >= MaxHostMachines {
+		return refuse(Exhausted, "host", "the host %v has %d Machines, the most it takes: destroy one, or use another host", m.Host, n)
+	}
+	return nil
+}
+
+// machine finds a Machine by its id.
+func (t *transaction) machine(id string) (Record[Machine], error) {
+	if err := ValidateMachineID(id); err != nil {
+		return Record[Machine]{}, err
+	}
+	missing := refuse(NotFound, "id", "there is no Machine %s: `sixpn machine list` shows them", id)
+	network, err := t.owner(nameMachineID(id))
+	if err != nil {
+		return Record[Machine]{}, err
+	}
+	if network == 0 {
+		return Record[Machine]{}, missing
+	}
+	r, found, err := load[Machine](t, keyMachine(sixpn.Network(network), id))
+	if err == nil && !found {
+		err = missing
+	}
+	return r, err
+}
+
+// UpdateMachine changes a Machine by change, which is called again when another
+// write came in between, so it must only look at what it is given. What identifies
+// a Machine cannot be changed: id, name, app, network, host, number, region, times.
+// An error of change is returned as it is and nothing is written. If change changes
+// nothing, nothing is written either; the revision is then that of the last write.
+func (s *Store) UpdateMachine(ctx context.Context, id string, change func(*Machine) error) (Machine, int64, error) {
+	var record Record[Machine]
+	revision, err := s.transact(ctx, "update machine "+id, func(t *transaction) error {
+		var err error
+		if record, err = t.machine(id); err != nil {
+			return err
+		}
+		// Decoded once more: change may write through the maps and slices of its own.
+		before, err := Decode[Machine](record.raw, record.ModRevision)
+		if err != nil {
+			return err
+		}
+		if err := change(&record.Value); err != nil {
+			return err
+		}
+		if reflect.DeepEqual(before.Value, record.Value) {
+			return nil
+		}
+		if err := validateUpdate(before.Value, record.Value); err != nil {
+			return err
+		}
+		record.Value.UpdatedAt = now()
+		return write(t, keyMachine(record.Value.Network, id), record)
+	})
+	if err != nil {
+		return Machine{}, 0, err
+	}
+	if revision == 0 {
+		revision = record.ModRevision
+	}
+	return record.Value, revision, nil
+}
+
+func validateUpdate(before, after Machine) error {
+	fixed := after
+	fixed.Desired, fixed.State, fixed.InstanceID, fixed.Config = before.Desired, before.State, before.InstanceID, before.Config
+	fixed.ExitCode, fixed.Message, fixed.Restarts = before.ExitCode, before.Message, before.Restarts
+	if !reflect.DeepEqual(before, fixed) {
+		return refuse(Invalid, "", "what identifies machine %s cannot be changed (id, name, app, network, host, number, region, times): create another Machine", before.ID)
+	}
+	if err := ValidateMachineState(after.State); err != nil {
+		return err
+	}
+	if err := ValidateDesired(after.Desired); err != nil {
+		return err
+	}
+	// A configuration that stays may be of a newer release, whose rules allow more.
+	if reflect.DeepEqual(before.Config, after.Config) {
+		return nil
+	}
+	return ValidateMachineConfig(after.Config)
+}
+
+// DestroyMachine removes the record of a Machine that does not run. Its number is
+// never given out again.
+func (s *Store) DestroyMachine(ctx context.Context, id string) (int64, error) {
+	return s.transact(ctx, "destroy machine "+id, func(t *transaction) error {
+		r, err := t.machine(id)
+		if err != nil {
+			return err
+		}
+		m := r.Value
+		switch m.State {
+		case Created, Stopped, Failed, Destroying, Destroyed:
+		case Starting, Started, Stopping:
+			return refuse(Conflict, "state", "the Machine %s is %s: stop it first with `sixpn machine stop %s`", id, m.State, id)
+		default: // of a newer release
+			return refuse(Conflict, "state", "the Machine %s is in the state %q, which this release does not know: update this agent", id, m.State)
+		}
+		t.remove(keyMachine(m.Network, id))
+		t.remove(nameMachine(m.App, m.Name))
+		t.remove(nameMachineID(id))
+		t.remove(indexMachine(m.Host, id))
+		return nil
+	})
+}

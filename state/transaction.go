@@ -1,0 +1,179 @@
+package state
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"math"
+	"math/rand/v2"
+	"strconv"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+// transaction collects reads and writes. All its reads are of one revision, and it
+// is committed only if nothing that it read has changed since: a rule that held
+// when it was checked holds when it is written.
+type transaction struct {
+	ctx      context.Context
+	client   *clientv3.Client
+	revision int64            // of all reads, 0 before the first
+	keys     map[string]int64 // revision of each key that was read, 0 for an absent one
+	prefixes map[string]bool  // that were counted
+	writes   []clientv3.Op
+}
+
+// A transaction that loses is tried again after a random part of these.
+const (
+	conflictFirst = time.Millisecond
+	conflictLast  = 64 * time.Millisecond
+)
+
+// transact calls fn, as often as it takes, until what it wrote is committed. It
+// returns the revision of the commit, durable by then; 0 if fn wrote nothing. An
+// error of fn is returned as it is and nothing is written.
+func (s *Store) transact(ctx context.Context, doing string, fn func(*transaction) error) (int64, error) {
+	for limit := conflictFirst; ; limit = min(2*limit, conflictLast) {
+		t := &transaction{ctx: ctx, client: s.client, keys: map[string]int64{}, prefixes: map[string]bool{}}
+		err := fn(t)
+		var read *readError
+		switch {
+		case errors.As(err, &read) && errors.Is(err, rpctypes.ErrCompacted):
+		case errors.As(err, &read):
+			return 0, unavailable(doing, read.cause)
+		case err != nil:
+			return 0, err
+		case len(t.writes) == 0:
+			return 0, nil
+		default:
+			response, err := s.client.Txn(ctx).If(t.guards()...).Then(t.writes...).Commit()
+			if errors.Is(err, rpctypes.ErrNoSpace) {
+				return 0, &Error{Kind: Exhausted, Message: doing + ": the store is full: destroy what is not needed, then disarm its alarm", cause: err}
+			}
+			if err != nil {
+				return 0, unavailable(doing, err)
+			}
+			if response.Succeeded {
+				return response.Header.Revision, nil
+			}
+		}
+		select {
+		case <-time.After(rand.N(limit)):
+		case <-ctx.Done():
+			return 0, unavailable(doing, ctx.Err())
+		}
+	}
+}
+
+// readError marks a failed read, so that fn can just return it.
+type readError struct{ cause error }
+
+func (e *readError) Error() string { return e.cause.Error() }
+func (e *readError) Unwrap() error { return e.cause }
+
+func (t *transaction) guards() []clientv3.Cmp {
+	var guards []clientv3.Cmp
+	for key, revision := range t.keys {
+		guards = append(guards, clientv3.Compare(clientv3.ModRevision(key), "=", revision))
+	}
+	for prefix := range t.prefixes {
+		guards = append(guards, clientv3.Compare(clientv3.ModRevision(prefix), "<", t.revision+1).WithPrefix())
+	}
+	return guards
+}
+
+func (t *transaction) read(key string, options ...clientv3.OpOption) (*clientv3.GetResponse, error) {
+	response, err := t.client.Get(t.ctx, key, append(options, clientv3.WithRev(t.revision))...)
+	if err != nil {
+		return nil, &readError{err}
+	}
+	if t.revision == 0 {
+		t.revision = response.Header.Revision
+	}
+	return response, nil
+}
+
+// get reads one key; nil when it is absent.
+func (t *transaction) get(key string) (value []byte, revision int64, err error) {
+	response, err := t.read(key)
+	if err != nil {
+		return nil, 0, err
+	}
+	if len(response.Kvs) == 0 {
+		t.keys[key] = 0
+		return nil, 0, nil
+	}
+	kv := response.Kvs[0]
+	t.keys[key] = kv.ModRevision
+	return kv.Value, kv.ModRevision, nil
+}
+
+// count is how many keys begin with prefix.
+func (t *transaction) count(prefix string) (int64, error) {
+	response, err := t.read(prefix, clientv3.WithPrefix(), clientv3.WithCountOnly())
+	if err != nil {
+		return 0, err
+	}
+	t.prefixes[prefix] = true
+	return response.Count, nil
+}
+
+func (t *transaction) put(key, value string) { t.writes = append(t.writes, clientv3.OpPut(key, value)) }
+func (t *transaction) remove(key string)     { t.writes = append(t.writes, clientv3.OpDelete(key)) }
+
+// create writes a new record.
+func (t *transaction) create(key string, value any) error {
+	encoded, err := json.Marshal(value)
+	if err != nil {
+		return err
+	}
+	t.put(key, string(encoded))
+	return nil
+}
+
+// number takes the next number of a counter, the first of which is first. Numbers
+// are never given out twice, whatever is deleted.
+func (t *transaction) number(counter string, first uint32) (uint32, error) {
+	value, _, err := t.get(counter)
+	if err != nil {
+		return 0, err
+	}
+	next := first
+	if value != nil {
+		last, err := strconv.ParseUint(string(value), 10, 32)
+		if err != nil {
+			return 0, refuse(Unavailable, "", "the counter %s holds %q, expected a number below 2^32: restore the store from a backup", counter, value)
+		}
+		if last == math.MaxUint32 {
+			return 0, refuse(Exhausted, "", "all numbers of %s are used: numbers are never reused, so create another network", counter)
+		}
+		next = max(first, uint32(last)+1)
+	}
+	t.put(counter, strconv.FormatUint(uint64(next), 10))
+	return next, nil
+}
+
+// load reads a record into r; found is false when there is none.
+func load[T any](t *transaction, key string) (r Record[T], found bool, err error) {
+	value, revision, err := t.get(key)
+	if err != nil || value == nil {
+		return Record[T]{}, false, err
+	}
+	r, err = Decode[T](value, revision)
+	if err != nil {
+		return Record[T]{}, false, refuse(Unavailable, "", "the record %s cannot be read (%v): it is damaged, or of a newer release: update this agent", key, err)
+	}
+	return r, true, nil
+}
+
+// write writes a record that was loaded, with the fields it had that are unknown here.
+func write[T any](t *transaction, key string, r Record[T]) error {
+	encoded, err := r.Encode()
+	if err != nil {
+		return err
+	}
+	t.put(key, string(encoded))
+	return nil
+}
