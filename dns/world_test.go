@@ -68,7 +68,7 @@ func street(apps int) *state.Snapshot {
 }
 
 func snapshot(apps []state.App, machines []state.Machine, vips []state.VIP) *state.Snapshot {
-	s := &state.Snapshot{
+	s := state.Snapshot{
 		Revision: 42,
 		Networks: map[sixpn.Network]state.Network{acme: {ID: acme}, globex: {ID: globex}},
 		Apps:     map[string]state.App{},
@@ -85,7 +85,7 @@ func snapshot(apps []state.App, machines []state.Machine, vips []state.VIP) *sta
 	for _, vip := range vips {
 		s.VIPs[vip.Addr()] = vip
 	}
-	return s
+	return state.Assemble(s)
 }
 
 // ask is a query as programs send it.
