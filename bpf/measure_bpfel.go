@@ -8,9 +8,22 @@ import (
 	_ "embed"
 	"fmt"
 	"io"
+	"structs"
 
 	"github.com/cilium/ebpf"
 )
+
+type MeasureMeasuredFrame struct {
+	_     structs.HostLayout
+	Frame [74]uint8
+	Pad   [2]uint8
+	Flows uint32
+}
+
+type MeasureShortFrame struct {
+	_     structs.HostLayout
+	Frame [64]uint8
+}
 
 // Names of all BPF objects in the ELF.
 //
@@ -26,6 +39,7 @@ const (
 	MeasureMapExpiryKeys           = "expiry_keys"
 	MeasureMapFlows                = "flows"
 	MeasureMapHostPort             = "host_port"
+	MeasureMapLiveFrame            = "live_frame"
 	MeasureMapMachineSlots         = "machine_slots"
 	MeasureMapMaglev               = "maglev"
 	MeasureMapPortCounters         = "port_counters"
@@ -36,13 +50,16 @@ const (
 	MeasureMapRuns                 = "runs"
 	MeasureMapServiceRanges        = "service_ranges"
 	MeasureMapServices             = "services"
+	MeasureMapSunk                 = "sunk"
 	MeasureMapTemplate             = "template"
 	MeasureMapVips                 = "vips"
 	MeasureProgSixpnEmpty          = "sixpn_empty"
 	MeasureProgSixpnExpire         = "sixpn_expire"
+	MeasureProgSixpnLive           = "sixpn_live"
 	MeasureProgSixpnMeasure        = "sixpn_measure"
 	MeasureProgSixpnRestore        = "sixpn_restore"
 	MeasureProgSixpnRouter         = "sixpn_router"
+	MeasureProgSixpnSink           = "sixpn_sink"
 	MeasureVarEventsPerSecond      = "events_per_second"
 	MeasureVarExportDropEvent      = "export_drop_event"
 	MeasureVarExportDropReason     = "export_drop_reason"
@@ -99,9 +116,11 @@ type MeasureSpecs struct {
 type MeasureProgramSpecs struct {
 	SixpnEmpty   *ebpf.ProgramSpec `ebpf:"sixpn_empty"`
 	SixpnExpire  *ebpf.ProgramSpec `ebpf:"sixpn_expire"`
+	SixpnLive    *ebpf.ProgramSpec `ebpf:"sixpn_live"`
 	SixpnMeasure *ebpf.ProgramSpec `ebpf:"sixpn_measure"`
 	SixpnRestore *ebpf.ProgramSpec `ebpf:"sixpn_restore"`
 	SixpnRouter  *ebpf.ProgramSpec `ebpf:"sixpn_router"`
+	SixpnSink    *ebpf.ProgramSpec `ebpf:"sixpn_sink"`
 }
 
 // MeasureMapSpecs contains maps before they are loaded into the kernel.
@@ -118,6 +137,7 @@ type MeasureMapSpecs struct {
 	ExpiryKeys    *ebpf.MapSpec `ebpf:"expiry_keys"`
 	Flows         *ebpf.MapSpec `ebpf:"flows"`
 	HostPort      *ebpf.MapSpec `ebpf:"host_port"`
+	LiveFrame     *ebpf.MapSpec `ebpf:"live_frame"`
 	MachineSlots  *ebpf.MapSpec `ebpf:"machine_slots"`
 	Maglev        *ebpf.MapSpec `ebpf:"maglev"`
 	PortCounters  *ebpf.MapSpec `ebpf:"port_counters"`
@@ -128,6 +148,7 @@ type MeasureMapSpecs struct {
 	Runs          *ebpf.MapSpec `ebpf:"runs"`
 	ServiceRanges *ebpf.MapSpec `ebpf:"service_ranges"`
 	Services      *ebpf.MapSpec `ebpf:"services"`
+	Sunk          *ebpf.MapSpec `ebpf:"sunk"`
 	Template      *ebpf.MapSpec `ebpf:"template"`
 	Vips          *ebpf.MapSpec `ebpf:"vips"`
 }
@@ -178,6 +199,7 @@ type MeasureMaps struct {
 	ExpiryKeys    *ebpf.Map `ebpf:"expiry_keys"`
 	Flows         *ebpf.Map `ebpf:"flows"`
 	HostPort      *ebpf.Map `ebpf:"host_port"`
+	LiveFrame     *ebpf.Map `ebpf:"live_frame"`
 	MachineSlots  *ebpf.Map `ebpf:"machine_slots"`
 	Maglev        *ebpf.Map `ebpf:"maglev"`
 	PortCounters  *ebpf.Map `ebpf:"port_counters"`
@@ -188,6 +210,7 @@ type MeasureMaps struct {
 	Runs          *ebpf.Map `ebpf:"runs"`
 	ServiceRanges *ebpf.Map `ebpf:"service_ranges"`
 	Services      *ebpf.Map `ebpf:"services"`
+	Sunk          *ebpf.Map `ebpf:"sunk"`
 	Template      *ebpf.Map `ebpf:"template"`
 	Vips          *ebpf.Map `ebpf:"vips"`
 }
@@ -204,6 +227,7 @@ func (m *MeasureMaps) Close() error {
 		m.ExpiryKeys,
 		m.Flows,
 		m.HostPort,
+		m.LiveFrame,
 		m.MachineSlots,
 		m.Maglev,
 		m.PortCounters,
@@ -214,6 +238,7 @@ func (m *MeasureMaps) Close() error {
 		m.Runs,
 		m.ServiceRanges,
 		m.Services,
+		m.Sunk,
 		m.Template,
 		m.Vips,
 	)
@@ -241,18 +266,22 @@ type MeasureVariables struct {
 type MeasurePrograms struct {
 	SixpnEmpty   *ebpf.Program `ebpf:"sixpn_empty"`
 	SixpnExpire  *ebpf.Program `ebpf:"sixpn_expire"`
+	SixpnLive    *ebpf.Program `ebpf:"sixpn_live"`
 	SixpnMeasure *ebpf.Program `ebpf:"sixpn_measure"`
 	SixpnRestore *ebpf.Program `ebpf:"sixpn_restore"`
 	SixpnRouter  *ebpf.Program `ebpf:"sixpn_router"`
+	SixpnSink    *ebpf.Program `ebpf:"sixpn_sink"`
 }
 
 func (p *MeasurePrograms) Close() error {
 	return _MeasureClose(
 		p.SixpnEmpty,
 		p.SixpnExpire,
+		p.SixpnLive,
 		p.SixpnMeasure,
 		p.SixpnRestore,
 		p.SixpnRouter,
+		p.SixpnSink,
 	)
 }
 

@@ -1,0 +1,188 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"time"
+)
+
+// tcpPath is one way from the client of a world to its server.
+type tcpPath struct {
+	world *world
+	to    netip.AddrPort
+}
+
+// measureTCP measures throughput and request/response rate, path after path in
+// every round, so that what drifts drifts for all of them.
+func measureTCP(ctx context.Context, rounds int, each time.Duration, progress func(string)) ([]Result, error) {
+	o, err := loadObjects()
+	if err != nil {
+		return nil, err
+	}
+	defer o.Close()
+	router, err := newSixpnWorld(o)
+	if err != nil {
+		return nil, err
+	}
+	defer router.close()
+	routed, err := newRoutedWorld("routing")
+	if err != nil {
+		return nil, err
+	}
+	defer routed.close()
+	bridged, err := newBridgedWorld()
+	if err != nil {
+		return nil, err
+	}
+	defer bridged.close()
+
+	server := netip.AddrPortFrom(serverAddr, backendPort)
+	paths := []tcpPath{{router, server}, {router, netip.AddrPortFrom(vipAddr, vipPort)}, {routed, server}, {bridged, server}}
+	throughput, rate := make([][]float64, len(paths)), make([][]float64, len(paths))
+	// One round is thrown away: it pages in buffers, fills neighbour tables and warms caches.
+	for round := -1; round < rounds; round++ {
+		for offset := range paths {
+			// Each round begins with another path, so that none is always the first.
+			i := (offset + max(round, 0)) % len(paths)
+			if err := ctx.Err(); err != nil {
+				return nil, err
+			}
+			progress(fmt.Sprintf("tcp %s %s", paths[i].world.name, paths[i].to))
+			bytes, err := paths[i].stream(each)
+			if err != nil {
+				return nil, fmt.Errorf("stream through %s: %w", paths[i].world.name, err)
+			}
+			transactions, err := paths[i].requests(each / 2)
+			if err != nil {
+				return nil, fmt.Errorf("requests through %s: %w", paths[i].world.name, err)
+			}
+			if round >= 0 {
+				throughput[i] = append(throughput[i], bytes*8/1e9)
+				rate[i] = append(rate[i], transactions)
+			}
+		}
+	}
+	const bits, requests = "Gb/s", "transactions/s"
+	return []Result{
+		newResult("tcp.throughput", bits, "routing", throughput[0], throughput[2]),
+		newResult("tcp.rr", requests, "routing", rate[0], rate[2]),
+		newResult("tcp.throughput_bridge", bits, "bridge", throughput[0], throughput[3]),
+		newResult("tcp.rr_bridge", requests, "bridge", rate[0], rate[3]),
+		newResult("flycast.tcp.throughput", bits, "direct", throughput[1], throughput[0]),
+		newResult("flycast.tcp.rr", requests, "direct", rate[1], rate[0]),
+	}, nil
+}
+
+// connect makes one connection; serve gets its far end.
+func (p tcpPath) connect(serve func(net.Conn)) (client net.Conn, stop func(), err error) {
+	var listener net.Listener
+	err = p.world.server.do(func() error {
+		listener, err = net.Listen("tcp6", netip.AddrPortFrom(serverAddr, backendPort).String())
+		return err
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		conn, err := listener.Accept()
+		if err != nil {
+			return
+		}
+		defer conn.Close()
+		serve(conn)
+	}()
+	stopServer := func() {
+		listener.Close()
+		<-done
+	}
+	err = p.world.client.do(func() error {
+		dialer := net.Dialer{Timeout: 5 * time.Second, FallbackDelay: -1}
+		client, err = dialer.Dial("tcp6", p.to.String())
+		return err
+	})
+	if err != nil {
+		stopServer()
+		return nil, nil, err
+	}
+	return client, func() { client.Close(); stopServer() }, nil
+}
+
+// stream sends for a while and returns bytes a second, as the receiver counts them.
+func (p tcpPath) stream(each time.Duration) (float64, error) {
+	type received struct {
+		bytes int64
+		took  time.Duration
+		err   error
+	}
+	results := make(chan received, 1)
+	client, stop, err := p.connect(func(conn net.Conn) {
+		var r received
+		start := time.Now()
+		buffer := make([]byte, 256<<10)
+		for {
+			n, err := conn.Read(buffer)
+			r.bytes += int64(n)
+			if err != nil {
+				if !errors.Is(err, io.EOF) {
+					r.err = err
+				}
+				break
+			}
+		}
+		r.took = time.Since(start)
+		results <- r
+	})
+	if err != nil {
+		return 0, err
+	}
+	defer stop()
+	buffer := make([]byte, 256<<10)
+	for deadline := time.Now().Add(each); time.Now().Before(deadline); {
+		if _, err := client.Write(buffer); err != nil {
+			return 0, err
+		}
+	}
+	if err := client.(*net.TCPConn).CloseWrite(); err != nil {
+		return 0, err
+	}
+	r := <-results
+	return float64(r.bytes) / r.took.Seconds(), r.err
+}
+
+// requests sends one byte and waits for one, over and over: round trips a second.
+func (p tcpPath) requests(each time.Duration) (float64, error) {
+	client, stop, err := p.connect(func(conn net.Conn) {
+		one := make([]byte, 1)
+		for {
+			if _, err := conn.Read(one); err != nil {
+				return
+			}
+			if _, err := conn.Write(one); err != nil {
+				return
+			}
+		}
+	})
+	if err != nil {
+		return 0, err
+	}
+	defer stop()
+	one := make([]byte, 1)
+	count, start := 0, time.Now()
+	for time.Since(start) < each {
+		if _, err := client.Write(one); err != nil {
+			return 0, err
+		}
+		if _, err := client.Read(one); err != nil {
+			return 0, err
+		}
+		count++
+	}
+	rate := float64(count) / time.Since(start).Seconds()
+	return rate, client.Close()
+}
