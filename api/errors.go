@@ -1,0 +1,87 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+
+	"github.com/sixpn/sixpn/state"
+)
+
+// Words of Failure.Status.
+const (
+	StatusInvalid            = "invalid_argument"
+	StatusNotFound           = "not_found"
+	StatusNameTaken          = "name_taken"
+	StatusExists             = "already_exists"
+	StatusFailedPrecondition = "failed_precondition"
+	StatusExhausted          = "resource_exhausted"
+	StatusDeadline           = "deadline_exceeded"
+	StatusUnavailable        = "unavailable"
+	StatusInternal           = "internal"
+)
+
+// Error is an operation that was refused or failed, on both sides of the socket.
+type Error struct {
+	Code    int // HTTP status
+	Failure Failure
+}
+
+func (e *Error) Error() string { return e.Failure.Error }
+
+func refuse(code int, status, field, format string, args ...any) *Error {
+	return &Error{code, Failure{Error: fmt.Sprintf(format, args...), Status: status, Field: field}}
+}
+
+// invalid refuses one member or parameter of a request.
+func invalid(field, format string, args ...any) *Error {
+	return refuse(http.StatusUnprocessableEntity, StatusInvalid, field, format, args...)
+}
+
+func notFound(field, format string, args ...any) *Error {
+	return refuse(http.StatusNotFound, StatusNotFound, field, format, args...)
+}
+
+func notReady(format string, args ...any) *Error {
+	return refuse(http.StatusPreconditionFailed, StatusFailedPrecondition, "", format, args...)
+}
+
+// asError finds the answer for any error.
+func asError(err error) *Error {
+	var ours *Error
+	if errors.As(err, &ours) {
+		return ours
+	}
+	var stored *state.Error
+	if errors.As(err, &stored) {
+		return fromState(stored)
+	}
+	switch {
+	case errors.Is(err, context.DeadlineExceeded):
+		return refuse(http.StatusRequestTimeout, StatusDeadline, "", "%v", err)
+	case errors.Is(err, context.Canceled):
+		return refuse(http.StatusServiceUnavailable, StatusUnavailable, "", "the agent is stopping, try again when it is back: %v", err)
+	}
+	return refuse(http.StatusInternalServerError, StatusInternal, "", "%v", err)
+}
+
+func fromState(err *state.Error) *Error {
+	code, status := http.StatusInternalServerError, StatusInternal
+	switch err.Kind {
+	case state.Invalid:
+		code, status = http.StatusUnprocessableEntity, StatusInvalid
+	case state.NotFound:
+		code, status = http.StatusNotFound, StatusNotFound
+	case state.Conflict:
+		code, status = http.StatusConflict, StatusExists
+		if err.Field == "name" || err.Field == "slug" {
+			status = StatusNameTaken
+		}
+	case state.Exhausted:
+		code, status = http.StatusUnprocessableEntity, StatusExhausted
+	case state.Unavailable:
+		code, status = http.StatusServiceUnavailable, StatusUnavailable
+	}
+	return refuse(code, status, err.Field, "%v", err)
+}

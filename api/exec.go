@@ -1,0 +1,90 @@
+package api
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/google/shlex"
+
+	"github.com/sixpn/sixpn/state"
+)
+
+func (o *operations) ExecMachine(ctx context.Context, r ExecMachineRequestObject) (ExecMachineResponseObject, error) {
+	words, err := commandOf(*r.Body)
+	if err != nil {
+		return nil, err
+	}
+	m, err := o.machine(o.config.Store.Snapshot(), r.AppName, r.MachineID)
+	if err != nil {
+		return nil, err
+	}
+	if m.State != state.Started {
+		return nil, notReady("Machine %s is %s, expected started; start it with: sixpn machine start %s", m.ID, m.State, m.ID)
+	}
+	limited := ctx
+	if r.Body.Timeout > 0 {
+		var cancel context.CancelFunc
+		limited, cancel = context.WithTimeout(ctx, time.Duration(r.Body.Timeout)*time.Second)
+		defer cancel()
+	}
+	stdout, stderr := &head{limit: o.config.MaxOutput}, &head{limit: o.config.MaxOutput}
+	command := Command{Exec: words, Stdout: stdout, Stderr: stderr}
+	if r.Body.Stdin != "" {
+		command.Stdin = strings.NewReader(r.Body.Stdin)
+	}
+	code, err := o.config.Machines.Exec(limited, m.ID, command)
+	switch {
+	case errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil:
+		return nil, refuse(http.StatusRequestTimeout, StatusDeadline, "timeout",
+			"%s was killed, it had not ended after %d seconds", words[0], r.Body.Timeout)
+	case err != nil && ctx.Err() == nil:
+		return nil, refuse(http.StatusUnprocessableEntity, StatusFailedPrecondition, "", "%v", err)
+	case err != nil:
+		return nil, err
+	}
+	return ExecMachine200JSONResponse(ExecResult{
+		ExitCode: code, Stdout: stdout.String(), Stderr: stderr.String(),
+		Truncated: stdout.cut || stderr.cut,
+	}), nil
+}
+
+// commandOf is the words that a request wants run.
+func commandOf(r ExecRequest) ([]string, error) {
+	switch {
+	case r.Container != "":
+		return nil, invalid("container", "container is %q, expected nothing: a Machine has no containers", r.Container)
+	case r.Timeout < 0:
+		return nil, invalid("timeout", "timeout is %d, expected 0 (none) or seconds", r.Timeout)
+	case len(r.Command) > 0 && r.Cmd != "":
+		return nil, invalid("cmd", "there are both cmd and command, expected one of them")
+	}
+	words := r.Command
+	if r.Cmd != "" {
+		var err error
+		if words, err = shlex.Split(r.Cmd); err != nil {
+			return nil, invalid("cmd", "cmd cannot be split into words: %v; use command instead", err)
+		}
+	}
+	if len(words) == 0 || words[0] == "" {
+		return nil, invalid("command", "there is no command, expected its words")
+	}
+	return words, nil
+}
+
+// head keeps the first bytes written to it.
+type head struct {
+	bytes.Buffer
+	limit int
+	cut   bool
+}
+
+func (h *head) Write(b []byte) (int, error) {
+	keep := min(len(b), h.limit-h.Len())
+	h.cut = h.cut || keep < len(b)
+	h.Buffer.Write(b[:keep])
+	return len(b), nil
+}

@@ -1,0 +1,88 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sixpn/sixpn/api"
+)
+
+func statusCommand(c *cli) *cobra.Command {
+	return c.verb(&cobra.Command{
+		Use:     "status",
+		Short:   "What the agent and its data plane are doing",
+		Long:    "Show the agent, the ports of its router, the Flycast services, and what was\ndropped and why.",
+		Example: "  sixpn status\n  sixpn status --json",
+		Args:    cobra.NoArgs,
+	}, func(ctx context.Context, client *api.ClientWithResponses, _ []string) error {
+		answer, err := client.GetStatusWithResponse(ctx)
+		if err := api.Check(answer, err); err != nil {
+			return err
+		}
+		if c.json {
+			return c.printJSON(answer.JSON200)
+		}
+		return c.printStatus(*answer.JSON200)
+	})
+}
+
+func (c *cli) printStatus(s api.Status) error {
+	revision := fmt.Sprintf("%d applied, as wanted", s.Revision.Applied)
+	if s.Revision.Applied != s.Revision.Wanted {
+		revision = fmt.Sprintf("%d applied, %d wanted", s.Revision.Applied, s.Revision.Wanted)
+	}
+	if err := c.pairs(
+		"Agent", fmt.Sprintf("%s, version %s, process %d, started %s", s.Agent.Name, s.Agent.Version, s.Agent.Pid, ago(s.Agent.StartedAt)),
+		"Host", fmt.Sprintf("%s, %s, region %s", s.Agent.HostName, s.Agent.Host, s.Agent.Region),
+		"Revision", revision,
+		"Trouble", s.Agent.Message,
+	); err != nil {
+		return err
+	}
+	var ports, services, drops [][]string
+	for _, p := range s.Ports {
+		ports = append(ports, []string{p.Device, p.Kind, p.App, p.MachineID, p.Address, strconv.Itoa(p.MTU),
+			number(p.RxPackets), number(p.TxPackets), number(p.Dropped)})
+	}
+	for _, s := range s.Services {
+		services = append(services, serviceRow(s))
+	}
+	for _, d := range s.Drops {
+		drops = append(drops, []string{d.Reason, number(d.Packets)})
+	}
+	for _, section := range []struct {
+		header string
+		rows   [][]string
+	}{
+		{"PORT,KIND,APP,MACHINE,ADDRESS,MTU,SENT,RECEIVED,DROPPED", ports},
+		{"VIP,PORTS,APP,ACTION,BACKENDS,DRAINING,FLOWS", services},
+		{"DROP REASON,PACKETS", drops},
+	} {
+		fmt.Fprintln(c.out)
+		if err := c.table(section.header, section.rows); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func serviceRow(s api.ServiceStatus) []string {
+	ports := strconv.Itoa(s.FirstPort)
+	if s.LastPort != s.FirstPort {
+		ports += "-" + strconv.Itoa(s.LastPort)
+	}
+	action := s.Action
+	if s.CrossNetwork {
+		action += ", cross-network"
+	}
+	var flows uint64
+	for _, b := range s.Backends {
+		flows += b.Flows
+	}
+	return []string{s.Vip, ports + "/" + s.Protocol, s.App, action, strconv.Itoa(len(s.Backends)), strconv.Itoa(s.Draining), number(flows)}
+}
+
+func number(n uint64) string { return strconv.FormatUint(n, 10) }
