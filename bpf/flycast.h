@@ -58,13 +58,14 @@ static __noinline int backend_take(const struct packet *packet, const struct ser
 	if (!service->prime)
 		return DROP_NO_BACKEND;
 	for (__u32 i = 0; i < 2 * CHOICES; i++) {
-		__u32 limit = i < CHOICES && service->soft_limit ? service->soft_limit : service->hard_limit;
-		__u32 index;
+		__u32 limit = service->hard_limit, soft = service->soft_limit, index;
 		struct backend *backend = backend_at(service, (__u32)(mix(seed + i % CHOICES) >> 32), &index);
 		struct load *load = backend ? bpf_map_lookup_elem(&backend_load, &index) : NULL;
 
 		if (!load)
 			continue;
+		if (i < CHOICES && soft && (!limit || soft < limit))
+			limit = soft;
 		reason = DROP_BACKEND_LIMIT;
 		if (__sync_fetch_and_add(&load->live, 1) >= limit && limit) {
 			__sync_fetch_and_sub(&load->live, 1);
@@ -187,8 +188,8 @@ undo_network:
 	return reason;
 }
 
-/* Everything but an established flow of probe 0. Fills `flow`. */
-__noinline int flycast_slow(struct packet *packet, struct flow *flow)
+/* Everything but an established flow of probe 0. Fills `flow`. Probes before `first` are known to be absent. */
+__noinline int flycast_slow(struct packet *packet, struct flow *flow, __u32 first)
 {
 	__u64 slots;
 	struct service *service;
@@ -202,7 +203,7 @@ __noinline int flycast_slow(struct packet *packet, struct flow *flow)
 	vip.number = vip_number(&packet->destination);
 
 	service = find_service(packet);
-	for (__u32 probe = 0; probe < SLOT_PROBES && !entry; probe++)
+	for (__u32 probe = first ? 1 : 0; probe < SLOT_PROBES && !entry; probe++)
 		entry = flow_forward(packet, flow_slot(slots, probe), flow);
 	if (entry) {
 		__u32 status = flow_status(flow);
@@ -268,7 +269,7 @@ static __noinline int resolve_vip(struct packet *packet)
 	if (status == FLOW_ESTABLISHED || status == FLOW_UDP || status == FLOW_SYN) {
 		flow_renew(flow, &copy, packet, 0);
 	} else {
-		int reason = flycast_slow(packet, &copy);
+		int reason = flycast_slow(packet, &copy, !flow);
 
 		if (reason)
 			return reason;
