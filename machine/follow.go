@@ -13,7 +13,8 @@ import (
 
 // Logs writes what a Machine's command wrote, of all its runs that are still
 // kept, to w. With follow it goes on with what comes until ctx ends, which is
-// no error, or the Machine is removed.
+// no error, or the Machine is removed. What was written before ctx ended is all
+// there: who ends it when a command has ended misses nothing.
 func (d *Driver) Logs(ctx context.Context, id string, follow bool, w io.Writer) error {
 	if !idPattern.MatchString(id) {
 		return fmt.Errorf("machine id %q is malformed, expected 1 to 14 of a-z and 0-9", id)
@@ -36,7 +37,7 @@ func (d *Driver) Logs(ctx context.Context, id string, follow bool, w io.Writer) 
 		}
 		select {
 		case <-ctx.Done():
-			return nil
+			return r.readAvailable()
 		case <-time.After(d.config.FollowInterval):
 		}
 	}
