@@ -1,0 +1,80 @@
+package loader
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
+)
+
+// compatible returns nil if this build can use a running map. Sizes are not
+// enough: two fields that changed places keep them, so the types that the kernel
+// holds of the map are compared too, by name, offset and size of every field.
+func compatible(spec *ebpf.MapSpec, running *ebpf.Map) error {
+	if err := spec.Compatible(running); err != nil {
+		return err
+	}
+	handle, err := running.Handle()
+	if errors.Is(err, ebpf.ErrNotSupported) {
+		return nil // a kind of map that has no types: ring buffers
+	}
+	if err != nil {
+		return fmt.Errorf("read the types of map %s: %w", spec.Name, err)
+	}
+	defer func() { _ = handle.Close() }()
+	types, err := handle.Spec(nil)
+	if err != nil {
+		return fmt.Errorf("read the types of map %s: %w", spec.Name, err)
+	}
+	for _, wanted := range []btf.Type{spec.Key, spec.Value} {
+		if wanted == nil {
+			continue
+		}
+		structure, ok := btf.As[*btf.Struct](wanted)
+		if !ok || structure.Name == "" {
+			continue // a number: its size says all
+		}
+		var found *btf.Struct
+		if err := types.TypeByName(structure.Name, &found); err != nil {
+			return fmt.Errorf("%w: it does not hold a struct %s: %w", ebpf.ErrMapIncompatible, structure.Name, err)
+		}
+		if have, want := describe(found), describe(structure); have != want {
+			return fmt.Errorf("%w: it holds %s, this build %s", ebpf.ErrMapIncompatible, have, want)
+		}
+	}
+	return nil
+}
+
+// describe writes a type out: {field@bit offset:type …}.
+func describe(t btf.Type) string {
+	switch t := btf.UnderlyingType(t).(type) {
+	case nil:
+		return "-"
+	case *btf.Int:
+		return fmt.Sprintf("int%d", t.Size*8)
+	case *btf.Enum:
+		return fmt.Sprintf("enum%d", t.Size*8)
+	case *btf.Array:
+		return fmt.Sprintf("[%d]%s", t.Nelems, describe(t.Type))
+	case *btf.Struct:
+		return describeMembers("struct "+t.Name, t.Size, t.Members)
+	case *btf.Union:
+		return describeMembers("union "+t.Name, t.Size, t.Members)
+	case *btf.Pointer:
+		return "pointer"
+	default:
+		return fmt.Sprintf("%T", t)
+	}
+}
+
+func describeMembers(head string, size uint32, members []btf.Member) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s %d{", head, size)
+	for _, member := range members {
+		fmt.Fprintf(&b, " %s@%d:%s", member.Name, member.Offset, describe(member.Type))
+	}
+	b.WriteString(" }")
+	return b.String()
+}

@@ -1,0 +1,245 @@
+package loader
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+)
+
+const linksDir = "links"
+
+// running is the router that was found: nil maps and program if there is none.
+type running struct {
+	program   *ebpf.Program
+	id        ebpf.ProgramID
+	maps      map[string]*ebpf.Map // by name
+	signature signature
+}
+
+func (r *running) close() {
+	if r.program != nil {
+		_ = r.program.Close()
+	}
+	for _, m := range r.maps {
+		_ = m.Close()
+	}
+}
+
+// adoptLinks opens every pinned link. One whose ifindex reads 0 belongs to a
+// device that is gone: its pin is removed.
+func (l *Loader) adoptLinks() error {
+	dir := filepath.Join(l.config.PinRoot, linksDir)
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return fmt.Errorf("list pinned links: %w", err)
+	}
+	elsewhere := 0
+	for _, entry := range entries {
+		path := filepath.Join(dir, entry.Name())
+		pinned, err := link.LoadPinnedLink(path, nil)
+		if err != nil {
+			return fmt.Errorf("open %s: %w; remove it if it is no pin of sixpn", path, err)
+		}
+		ifindex, here, err := l.device(pinned)
+		switch {
+		case err != nil:
+			_ = pinned.Close()
+			return fmt.Errorf("read %s: %w", path, err)
+		case ifindex == 0 || l.links[ifindex] != nil:
+			l.config.Log.Info("removing the link of a device that is gone", "pin", path)
+			err := pinned.Unpin()
+			_ = pinned.Close()
+			if err != nil {
+				return fmt.Errorf("unpin %s: %w", path, err)
+			}
+		case !here:
+			elsewhere++
+			_ = pinned.Close()
+			l.config.Log.Warn("a device of this agent is in another network namespace; its link stays as it is", "pin", path)
+		default:
+			l.links[ifindex] = pinned
+		}
+	}
+	if elsewhere > 0 && len(l.links) == 0 {
+		return fmt.Errorf("the %d devices of agent %q are in another network namespace: start it there, "+
+			"or remove them first (sixpn agent reset)", elsewhere, l.config.Name)
+	}
+	return nil
+}
+
+// device reads which device a link is on (0: none any more), and whether that
+// device is in our namespace: an ifindex means nothing without it.
+func (l *Loader) device(x link.Link) (ifindex uint32, here bool, err error) {
+	info, err := x.Info()
+	if err != nil {
+		return 0, false, err
+	}
+	tcx := info.TCX()
+	if tcx == nil {
+		return 0, false, errors.New("it is no tcx link")
+	}
+	if tcx.Ifindex == 0 {
+		return 0, false, nil
+	}
+	err = l.in(func() error {
+		attached, err := attachedTo(tcx.Ifindex)
+		for _, program := range attached {
+			if id, ok := program.LinkID(); ok && id == info.ID {
+				here = true
+			}
+		}
+		return err
+	})
+	return tcx.Ifindex, here, err
+}
+
+// attachedTo lists the tcx programs of a device; none if there is no such device.
+func attachedTo(ifindex uint32) ([]link.AttachedProgram, error) {
+	result, err := link.QueryPrograms(link.QueryOptions{Target: int(ifindex), Attach: ebpf.AttachTCXIngress})
+	if isNoDevice(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list the tcx programs of device %d: %w", ifindex, err)
+	}
+	return result.Programs, nil
+}
+
+// forgetGone drops links whose device is gone, and their pins.
+func (l *Loader) forgetGone() {
+	for ifindex, x := range l.links {
+		info, err := x.Info()
+		if err != nil || info.TCX() == nil || info.TCX().Ifindex != 0 {
+			continue
+		}
+		if err := os.Remove(l.linkPin(ifindex)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			l.config.Log.Warn("cannot remove the pin of a device that is gone", "error", err)
+		}
+		_ = x.Close()
+		delete(l.links, ifindex)
+	}
+}
+
+func (l *Loader) linkPin(ifindex uint32) string {
+	return filepath.Join(l.config.PinRoot, linksDir, strconv.FormatUint(uint64(ifindex), 10))
+}
+
+// findRunning finds the program that tells the truth: the newest one on a device
+// (an upgrade that was cut short leaves two), and where there is no device the
+// newest complete version of the pins.
+func (l *Loader) findRunning() (*running, error) {
+	var newest *ebpf.Program
+	var newestLoaded time.Duration
+	for _, x := range l.links {
+		info, err := x.Info()
+		if err != nil {
+			return nil, fmt.Errorf("read a link: %w", err)
+		}
+		program, err := ebpf.NewProgramFromID(info.Program)
+		if err != nil {
+			return nil, fmt.Errorf("open the running program %d: %w", info.Program, err)
+		}
+		loaded, err := loadTime(program)
+		if err != nil {
+			return nil, err
+		}
+		if newest != nil && loaded <= newestLoaded {
+			_ = program.Close()
+			continue
+		}
+		if newest != nil {
+			_ = newest.Close()
+		}
+		newest, newestLoaded = program, loaded
+	}
+	if newest == nil {
+		versions, err := l.versions()
+		if err != nil {
+			return nil, err
+		}
+		for _, version := range versions {
+			program, err := ebpf.LoadPinnedProgram(filepath.Join(l.versionDir(version), routerName), nil)
+			if errors.Is(err, os.ErrNotExist) {
+				continue // not complete
+			}
+			if err != nil {
+				return nil, fmt.Errorf("open the pinned program of version %d: %w", version, err)
+			}
+			newest = program
+			break
+		}
+	}
+	return inspect(newest)
+}
+
+func loadTime(program *ebpf.Program) (time.Duration, error) {
+	info, err := program.Info()
+	if err != nil {
+		return 0, fmt.Errorf("read the running program: %w", err)
+	}
+	loaded, _ := info.LoadTime()
+	return loaded, nil
+}
+
+// inspect takes a program's maps by its map ids. It takes the program over.
+func inspect(program *ebpf.Program) (*running, error) {
+	r := &running{program: program, maps: map[string]*ebpf.Map{}}
+	if program == nil {
+		return r, nil
+	}
+	info, err := program.Info()
+	if err != nil {
+		r.close()
+		return nil, fmt.Errorf("read the running program: %w", err)
+	}
+	r.id, _ = info.ID()
+	ids, _ := info.MapIDs()
+	for _, id := range ids {
+		m, err := ebpf.NewMapFromID(id)
+		if err != nil {
+			r.close()
+			return nil, fmt.Errorf("open map %d of the running program: %w", id, err)
+		}
+		about, err := m.Info()
+		if err != nil {
+			_ = m.Close()
+			r.close()
+			return nil, fmt.Errorf("read map %d of the running program: %w", id, err)
+		}
+		if isData(about.Name) || r.maps[about.Name] != nil {
+			_ = m.Close()
+			continue
+		}
+		r.maps[about.Name] = m
+	}
+	if signed := r.maps[buildMap]; signed != nil {
+		if r.signature, err = readSignature(signed); err != nil {
+			r.close()
+			return nil, fmt.Errorf("read the signature of the running program: %w", err)
+		}
+	}
+	return r, nil
+}
+
+// owner says which agent a program belongs to, "" if it is none of sixpn's.
+func owner(id ebpf.ProgramID) (string, error) {
+	program, err := ebpf.NewProgramFromID(id)
+	if errors.Is(err, os.ErrNotExist) {
+		return "", nil
+	}
+	if err != nil {
+		return "", fmt.Errorf("open program %d: %w", id, err)
+	}
+	r, err := inspect(program)
+	if err != nil {
+		return "", err
+	}
+	defer r.close()
+	return r.signature.agent(), nil
+}
