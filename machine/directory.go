@@ -37,6 +37,7 @@ type ExitStatus struct {
 	Code       int       `json:"code"`              // of the command; 128+signal if a signal ended it
 	Started    bool      `json:"started"`           // false if the command never ran
 	Message    string    `json:"message,omitempty"` // for people, when Code does not say it all
+	StartedAt  time.Time `json:"-"`                 // zero if the command never ran
 	FinishedAt time.Time `json:"finished_at"`
 	// Lost says that the supervisor did not live to see the end: it was killed,
 	// or the host went down. Code is 137 then.
@@ -50,7 +51,8 @@ const lostCode = 128 + 9
 // startedMark is written just before a command is started. Without it nobody
 // could tell, of a run that was lost, whether there was anything to lose.
 type startedMark struct {
-	Run string `json:"run"`
+	Run string    `json:"run"`
+	At  time.Time `json:"at"`
 }
 
 // readRecord returns an error that is os.ErrNotExist when the directory has no
@@ -66,30 +68,31 @@ func readRecord(dir string) (record, error) {
 // readExit tells how the run of r ended, once its supervisor is gone.
 func readExit(dir string, r record) (ExitStatus, error) {
 	var s ExitStatus
-	err := readJSON(filepath.Join(dir, exitFile), &s)
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return ExitStatus{}, err
-	}
-	boot, bootErr := bootID()
-	if bootErr != nil {
-		return ExitStatus{}, bootErr
-	}
-	if err == nil && s.Run == r.Run {
-		s.Rebooted = boot != r.BootID
-		return s, nil
-	}
 	var mark startedMark
-	if err := readJSON(filepath.Join(dir, startedFile), &mark); err != nil && !errors.Is(err, os.ErrNotExist) {
+	for name, v := range map[string]any{exitFile: &s, startedFile: &mark} {
+		if err := readJSON(filepath.Join(dir, name), v); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return ExitStatus{}, err
+		}
+	}
+	boot, err := bootID()
+	if err != nil {
 		return ExitStatus{}, err
 	}
-	lost := ExitStatus{
-		Run: r.Run, Started: mark.Run == r.Run, Code: lostCode, Lost: true, FinishedAt: time.Now(), Message: "its supervisor was killed",
+	rebooted := boot != r.BootID
+	if s.Run != r.Run { // of an earlier run, or none
+		s = ExitStatus{
+			Run: r.Run, Started: mark.Run == r.Run,
+			Code: lostCode, Lost: true, FinishedAt: time.Now(), Message: "its supervisor was killed",
+		}
+		if rebooted {
+			s.Message = "the host was started again while it ran"
+		}
 	}
-	if boot != r.BootID {
-		lost.Rebooted = true
-		lost.Message = "the host was started again while it ran"
+	s.Rebooted = rebooted
+	if s.Started && mark.Run == r.Run {
+		s.StartedAt = mark.At
 	}
-	return lost, nil
+	return s, nil
 }
 
 // bootID is the kernel's name for the time since the host was started.

@@ -345,7 +345,7 @@ func (d *Driver) RemoveAll(ctx context.Context) error {
 		}
 	}
 	// The directory of all their cgroups, which is empty now.
-	if err := os.Remove(d.config.Cgroup); err != nil && !errors.Is(err, os.ErrNotExist) && len(failures) > 0 {
+	if err := os.Remove(d.config.Cgroup); err != nil && !errors.Is(err, os.ErrNotExist) {
 		failures = append(failures, err)
 	}
 	return errors.Join(failures...)

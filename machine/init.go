@@ -32,8 +32,9 @@ var forwarded = []os.Signal{
 // kills every process of the Machine.
 func runInit() error {
 	signals := make(chan os.Signal, 64)
-	signal.Notify(signals, append([]os.Signal{syscall.SIGCHLD}, forwarded...)...)
-	signal.Ignore(syscall.SIGPIPE)
+	// What is handled here is at its default again in the commands. SIGPIPE must
+	// not be ignored, as that they would inherit.
+	signal.Notify(signals, append([]os.Signal{syscall.SIGCHLD, syscall.SIGPIPE}, forwarded...)...)
 
 	supervisor, err := connFromFile(os.NewFile(controlFD, "supervisor"))
 	if err != nil {
@@ -61,8 +62,11 @@ func runInit() error {
 // handleSignals reaps and forwards.
 func (p *initProcess) handleSignals(signals <-chan os.Signal) {
 	for s := range signals {
-		if s == syscall.SIGCHLD {
+		switch s {
+		case syscall.SIGCHLD:
 			p.reap()
+			continue
+		case syscall.SIGPIPE:
 			continue
 		}
 		p.mu.Lock()

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -38,6 +39,17 @@ func TestEnvironmentIsTheMachinesOwn(t *testing.T) {
 	want := []string{"FLY_REGION=ams", "HOME=/", "K=V", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
 	if !slices.Equal(lines, want) {
 		t.Errorf("environment %q, expected %q", lines, want)
+	}
+}
+
+func TestCommandInheritsNothingOfTheAgent(t *testing.T) {
+	before := syscall.Umask(0o077)
+	d := newDriver(t)
+	out, _ := run(t, d, machine.Spec{ID: "inh", Exec: []string{"sh", "-c", "umask; ls /proc/self/fd; exec grep -E 'SigIgn|SigBlk' /proc/self/status"}})
+	syscall.Umask(before)
+	// ls has its own directory open as 3.
+	if want := "0022\n0\n1\n2\n3\nSigBlk:\t0000000000000000\nSigIgn:\t0000000000000000\n"; out != want {
+		t.Errorf("umask, descriptors and signals are %q, expected %q", out, want)
 	}
 }
 

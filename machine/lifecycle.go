@@ -1,6 +1,7 @@
 package machine
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -90,14 +91,12 @@ func (w *worker) removePort(ctx context.Context) {
 
 // start makes a run and connects it. Nothing runs before the port is up.
 func (w *worker) start(ctx context.Context, record state.Machine, attempt, restarts int) {
-	began := time.Now()
 	w.settle(ctx, outcome{state: state.Starting, code: w.exitCode(record), restarts: restarts})
 	w.reached("starting written")
 	p, err := w.m.config.Driver.Create(ctx, w.m.spec(record, attempt))
 	w.reached("machine created")
 	if err == nil {
 		if err = w.connect(ctx, record, p); err == nil {
-			w.startedAt = began
 			w.setProcess(p)
 			w.settle(ctx, outcome{state: state.Started, code: w.exitCode(record), restarts: restarts})
 			w.reached("started written")
@@ -168,15 +167,19 @@ func (w *worker) noteEnd(ctx context.Context, p *Process) {
 		instance: p.Spec().Instance, attempt: p.Spec().Attempt, code: status.Code,
 		lost: status.Lost, rebooted: status.Lost && status.Rebooted, message: status.Message,
 	}
-	if !w.startedAt.IsZero() {
-		last.lasted = status.FinishedAt.Sub(w.startedAt)
+	if !status.StartedAt.IsZero() && !status.Lost {
+		last.lasted = status.FinishedAt.Sub(status.StartedAt)
 	}
-	w.last, w.startedAt, w.restartDue = last, time.Time{}, time.Time{}
+	w.last, w.restartDue = last, time.Time{}
 	w.setProcess(nil)
 	// First the record, so that no table chooses it any more, then the port; but
 	// a store that is away does not keep a dead port alive.
 	if r := w.current(); r != nil && r.State != state.Stopped && r.State != state.Failed && r.Desired != state.Destroyed {
-		w.settle(ctx, outcome{state: state.Stopped, code: &status.Code, message: last.describe(decision{}), restarts: w.restarts(*r)})
+		message := status.Message // an end that was asked for explains itself
+		if r.Desired == state.Started && r.InstanceID == last.instance {
+			message = last.describe(decision{})
+		}
+		w.settle(ctx, outcome{state: state.Stopped, code: &status.Code, message: message, restarts: w.restarts(*r)})
 		w.reached("stopped written")
 	}
 	w.removePort(ctx)
@@ -203,7 +206,7 @@ func (w *worker) stop(ctx context.Context, p *Process) (time.Duration, bool) {
 		w.log.Warn("a machine is stopped although the kernel's tables may still choose it", "error", err)
 	}
 	w.reached("tables applied")
-	w.terminate(ctx, p, record.Config.StopConfig)
+	w.terminate(ctx, p, stopConfig(*record))
 	w.reached("command ended")
 	if ctx.Err() != nil {
 		return never, false // the next agent goes on with it
@@ -235,6 +238,15 @@ func (w *worker) terminate(ctx context.Context, p *Process, c state.StopConfig) 
 	}
 	if err := w.end(ctx, p); err != nil && ctx.Err() == nil {
 		w.log.Warn("a machine was not killed", "error", err)
+	}
+}
+
+// stopConfig is how a Machine is stopped: as the command that stops it said, else
+// as its config says.
+func stopConfig(r state.Machine) state.StopConfig {
+	return state.StopConfig{
+		Signal:  cmp.Or(r.Stop.Signal, r.Config.StopConfig.Signal),
+		Timeout: cmp.Or(r.Stop.Timeout, r.Config.StopConfig.Timeout),
 	}
 }
 

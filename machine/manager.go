@@ -138,19 +138,14 @@ func (m *Manager) distribute(ctx context.Context, machines []state.Machine, revi
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for id, w := range m.workers {
-		if records[id] == nil {
-			w.tell(nil, revision)
+	for id := range records {
+		if m.workers[id] == nil {
+			m.workers[id] = newWorker(m, id)
 		}
-		m.start(ctx, w)
 	}
-	for id, record := range records {
-		w := m.workers[id]
-		if w == nil {
-			w = newWorker(m, id)
-			m.workers[id] = w
-		}
-		w.tell(record, revision)
+	for id, w := range m.workers {
+		// Told before it runs: a worker takes no record for none.
+		w.tell(records[id], revision)
 		m.start(ctx, w)
 	}
 }

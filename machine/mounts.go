@@ -14,6 +14,9 @@ import (
 // loopback, mounts, settings of the network. It runs as init, root of the
 // Machine's user namespace.
 func setup(spec Spec) error {
+	// The agent's would be inherited; here, the modes below are meant as they are.
+	unix.Umask(0)
+	defer unix.Umask(0o022)
 	steps := []struct {
 		what string
 		do   func() error
@@ -70,7 +73,7 @@ func mountDirectories() error {
 			return fmt.Errorf("%s: %w", m.target, err)
 		}
 	}
-	return os.MkdirAll("/run/lock", 0o1777)
+	return os.MkdirAll("/run/lock", 0o777|os.ModeSticky)
 }
 
 // mountDevices puts the few harmless devices of the host into a /dev of its own.
@@ -96,14 +99,13 @@ func mountDevices() error {
 		name, filesystem string
 		flags            uintptr
 		data             string
-		mode             os.FileMode
 	}{
-		{"pts", "devpts", unix.MS_NOSUID | unix.MS_NOEXEC, "newinstance,ptmxmode=0666,mode=0620", 0o755},
-		{"shm", "tmpfs", hardened | unix.MS_NOEXEC, "mode=1777", 0o1777},
-		{"mqueue", "mqueue", hardened | unix.MS_NOEXEC, "", 0o1777},
+		{"pts", "devpts", unix.MS_NOSUID | unix.MS_NOEXEC, "newinstance,ptmxmode=0666,mode=0620"},
+		{"shm", "tmpfs", hardened | unix.MS_NOEXEC, "mode=1777"},
+		{"mqueue", "mqueue", hardened | unix.MS_NOEXEC, ""},
 	} {
 		target := filepath.Join(aside, m.name)
-		if err := os.Mkdir(target, m.mode); err != nil {
+		if err := os.Mkdir(target, 0o755); err != nil {
 			return err
 		}
 		err := unix.Mount(m.filesystem, target, m.filesystem, m.flags, m.data)

@@ -158,7 +158,7 @@ func (p *Process) NetNS(ctx context.Context) (*os.File, error) {
 // Start runs the command. It returns once the command is running, or says why
 // it cannot run.
 func (p *Process) Start(ctx context.Context) error {
-	err := writeJSON(filepath.Join(p.driver.directory(p.ID()), startedFile), startedMark{Run: p.record.Run})
+	err := writeJSON(filepath.Join(p.driver.directory(p.ID()), startedFile), startedMark{Run: p.record.Run, At: time.Now()})
 	if err != nil {
 		return err
 	}

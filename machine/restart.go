@@ -55,6 +55,7 @@ type decision struct {
 // decide applies a restart policy. A new instance id in the record is a new
 // command to start, which no policy holds up; last nil means it never ran. A
 // run that the host's end cut off counts as failed, but not as a retry.
+// MaxRetries 0 is without limit.
 func decide(instance string, policy state.Restart, last *lastRun, b Backoff) decision {
 	if last == nil || last.instance != instance {
 		return decision{start: true}

@@ -19,7 +19,7 @@ type worker struct {
 	wake    chan struct{} // there is news
 
 	mu       sync.Mutex
-	told     bool           // record is valid
+	told     bool           // record is valid, always so once run began
 	record   *state.Machine // nil: there is none any more
 	revision int64          // that record is of
 	process  *Process       // the run, until its end has been dealt with
@@ -28,7 +28,6 @@ type worker struct {
 	unstarted   *Spec     // of a run of an earlier agent whose command never ran
 	portDue     bool      // an adopted run whose port could not be given to Ports yet
 	last        *lastRun  // nil: never ran, as far as this host knows
-	startedAt   time.Time // of process, zero if an earlier agent started it
 	restartDue  time.Time // when the policy's pause is over, zero if nothing was decided
 	outcome     outcome
 	unpublished bool // the store did not take outcome yet
@@ -175,10 +174,14 @@ func (w *worker) exitCode(record state.Machine) *int {
 
 // settleStopped makes the record of a Machine that shall not run say so.
 func (w *worker) settleStopped(ctx context.Context, record *state.Machine, retry time.Duration) time.Duration {
-	w.restartDue = time.Time{}
-	if record.State != state.Stopped && record.State != state.Failed {
-		w.settle(ctx, outcome{state: state.Stopped, code: record.ExitCode, message: record.Message, restarts: record.Restarts})
+	if record.State != state.Stopped || !w.restartDue.IsZero() {
+		next := outcome{state: state.Stopped, code: w.exitCode(*record), restarts: w.restarts(*record)}
+		if w.last != nil {
+			next.message = w.last.message
+		}
+		w.settle(ctx, next)
 	}
+	w.restartDue = time.Time{}
 	return w.retryOr(retry)
 }
 
