@@ -9,8 +9,10 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
+	"go.etcd.io/bbolt"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/server/v3/embed"
 	"golang.org/x/sys/unix"
@@ -46,9 +48,20 @@ const (
 
 // Embedded is a running etcd server of this process and a client of it.
 type Embedded struct {
-	server *embed.Etcd
+	server *server
 	client *clientv3.Client
 	lock   *os.File
+}
+
+// server is etcd and the switch that silences it while it is closed.
+type server struct {
+	*embed.Etcd
+	quiet *atomic.Bool
+}
+
+func (s *server) close() {
+	s.quiet.Store(true)
+	s.Close()
 }
 
 // StartEmbedded starts the store in a directory and returns when it serves. It
@@ -105,19 +118,39 @@ func startLocked(ctx context.Context, c EmbeddedConfig) (*Embedded, error) {
 	if err != nil {
 		return nil, fmt.Errorf("store in %s: %w", c.Dir, err)
 	}
+	if err := checkDatabase(filepath.Join(c.Dir, dataName, "member", "snap", "db")); err != nil {
+		return nil, damaged(c.Dir, err)
+	}
 	server, err := startServer(ctx, c, dataName)
 	if err != nil {
 		return nil, err
 	}
 	client, err := clientv3.New(clientv3.Config{
 		Endpoints: []string{socketURL(c.Dir).String()},
-		Logger:    newZapLogger(c.Log),
+		Logger:    newZapLogger(c.Log, server.quiet),
 	})
 	if err != nil {
-		server.Close()
+		server.close()
 		return nil, fmt.Errorf("client of the store: %w", err)
 	}
 	return &Embedded{server: server, client: client}, nil
+}
+
+// checkDatabase opens the database once by itself: etcd does it in a goroutine whose
+// panic nobody can catch.
+func checkDatabase(path string) error {
+	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+		return nil // etcd says what it makes of that
+	}
+	db, err := bbolt.Open(path, 0o600, &bbolt.Options{ReadOnly: true, Timeout: time.Second})
+	if err != nil {
+		return err
+	}
+	return db.Close()
+}
+
+func damaged(dir string, found any) error {
+	return refuse(Unavailable, "state directory", "the store in %s does not start (%v): its files are damaged; restore the directory from a backup", dir, found)
 }
 
 // bootstrap makes the data of a new store. etcd cannot open what a process left
@@ -132,7 +165,7 @@ func bootstrap(ctx context.Context, c EmbeddedConfig) error {
 	if err != nil {
 		return err
 	}
-	server.Close()
+	server.close()
 	if err := os.Rename(unfinished, filepath.Join(c.Dir, dataName)); err != nil {
 		return err
 	}
@@ -153,36 +186,35 @@ func socketURL(dir string) *url.URL {
 	return &url.URL{Scheme: "unix", Path: filepath.Join(dir, socketName)}
 }
 
-func startServer(ctx context.Context, c EmbeddedConfig, name string) (server *embed.Etcd, err error) {
+func startServer(ctx context.Context, c EmbeddedConfig, name string) (s *server, err error) {
 	defer func() {
 		if p := recover(); p != nil { // see newZapLogger
-			server, err = nil, refuse(Unavailable, "state directory", "the store in %s does not start (%v): its files are damaged; restore the directory from a backup", c.Dir, p)
+			s, err = nil, damaged(c.Dir, p)
 		}
 	}()
-	server, err = embed.StartEtcd(serverConfig(c, name))
+	s = &server{quiet: new(atomic.Bool)}
+	s.Etcd, err = embed.StartEtcd(serverConfig(c, name, s.quiet))
 	if err != nil {
 		return nil, fmt.Errorf("start the store in %s: %w", c.Dir, err)
 	}
 	select {
-	case <-server.Server.ReadyNotify():
-		return server, nil
-	case err = <-server.Err():
-	case <-server.Server.StopNotify():
+	case <-s.Server.ReadyNotify():
+		return s, nil
+	case err = <-s.Err():
+	case <-s.Server.StopNotify():
 		err = errors.New("it stopped at once")
 	case <-ctx.Done():
 		err = ctx.Err()
 	}
-	server.Close()
+	s.close()
 	return nil, fmt.Errorf("start the store in %s: %w", c.Dir, err)
 }
 
-func serverConfig(c EmbeddedConfig, name string) *embed.Config {
+func serverConfig(c EmbeddedConfig, name string, quiet *atomic.Bool) *embed.Config {
 	config := embed.NewConfig()
 	config.Name = memberName
 	config.Dir = filepath.Join(c.Dir, name)
-	config.ZapLoggerBuilder = func(ec *embed.Config) error {
-		return embed.NewZapLoggerBuilder(newZapLogger(c.Log))(ec)
-	}
+	config.ZapLoggerBuilder = embed.NewZapLoggerBuilder(newZapLogger(c.Log, quiet))
 	socket := *socketURL(c.Dir)
 	config.ListenClientUrls = []url.URL{socket}
 	config.AdvertiseClientUrls = []url.URL{socket}
@@ -228,6 +260,6 @@ func (e *Embedded) Wait(ctx context.Context) error {
 func (e *Embedded) Close() error {
 	// The client first: the server waits for open watches, for seconds.
 	err := e.client.Close()
-	e.server.Close()
+	e.server.close()
 	return errors.Join(err, e.lock.Close())
 }

@@ -1,9 +1,11 @@
 package state
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"encoding/json"
 	"reflect"
 
 	"github.com/sixpn/sixpn/sixpn"
@@ -116,10 +118,17 @@ func (t *transaction) sameMachine(m Machine, n NewMachine) (*Record[Machine], er
 	}
 	old := r.Value
 	if !found || old.App != m.App || old.Name != m.Name || old.Host != m.Host ||
-		n.Region != "" && old.Region != n.Region || !reflect.DeepEqual(old.Config, m.Config) {
+		n.Region != "" && old.Region != n.Region || !sameConfig(old.Config, m.Config) {
 		return nil, refuse(Conflict, "id", "the id %s is that of another Machine, or of one with another configuration: leave the id out for a new one", m.ID)
 	}
 	return &r, nil
+}
+
+// sameConfig compares what is stored: there, no map and an empty one are the same.
+func sameConfig(a, b MachineConfig) bool {
+	encodedA, errA := json.Marshal(a)
+	encodedB, errB := json.Marshal(b)
+	return errA == nil && errB == nil && bytes.Equal(encodedA, encodedB)
 }
 
 // place checks that the host and the name are free for a Machine.
@@ -212,7 +221,7 @@ func (s *Store) UpdateMachine(ctx context.Context, id string, change func(*Machi
 func validateUpdate(before, after Machine) error {
 	fixed := after
 	fixed.Desired, fixed.State, fixed.InstanceID, fixed.Config = before.Desired, before.State, before.InstanceID, before.Config
-	fixed.ExitCode, fixed.Message, fixed.Restarts = before.ExitCode, before.Message, before.Restarts
+	fixed.ExitCode, fixed.Message, fixed.Restarts, fixed.Stop = before.ExitCode, before.Message, before.Restarts, before.Stop
 	if !reflect.DeepEqual(before, fixed) {
 		return refuse(Invalid, "", "what identifies machine %s cannot be changed (id, name, app, network, host, number, region, times): create another Machine", before.ID)
 	}

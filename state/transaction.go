@@ -4,9 +4,11 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"math"
 	"math/rand/v2"
 	"strconv"
+	"strings"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
@@ -50,7 +52,9 @@ func (s *Store) transact(ctx context.Context, doing string, fn func(*transaction
 		default:
 			response, err := s.client.Txn(ctx).If(t.guards()...).Then(t.writes...).Commit()
 			if errors.Is(err, rpctypes.ErrNoSpace) {
-				return 0, &Error{Kind: Exhausted, Message: doing + ": the store is full: destroy what is not needed, then disarm its alarm", cause: err}
+				return 0, &Error{Kind: Exhausted, cause: err, Message: fmt.Sprintf(
+					"%s: the store has reached its quota: destroy what is not needed, wait for a compaction, then `etcdctl --endpoints %s alarm disarm`",
+					doing, strings.Join(s.client.Endpoints(), ","))}
 			}
 			if err != nil {
 				return 0, unavailable(doing, err)

@@ -3,6 +3,7 @@ package state
 import (
 	"context"
 	"log/slog"
+	"sync/atomic"
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
@@ -10,23 +11,28 @@ import (
 
 // newZapLogger gives etcd a logger that writes to log. Only warnings and worse pass:
 // what etcd calls information is dozens of lines a start.
-func newZapLogger(log *slog.Logger) *zap.Logger {
+// While quiet is set nothing passes: a server that is being closed reports each of
+// its listeners as an error.
+func newZapLogger(log *slog.Logger, quiet *atomic.Bool) *zap.Logger {
 	// etcd ends the process when it finds its files damaged; as a panic it can be told
 	// as an error of StartEmbedded.
-	return zap.New(&zapCore{log}, zap.WithFatalHook(zapcore.WriteThenPanic))
+	return zap.New(&zapCore{log, quiet}, zap.WithFatalHook(zapcore.WriteThenPanic))
 }
 
-type zapCore struct{ log *slog.Logger }
+type zapCore struct {
+	log   *slog.Logger
+	quiet *atomic.Bool
+}
 
 func (c *zapCore) Enabled(l zapcore.Level) bool { return l >= zapcore.WarnLevel }
 func (c *zapCore) Sync() error                  { return nil }
 
 func (c *zapCore) With(fields []zapcore.Field) zapcore.Core {
-	return &zapCore{c.log.With(attributes(fields)...)}
+	return &zapCore{c.log.With(attributes(fields)...), c.quiet}
 }
 
 func (c *zapCore) Check(e zapcore.Entry, checked *zapcore.CheckedEntry) *zapcore.CheckedEntry {
-	if !c.Enabled(e.Level) || expected[e.Message] {
+	if !c.Enabled(e.Level) || expected[e.Message] || e.Level < zapcore.DPanicLevel && c.quiet.Load() {
 		return checked
 	}
 	return checked.AddCore(e, c)
@@ -56,4 +62,5 @@ func attributes(fields []zapcore.Field) []any {
 // expected are warnings about choices that are made on purpose here.
 var expected = map[string]bool{
 	"Running http and grpc server on single port. This is not recommended for production.": true,
+	"simple token is not cryptographically signed":                                         true, // no tokens are used: the socket is the owner's only
 }
