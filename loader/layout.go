@@ -3,6 +3,7 @@ package loader
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/cilium/ebpf"
@@ -36,15 +37,23 @@ func compatible(spec *ebpf.MapSpec, running *ebpf.Map) error {
 		if !ok || structure.Name == "" {
 			continue // a number: its size says all
 		}
-		var found *btf.Struct
-		if err := types.TypeByName(structure.Name, &found); err != nil {
-			return fmt.Errorf("%w: it does not hold a struct %s: %w", ebpf.ErrMapIncompatible, structure.Name, err)
-		}
-		if have, want := describe(found), describe(structure); have != want {
-			return fmt.Errorf("%w: it holds %s, this build %s", ebpf.ErrMapIncompatible, have, want)
+		if have, want := holds(types, structure.Name), describe(structure); !slices.Contains(have, want) {
+			return fmt.Errorf("%w: it holds %s, this build %s", ebpf.ErrMapIncompatible, strings.Join(have, " and "), want)
 		}
 	}
 	return nil
+}
+
+// holds describes every struct of a name: the types of a map may hold one twice,
+// as its key and as a field of its value.
+func holds(types *btf.Spec, name string) (found []string) {
+	all, _ := types.AnyTypesByName(name)
+	for _, t := range all {
+		if structure, ok := t.(*btf.Struct); ok {
+			found = append(found, describe(structure))
+		}
+	}
+	return found
 }
 
 // describe writes a type out: {field@bit offset:type …}.

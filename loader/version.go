@@ -170,12 +170,17 @@ func (l *Loader) takeRunning(r *running) error {
 	l.router, r.program = r.program, nil
 	l.all[buildMap] = r.maps[buildMap]
 	delete(r.maps, buildMap)
+	signed, err := mapID(l.all[buildMap])
+	if err != nil {
+		return err
+	}
 	versions, err := l.versions()
 	if err != nil {
 		return err
 	}
 	for _, version := range versions {
-		if pinnedProgram(filepath.Join(l.versionDir(version), routerName)) == r.id {
+		dir := l.versionDir(version)
+		if pinnedProgram(filepath.Join(dir, routerName)) == r.id || pinnedMap(filepath.Join(dir, buildMap)) == signed {
 			l.version = version
 			return nil
 		}

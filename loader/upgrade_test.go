@@ -1,0 +1,318 @@
+package loader
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cilium/ebpf"
+
+	"github.com/sixpn/sixpn/bpf"
+)
+
+// traffic is a stream of numbered datagrams through the router.
+type traffic struct {
+	w        *world
+	receiver net.PacketConn
+	stop     chan struct{}
+	sent     chan uint64 // how many, once stopped
+}
+
+const (
+	perTick = 10
+	tick    = time.Millisecond // 10,000 datagrams a second
+)
+
+func (w *world) startTraffic() *traffic {
+	w.t.Helper()
+	receiver, sender := w.sockets()
+	flow := &traffic{w, receiver, make(chan struct{}), make(chan uint64, 1)}
+	go func() {
+		defer sender.Close()
+		ticker := time.NewTicker(tick)
+		defer ticker.Stop()
+		number := uint64(0)
+		for {
+			select {
+			case <-flow.stop:
+				flow.sent <- number
+				return
+			case <-ticker.C:
+			}
+			for range perTick {
+				if _, err := sender.Write(binary.BigEndian.AppendUint64(nil, number)); err != nil {
+					w.t.Errorf("send: %v", err)
+				}
+				number++
+			}
+		}
+	}()
+	return flow
+}
+
+// finish stops the stream and demands every number of it.
+func (f *traffic) finish() (sent uint64) {
+	f.w.t.Helper()
+	close(f.stop)
+	sent = <-f.sent
+	defer f.receiver.Close()
+	missing := make(map[uint64]bool, sent)
+	for number := range sent {
+		missing[number] = true
+	}
+	b := make([]byte, 100)
+	for len(missing) > 0 {
+		_ = f.receiver.SetReadDeadline(time.Now().Add(patience))
+		n, _, err := f.receiver.ReadFrom(b)
+		if err != nil {
+			f.w.t.Fatalf("%d of %d datagrams are missing: %v", len(missing), sent, err)
+		}
+		if n == 8 {
+			delete(missing, binary.BigEndian.Uint64(b))
+		}
+	}
+	return sent
+}
+
+// closedWith closes a loader as the end of its process would.
+func closedWith(l *Loader, err error) error {
+	if l != nil {
+		_ = l.Close()
+	}
+	return err
+}
+
+func TestUpgradeLosesNothing(t *testing.T) {
+	w := newWorld(t)
+	l := w.open(w.config)
+	w.must(bring(l, w.port))
+	w.must(l.Close())
+	w.passes()
+	flow := w.startTraffic()
+	seen := map[ebpf.ProgramID]bool{}
+	const upgrades = 100
+	for i := range upgrades {
+		config := w.config
+		config.load = w.build(2+int32(i%2), nil)
+		if i%10 == 9 { // and with tables that are made again
+			config.load = w.build(100+int32(i), func(s *ebpf.CollectionSpec) { s.Maps["vips"].MaxEntries = uint32(testTables + i) })
+			config.Fill = func(_, _ *bpf.RouterMaps) error { return nil }
+		} else if i%10 == 0 && i > 0 {
+			config.Fill = func(_, _ *bpf.RouterMaps) error { return nil }
+		}
+		next, err := Open(t.Context(), config)
+		w.must(err)
+		same(t, "replaced", next.Opened().Replaced, true)
+		w.must(bring(next, w.port))
+		w.must(next.Close())
+		for _, id := range w.programs() {
+			seen[id] = true
+		}
+	}
+	sent := flow.finish()
+	same(t, "programs that were on the device", len(seen), upgrades)
+	t.Logf("%d datagrams, %d upgrades, none lost", sent, upgrades)
+}
+
+// killer makes the step of this number fail, as if the process had been killed there.
+type killer struct {
+	left int
+	at   string
+}
+
+var errKilled = errors.New("killed")
+
+func (k *killer) step(name string) error {
+	if k.left--; k.left == 0 {
+		k.at = name
+		return errKilled
+	}
+	return nil
+}
+
+// isNeverOpen: a device that is up drops, or asks the router.
+func (w *world) isNeverOpen() {
+	w.t.Helper()
+	if s := w.state(); s.up && !s.filtered || s.routed && !s.filtered {
+		w.t.Errorf("the device is open: %+v", s)
+	}
+}
+
+// converged: one program, this build's; one complete version of pins.
+func (w *world) converged(config Config) {
+	w.t.Helper()
+	l := w.open(config)
+	w.must(bring(l, w.port))
+	same(w.t, "state", w.state(), state{true, true, true})
+	info, err := l.Router().Info()
+	w.must(err)
+	id, _ := info.ID()
+	same(w.t, "programs on the device", w.programs(), []ebpf.ProgramID{id})
+	want := []string{fmt.Sprintf("%s/%d", linksDir, w.port)}
+	for name := range l.all {
+		want = append(want, fmt.Sprintf("v%d/%s", l.version, name))
+	}
+	want = append(want, fmt.Sprintf("v%d/%s", l.version, routerName))
+	have := strings.Join(w.tree(), " ")
+	same(w.t, "pins", len(w.tree()), len(want))
+	for _, pin := range want {
+		if !strings.Contains(have+" ", pin+" ") {
+			w.t.Errorf("pin %s is missing in %s", pin, have)
+		}
+	}
+	w.must(l.Close())
+	w.passes()
+}
+
+// everyStep runs a procedure, killed at its first step, then at its second, and so
+// on, until it comes through; after each, check has to hold.
+func everyStep(t *testing.T, begin func(t *testing.T) *world, procedure func(*world, func(string) error) error, check func(*world)) {
+	t.Helper()
+	for number := 1; ; number++ {
+		k := &killer{left: number}
+		done := false
+		t.Run(fmt.Sprint(number), func(t *testing.T) {
+			w := begin(t)
+			err := procedure(w, k.step)
+			switch {
+			case err == nil:
+				done = true
+			case !errors.Is(err, errKilled):
+				t.Fatal(err)
+			}
+			w.isNeverOpen()
+			check(w)
+			if t.Failed() {
+				t.Logf("killed at step %q", k.at)
+			}
+		})
+		if t.Failed() {
+			return
+		}
+		if done {
+			if number < 5 {
+				t.Errorf("only %d steps could be interrupted", number-1)
+			}
+			return
+		}
+	}
+}
+
+func TestKilledWhileComingUp(t *testing.T) {
+	everyStep(t, newWorld, func(w *world, step func(string) error) error {
+		config := w.config
+		config.step = step
+		l, err := Open(w.t.Context(), config)
+		if err == nil {
+			err = bring(l, w.port)
+		}
+		return closedWith(l, err)
+	}, func(w *world) { w.converged(w.config) })
+}
+
+func TestKilledWhileUpgrading(t *testing.T) {
+	upgraded := func(w *world) Config {
+		config := w.config
+		config.load = w.build(2, swapFields("services"))
+		config.Fill = func(_, _ *bpf.RouterMaps) error { return nil }
+		return config
+	}
+	everyStep(t, func(t *testing.T) *world {
+		w := newWorld(t)
+		l := w.open(w.config)
+		w.must(bring(l, w.port))
+		w.must(l.Close())
+		return w
+	}, func(w *world, step func(string) error) error {
+		config := upgraded(w)
+		config.step = step
+		return closedWith(Open(w.t.Context(), config))
+	}, func(w *world) {
+		w.passes() // before anybody comes to repair it
+		w.converged(upgraded(w))
+	})
+}
+
+func TestKilledWhileDetaching(t *testing.T) {
+	for name, procedure := range map[string]func(*world, func(string) error) error{
+		"detach": func(w *world, step func(string) error) error {
+			l, err := Open(w.t.Context(), w.config)
+			if err == nil {
+				l.config.step = step
+				err = l.Detach(w.port)
+			}
+			return closedWith(l, err)
+		},
+		"reset": func(w *world, step func(string) error) error {
+			config := w.config
+			config.step = step
+			_, err := Reset(w.t.Context(), config)
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for number := 1; number <= 3; number++ {
+				w := newWorld(t)
+				l := w.open(w.config)
+				w.must(bring(l, w.port))
+				w.must(l.Close())
+				if err := procedure(w, (&killer{left: number}).step); !errors.Is(err, errKilled) {
+					t.Fatalf("step %d: error %v, expected to be killed there", number, err)
+				}
+				w.isNeverOpen()
+				same(t, "the device is up", w.state().up, false)
+				w.must(procedure(w, func(string) error { return nil }))
+				same(t, "state", w.state(), state{})
+				w.converged(w.config)
+			}
+		})
+	}
+}
+
+func TestTwoProgramsOfACutUpgrade(t *testing.T) {
+	w := newWorld(t)
+	second := w.veth2("port1")
+	l := w.open(w.config)
+	w.must(bring(l, w.port))
+	w.must(bring(l, second))
+	w.must(l.Close())
+	config := w.config
+	config.load = w.build(2, swapFields("services"))
+	config.Fill = func(_, new *bpf.RouterMaps) error {
+		return new.Services.Put(bpf.RouterServiceKey{Network: 5}, bpf.RouterService{Id: 9})
+	}
+	updates := 0
+	config.step = func(name string) error {
+		if name == "update link" {
+			if updates++; updates == 2 {
+				return errKilled
+			}
+		}
+		return nil
+	}
+	w.must(func() error {
+		if err := closedWith(Open(t.Context(), config)); !errors.Is(err, errKilled) {
+			return fmt.Errorf("error %w, expected to be killed between two devices", err)
+		}
+		return nil
+	}())
+	config.step = nil
+	config.Fill = nil // it was filled: the half-done upgrade is finished, not begun again
+	w.must(config.complete())
+	next := w.open(config)
+	var service bpf.RouterService
+	w.must(next.Maps().Services.Lookup(bpf.RouterServiceKey{Network: 5}, &service))
+	same(t, "devices", next.Devices(), []uint32{w.port, second})
+	for _, x := range next.links {
+		info, err := x.Info()
+		w.must(err)
+		router, err := next.Router().Info()
+		w.must(err)
+		id, _ := router.ID()
+		same(t, "program of a device", info.Program, id)
+	}
+}
