@@ -1,0 +1,110 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/vishvananda/netlink"
+
+	"github.com/sixpn/sixpn/bpf"
+	"github.com/sixpn/sixpn/machine"
+	tables "github.com/sixpn/sixpn/maps"
+	"github.com/sixpn/sixpn/reconcile"
+)
+
+// machineDevices lists the devices in this namespace that agents of this name made
+// for Machines, by Machine id.
+func machineDevices(name string) (map[string]machine.Device, error) {
+	links, err := netlink.LinkList()
+	if err != nil {
+		return nil, fmt.Errorf("list devices: %w", err)
+	}
+	found := map[string]machine.Device{}
+	for _, link := range links {
+		id, ours := strings.CutPrefix(link.Attrs().Name, machine.DeviceName(""))
+		if !ours || link.Attrs().Alias != machine.AliasOf(name, id) {
+			continue
+		}
+		if found[id], err = machine.FindVeth(id); err != nil {
+			delete(found, id) // it went meanwhile
+		}
+	}
+	return found, nil
+}
+
+// settle waits until the ports of all Machines that an earlier agent left are in
+// the tables again. Only then may anything be taken out of them, and devices that
+// belong to no Machine be removed.
+func (a *agent) settle(ctx context.Context) error {
+	select {
+	case <-a.manager.Adopted():
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	known := a.ports.list()
+	devices, err := machineDevices(a.config.Name)
+	if err != nil {
+		return err
+	}
+	for id, device := range devices {
+		if _, ok := known[id]; ok || a.mayRun(id) {
+			continue
+		}
+		a.log.Info("removing the device of a machine that is gone", "machine", id, "device", device.Name)
+		if err := errors.Join(a.loader.Detach(device.Ifindex), machine.DeleteVeth(id)); err != nil {
+			return fmt.Errorf("remove device %s: %w", device.Name, err)
+		}
+	}
+	a.loop.PortsComplete()
+	// The tables have no hole from here on: what the API says is what is so.
+	return a.loop.Applied(ctx, a.loop.Wanted())
+}
+
+// mayRun says whether a Machine runs, or the manager is about to start it.
+func (a *agent) mayRun(id string) bool {
+	if _, err := a.manager.Process(id); err == nil {
+		return true
+	}
+	_, recorded := a.store.Snapshot().Machines[id]
+	return recorded
+}
+
+// fill is loader.Config.Fill: a build whose tables have another layout begins with
+// all that the state and the devices say, before it takes the place of the running
+// one.
+func (a *agent) fill(_, fresh *bpf.RouterMaps) error {
+	filled, err := tables.Open(fresh, a.tableOptions())
+	if err != nil {
+		return err
+	}
+	devices, err := machineDevices(a.config.Name)
+	if err != nil {
+		return err
+	}
+	snapshot := a.store.Snapshot()
+	local := reconcile.Local{HostPort: a.hostPort()}
+	for _, id := range slices.Sorted(maps.Keys(devices)) {
+		record, ok := snapshot.Machines[id]
+		if !ok {
+			continue
+		}
+		device := devices[id]
+		local.Ports = append(local.Ports, reconcile.Port{
+			MachineID: id, Ifindex: device.Ifindex, Network: record.Network, Host: record.Host, Number: record.Number,
+			MTU: device.MTU, GuestMAC: device.GuestMAC, RouterMAC: device.RouterMAC, Peer: true,
+		})
+	}
+	settings := a.settings()
+	if settings.MachineFlows == 0 {
+		settings.MachineFlows = reconcile.DefaultSettings.MachineFlows
+	}
+	if settings.NetworkFlows == 0 {
+		settings.NetworkFlows = reconcile.DefaultSettings.NetworkFlows
+	}
+	_, err = filled.Sync(context.Background(), reconcile.Compile(snapshot, a.host.ID, local, settings))
+	return err
+}

@@ -1,0 +1,193 @@
+// Package agent is the daemon: it starts the other rooms, connects them, and runs
+// them as tasks of one group. It is the only room that knows all others.
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"time"
+
+	"github.com/sixpn/sixpn/flycast"
+	"github.com/sixpn/sixpn/loader"
+	"github.com/sixpn/sixpn/machine"
+	"github.com/sixpn/sixpn/maps"
+	"github.com/sixpn/sixpn/netns"
+	"github.com/sixpn/sixpn/reconcile"
+	"github.com/sixpn/sixpn/state"
+)
+
+// agent is all that one running agent holds.
+type agent struct {
+	config  Config
+	log     *slog.Logger
+	started time.Time
+
+	embedded *state.Embedded
+	store    *state.Store
+	host     state.Host
+	private  *netns.Private
+	loader   *loader.Loader
+	tables   *maps.Tables
+	loop     *reconcile.Loop
+	pacer    *flycast.Pacer
+	raw      *netns.RawSocket
+	driver   *machine.Driver
+	manager  *machine.Manager
+	ports    *ports
+
+	closers []func() error // in the order of opening
+}
+
+// Run is an agent's life: from the lock on its state directory until ctx ends,
+// which is no error. The data plane and the Machines were there before it, if an
+// earlier agent of this name made them, and are there after it, unless the
+// configuration says DetachOnExit.
+func Run(ctx context.Context, c Config) (err error) {
+	if err := c.complete(); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(c.StateDir, 0o700); err != nil {
+		return fmt.Errorf("make the state directory: %w", err)
+	}
+	// Before any pin is opened: two agents of one name would undo each other's work.
+	lock, err := loader.Lock(c.StateDir)
+	if err != nil {
+		return fmt.Errorf("agent %q: %w", c.Name, err)
+	}
+	defer lock.Close()
+
+	err = run(ctx, c)
+	if !c.DetachOnExit {
+		return err
+	}
+	// The context has ended already; what is left to do has a limit of its own.
+	resetCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), resetTimeout)
+	defer cancel()
+	removed, resetErr := reset(resetCtx, c)
+	for _, what := range removed {
+		c.Log.Info("removed", "what", what)
+	}
+	return errors.Join(err, resetErr)
+}
+
+func run(ctx context.Context, c Config) (err error) {
+	a := &agent{config: c, log: c.Log, started: time.Now()}
+	defer func() { err = errors.Join(err, a.close()) }()
+	for _, step := range []struct {
+		name string
+		do   func(context.Context) error
+	}{
+		{"store", a.openStore},
+		{"private namespace", a.openPrivate},
+		{"router", a.openRouter},
+		{"tables", a.openTables},
+		{"machines", a.openMachines},
+	} {
+		if err := step.do(ctx); err != nil {
+			if ctx.Err() != nil {
+				return nil // told to end while it began
+			}
+			return fmt.Errorf("%s: %w", step.name, err)
+		}
+	}
+	return a.work(ctx)
+}
+
+// openStore starts the store, reads all of it, and finds out which host this is.
+func (a *agent) openStore(ctx context.Context) (err error) {
+	a.embedded, err = state.StartEmbedded(ctx, state.EmbeddedConfig{Dir: a.config.storeDir(), Log: a.log})
+	if err != nil {
+		return err
+	}
+	a.closers = append(a.closers, a.embedded.Close)
+	if a.store, err = state.Open(ctx, a.embedded.Client(), a.log); err != nil {
+		return err
+	}
+	if a.host, err = register(ctx, a.config, a.store); err != nil {
+		return err
+	}
+	// The snapshot is older than the registration; whoever looks this host up needs it.
+	a.log.Info("this host", "id", a.host.ID, "name", a.host.Name, "region", a.host.Region)
+	return nil
+}
+
+// openPrivate makes or finds the namespace of the agent's own sockets.
+func (a *agent) openPrivate(ctx context.Context) (err error) {
+	if a.private, err = netns.SetupPrivate(ctx, a.config.private()); err != nil {
+		return err
+	}
+	a.closers = append(a.closers, a.private.Close)
+	if a.raw, err = a.private.Raw(); err != nil {
+		return err
+	}
+	a.closers = append(a.closers, a.raw.Close)
+	return nil
+}
+
+// openRouter loads the router or takes over the running one.
+func (a *agent) openRouter(ctx context.Context) (err error) {
+	c := a.config.router()
+	c.Constants.Host = a.host.ID
+	c.Fill = a.fill
+	if a.loader, err = loader.Open(ctx, c); err != nil {
+		return err
+	}
+	a.closers = append(a.closers, a.loader.Close)
+	opened := a.loader.Opened()
+	a.log.Info("router opened", "adopted", opened.Adopted, "replaced", opened.Replaced, "made", opened.Made, "devices", len(a.loader.Devices()))
+	return nil
+}
+
+func (a *agent) tableOptions() maps.Options {
+	return maps.Options{Maglev: flycast.Maglev, Grace: a.config.Timeouts.Grace}
+}
+
+func (a *agent) settings() reconcile.Settings {
+	return reconcile.Settings{MachineFlows: a.config.MachineFlows, NetworkFlows: a.config.NetworkFlows}
+}
+
+// openTables makes what writes the kernel's tables and looks after its flows.
+func (a *agent) openTables(context.Context) (err error) {
+	if a.tables, err = maps.Open(a.loader.Maps(), a.tableOptions()); err != nil {
+		return err
+	}
+	t := a.config.Timeouts
+	flows, err := maps.OpenFlows(a.loader.Maps(), a.loader.Expire(), maps.Timeouts{
+		SYN: t.Syn, Established: t.Established, Closing: t.Closing, UDP: t.UDP,
+	})
+	if err != nil {
+		return err
+	}
+	if a.pacer, err = flycast.NewPacer(flycast.PacerConfig{Flows: flows, Period: t.Expiry, Log: a.log}); err != nil {
+		return err
+	}
+	a.loop, err = reconcile.NewLoop(reconcile.Config{
+		Host: a.host.ID, Store: a.store, Tables: a.tables, Settings: a.settings(), OnGone: a.pacer.Hurry, Log: a.log,
+	})
+	return err
+}
+
+// openMachines makes what runs Machines and gives them ports.
+func (a *agent) openMachines(context.Context) (err error) {
+	if a.driver, err = machine.NewDriver(a.config.driver()); err != nil {
+		return err
+	}
+	a.ports = newPorts(a.loader, a.loop)
+	a.manager, err = machine.NewManager(machine.ManagerConfig{
+		Name: a.config.Name, Driver: a.driver, Store: hostStore{a.store, a.host.ID}, Ports: a.ports, Log: a.log,
+		MTU: a.config.MTU, StopTimeout: a.config.Timeouts.Stop,
+	})
+	return err
+}
+
+// close lets go of everything in the reverse order of opening.
+func (a *agent) close() error {
+	var errs []error
+	for i := len(a.closers) - 1; i >= 0; i-- {
+		errs = append(errs, a.closers[i]())
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,80 @@
+package agent
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/sixpn/sixpn/sixpn"
+	"github.com/sixpn/sixpn/state"
+)
+
+// identity is who this host is, as its state directory remembers it. The token is
+// written before the host first registers: should the agent be killed between the
+// transaction and keeping its answer, the store finds the host again by it.
+type identity struct {
+	Token string     `json:"token"`
+	Host  sixpn.Host `json:"host"`
+	Name  string     `json:"name"` // as it first registered, for a host that is renamed
+}
+
+// register gives this host its number, the same one for good: its Machines'
+// addresses have it in them.
+func register(ctx context.Context, c Config, store *state.Store) (state.Host, error) {
+	known, err := readIdentity(c.identityPath())
+	if err != nil {
+		return state.Host{}, fmt.Errorf("read which host this is: %w", err)
+	}
+	if known.Token == "" {
+		known.Token, known.Name = rand.Text(), c.HostName
+		if err := writeIdentity(c.identityPath(), known); err != nil {
+			return state.Host{}, fmt.Errorf("remember which host this is: %w", err)
+		}
+	}
+	host, _, err := store.JoinHost(ctx, state.NewHost{Name: known.Name, Region: c.Region, Known: known.Host, Token: known.Token})
+	if err != nil {
+		return state.Host{}, fmt.Errorf("register this host: %w", err)
+	}
+	if known.Host == host.ID {
+		return host, nil
+	}
+	known.Host = host.ID
+	if err := writeIdentity(c.identityPath(), known); err != nil {
+		return state.Host{}, fmt.Errorf("remember which host this is: %w", err)
+	}
+	return host, nil
+}
+
+// readIdentity returns the zero identity for a host that is new.
+func readIdentity(path string) (known identity, err error) {
+	content, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return identity{}, nil
+	}
+	if err == nil {
+		err = json.Unmarshal(content, &known)
+	}
+	return known, err
+}
+
+// writeIdentity leaves either the old file or the new one, durable.
+func writeIdentity(path string, known identity) error {
+	content, err := json.Marshal(known)
+	if err != nil {
+		return err
+	}
+	file, err := os.CreateTemp(filepath.Dir(path), ".host")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(file.Name()) // not there any more when all went well
+	_, err = file.Write(append(content, '\n'))
+	if err := errors.Join(err, file.Sync(), file.Close()); err != nil {
+		return err
+	}
+	return os.Rename(file.Name(), path)
+}

@@ -1,0 +1,50 @@
+package agent
+
+import (
+	"context"
+	"io"
+
+	"github.com/sixpn/sixpn/api"
+	"github.com/sixpn/sixpn/machine"
+	"github.com/sixpn/sixpn/sixpn"
+	"github.com/sixpn/sixpn/state"
+)
+
+// hostStore is the manager's view of the store: the Machines of this host.
+type hostStore struct {
+	*state.Store
+	host sixpn.Host
+}
+
+var _ machine.Store = hostStore{}
+
+// Machines is machine.Store.
+func (s hostStore) Machines(ctx context.Context, after int64) ([]state.Machine, int64, error) {
+	snapshot, err := s.Wait(ctx, after)
+	if err != nil {
+		return nil, 0, err
+	}
+	return snapshot.HostMachines(s.host), snapshot.Revision, nil
+}
+
+// insides is the API's way into the Machines of this host.
+type insides struct {
+	driver  *machine.Driver
+	manager *machine.Manager
+}
+
+var _ api.Machines = insides{}
+
+// Exec is api.Machines.
+func (i insides) Exec(ctx context.Context, id string, c api.Command) (int, error) {
+	process, err := i.manager.Process(id)
+	if err != nil {
+		return 0, err
+	}
+	return process.Exec(ctx, machine.ExecRequest{Exec: c.Exec, Stdin: c.Stdin, Stdout: c.Stdout, Stderr: c.Stderr})
+}
+
+// Logs is api.Machines.
+func (i insides) Logs(ctx context.Context, id string, follow bool, w io.Writer) error {
+	return i.driver.Logs(ctx, id, follow, w)
+}

@@ -1,0 +1,121 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	"github.com/sixpn/sixpn/machine"
+	"github.com/sixpn/sixpn/reconcile"
+)
+
+// devices is the part of the loader that a port needs.
+type devices interface {
+	Prepare(ifindex uint32) error
+	Attach(ifindex uint32) error
+	Raise(ifindex uint32) error
+	Detach(ifindex uint32) error
+}
+
+// ports is the machine manager's view of the router: each Machine's device, its
+// rows in the kernel's tables and the program on it, in the one order that is
+// safe after every step.
+type ports struct {
+	devices devices
+	loop    *reconcile.Loop
+
+	mu    sync.Mutex
+	known map[string]machine.Port // by Machine id
+}
+
+var _ machine.Ports = (*ports)(nil)
+
+func newPorts(d devices, loop *reconcile.Loop) *ports {
+	return &ports{devices: d, loop: loop, known: map[string]machine.Port{}}
+}
+
+// Add is machine.Ports: the drop filter, the tables, the program, and only then
+// the device goes up. An adopted device has carried traffic all the time: it
+// never goes down, and Attach gives it back whatever it lost.
+func (p *ports) Add(ctx context.Context, port machine.Port) error {
+	if !port.Adopted {
+		if err := p.devices.Prepare(port.Ifindex); err != nil {
+			return fmt.Errorf("prepare %s: %w", port.Device, err)
+		}
+	}
+	p.remember(port)
+	if err := p.loop.SetPort(ctx, tablePort(port)); err != nil {
+		p.forget(port.MachineID)
+		return err
+	}
+	if err := p.devices.Attach(port.Ifindex); err != nil {
+		return fmt.Errorf("attach the router to %s: %w", port.Device, err)
+	}
+	if err := p.devices.Raise(port.Ifindex); err != nil {
+		return fmt.Errorf("raise %s: %w", port.Device, err)
+	}
+	return nil
+}
+
+// Remove is machine.Ports. The device goes down first: from then on no packet
+// can meet half of a port.
+func (p *ports) Remove(ctx context.Context, machineID string) error {
+	port, ok := p.recall(machineID)
+	if !ok {
+		device, err := machine.FindVeth(machineID)
+		if err != nil {
+			return p.loop.RemovePort(ctx, machineID) // nothing of it is left
+		}
+		port = machine.Port{MachineID: machineID, Device: device.Name, Ifindex: device.Ifindex}
+	}
+	if err := p.devices.Detach(port.Ifindex); err != nil {
+		return fmt.Errorf("detach the router from %s: %w", port.Device, err)
+	}
+	if err := p.loop.RemovePort(ctx, machineID); err != nil {
+		return err
+	}
+	p.forget(machineID)
+	return nil
+}
+
+// Applied is machine.Ports.
+func (p *ports) Applied(ctx context.Context, revision int64) error {
+	return p.loop.Applied(ctx, revision)
+}
+
+// list returns the ports that are set, by Machine id.
+func (p *ports) list() map[string]machine.Port {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	all := make(map[string]machine.Port, len(p.known))
+	for id, port := range p.known {
+		all[id] = port
+	}
+	return all
+}
+
+func (p *ports) remember(port machine.Port) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.known[port.MachineID] = port
+}
+
+func (p *ports) recall(id string) (machine.Port, bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	port, ok := p.known[id]
+	return port, ok
+}
+
+func (p *ports) forget(id string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.known, id)
+}
+
+func tablePort(p machine.Port) reconcile.Port {
+	return reconcile.Port{
+		MachineID: p.MachineID, Ifindex: p.Ifindex, Network: p.Network, Host: p.Host, Number: p.Number,
+		MTU: p.MTU, GuestMAC: p.GuestMAC, RouterMAC: p.RouterMAC, Peer: p.Peer,
+	}
+}

@@ -1,0 +1,37 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/sixpn/sixpn/api"
+)
+
+// serveAPI answers on the unix socket as soon as the agent knows what runs on this
+// host: the socket is the sign that the agent is ready.
+func (a *agent) serveAPI(ctx context.Context) error {
+	if err := a.settle(ctx); err != nil {
+		return err
+	}
+	listener, err := api.Listen(a.config.socket())
+	if err != nil {
+		return err
+	}
+	defer listener.Close()
+	server := api.NewServer(api.Config{
+		Store:     a.store,
+		Machines:  insides{a.driver, a.manager},
+		DataPlane: dataPlane{a},
+		Host:      a.host.ID,
+		Region:    a.host.Region,
+		Log:       a.log,
+	})
+	a.log.Info("ready", "name", a.config.Name, "socket", a.config.socket())
+	if a.config.Ready != nil {
+		a.config.Ready(a.config.socket())
+	}
+	if err := server.Serve(ctx, listener); err != nil {
+		return fmt.Errorf("serve %s: %w", a.config.socket(), err)
+	}
+	return nil
+}

@@ -1,0 +1,188 @@
+package agent
+
+import (
+	"cmp"
+	"context"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/sixpn/sixpn/api"
+	"github.com/sixpn/sixpn/bpf"
+	"github.com/sixpn/sixpn/flycast"
+	"github.com/sixpn/sixpn/maps"
+	"github.com/sixpn/sixpn/sixpn"
+	"github.com/sixpn/sixpn/state"
+)
+
+// dataPlane is the API's view of the kernel.
+type dataPlane struct{ *agent }
+
+var _ api.DataPlane = dataPlane{}
+
+// Applied is api.DataPlane.
+func (d dataPlane) Applied(ctx context.Context, revision int64) error {
+	return d.loop.Applied(ctx, revision)
+}
+
+// Status is api.DataPlane: what is in the kernel's tables now, with the names that
+// the state has for it.
+func (d dataPlane) Status(context.Context) (api.Status, error) {
+	snapshot := d.store.Snapshot()
+	progress := d.loop.Status()
+	status := api.Status{
+		Agent: api.AgentStatus{
+			Name: d.config.Name, Host: d.host.ID.String(), HostName: d.host.Name, Region: d.host.Region,
+			Version: d.config.Version, Pid: os.Getpid(), StartedAt: d.started.UTC(), Message: progress.Error,
+		},
+		Revision: api.RevisionStatus{Wanted: progress.Wanted, Applied: progress.Applied},
+	}
+	machines := byNumber(snapshot, d.host.ID)
+	var err error
+	if status.Ports, err = d.portStatus(machines); err != nil {
+		return api.Status{}, err
+	}
+	if status.Services, err = d.serviceStatus(snapshot); err != nil {
+		return api.Status{}, err
+	}
+	status.Drops, err = d.dropStatus()
+	return status, err
+}
+
+// numbered is a Machine as addresses know it.
+type numbered struct {
+	network sixpn.Network
+	host    sixpn.Host
+	machine sixpn.Machine
+}
+
+func byNumber(snapshot *state.Snapshot, hosts ...sixpn.Host) map[numbered]state.Machine {
+	found := map[numbered]state.Machine{}
+	for _, m := range snapshot.Machines {
+		if len(hosts) == 0 || slices.Contains(hosts, m.Host) {
+			found[numbered{m.Network, m.Host, m.Number}] = m
+		}
+	}
+	return found
+}
+
+func (d dataPlane) portStatus(machines map[numbered]state.Machine) ([]api.PortStatus, error) {
+	counts, err := d.tables.PortCounters()
+	if err != nil {
+		return nil, err
+	}
+	names := map[uint32]string{d.private.HostSide().Ifindex: d.private.HostSide().Name}
+	for _, port := range d.ports.list() {
+		names[port.Ifindex] = port.Device
+	}
+	var ports []api.PortStatus
+	for _, c := range counts {
+		port := api.PortStatus{
+			Device: names[c.Ifindex], Ifindex: int(c.Ifindex), Kind: portKinds[c.Kind], MTU: int(c.MTU),
+			RxPackets: c.RxPackets, RxBytes: c.RxBytes, TxPackets: c.TxPackets, TxBytes: c.TxBytes, Dropped: c.Dropped,
+		}
+		if m, ok := machines[numbered{c.Network, c.Host, c.Machine}]; ok {
+			port.App, port.MachineID, port.Address = m.App, m.ID, m.Addr().String()
+		}
+		ports = append(ports, port)
+	}
+	return ports, nil
+}
+
+// serviceKey tells services apart as the kernel does.
+type serviceKey struct {
+	maps.VIP
+	protocol uint8
+	id       uint32
+}
+
+// serviceStatus reads what the kernel balances. A range of ports is several
+// elements of one id there, and one service here.
+func (d dataPlane) serviceStatus(snapshot *state.Snapshot) ([]api.ServiceStatus, error) {
+	placed, err := d.tables.Services()
+	if err != nil {
+		return nil, err
+	}
+	loads, err := d.tables.Loads()
+	if err != nil {
+		return nil, err
+	}
+	machines := byNumber(snapshot)
+	var services []api.ServiceStatus
+	index := map[serviceKey]int{}
+	for _, p := range placed {
+		key := serviceKey{p.VIP, p.Protocol, p.ID}
+		if i, ok := index[key]; ok {
+			services[i].FirstPort = min(services[i].FirstPort, int(p.First))
+			services[i].LastPort = max(services[i].LastPort, int(p.Last))
+			continue
+		}
+		index[key] = len(services)
+		vip := sixpn.VIPAddr(p.Network, p.Number)
+		service := api.ServiceStatus{
+			Vip: vip.String(), App: snapshot.VIPs[vip].App, Protocol: protocolName(p.Protocol),
+			FirstPort: int(p.First), LastPort: int(p.Last), Action: serviceActions[p.Action],
+			CrossNetwork: p.Flags&maps.CrossNetwork != 0,
+		}
+		for _, load := range loads {
+			if load.Service != p.ID || load.Gone {
+				continue
+			}
+			backend := api.BackendStatus{
+				Address:      sixpn.MachineAddr(load.Network, load.Host, load.Machine).String(),
+				InternalPort: int(load.Port), Flows: uint64(load.Live),
+			}
+			m, known := machines[numbered{load.Network, load.Host, load.Machine}]
+			if known {
+				backend.MachineID = m.ID
+			}
+			if !known || flycast.MachineReadiness(m) != flycast.Ready {
+				service.Draining++
+			}
+			service.Backends = append(service.Backends, backend)
+		}
+		services = append(services, service)
+	}
+	return services, nil
+}
+
+func (d dataPlane) dropStatus() ([]api.DropStatus, error) {
+	counts, err := d.tables.Drops()
+	if err != nil {
+		return nil, err
+	}
+	var drops []api.DropStatus
+	for reason, packets := range counts {
+		if packets > 0 {
+			drops = append(drops, api.DropStatus{Reason: reason.String(), Packets: packets})
+		}
+	}
+	slices.SortFunc(drops, func(a, b api.DropStatus) int {
+		return cmp.Or(-cmp.Compare(a.Packets, b.Packets), strings.Compare(a.Reason, b.Reason))
+	})
+	return drops, nil
+}
+
+func protocolName(protocol uint8) string {
+	if protocol == maps.ProtocolUDP {
+		return "udp"
+	}
+	return "tcp"
+}
+
+// The API's names of what the C calls PORT_… and SERVICE_….
+var (
+	portKinds = map[bpf.RouterPortKind]string{
+		bpf.RouterPortKindPORT_MACHINE: "machine",
+		bpf.RouterPortKindPORT_HOST:    "host",
+		bpf.RouterPortKindPORT_MESH:    "mesh",
+		bpf.RouterPortKindPORT_GATEWAY: "gateway",
+		bpf.RouterPortKindPORT_WAKE:    "wake",
+	}
+	serviceActions = map[bpf.RouterServiceAction]string{
+		bpf.RouterServiceActionSERVICE_REFUSE:  "refuse",
+		bpf.RouterServiceActionSERVICE_BALANCE: "balance",
+		bpf.RouterServiceActionSERVICE_HANDLER: "handler",
+		bpf.RouterServiceActionSERVICE_WAKE:    "wake",
+	}
+)

@@ -1,0 +1,111 @@
+package payload
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"errors"
+	"flag"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"time"
+)
+
+// Held is one connection of "hold".
+type Held struct {
+	Server   string `json:"server"`   // machine id
+	Messages int    `json:"messages"` // sent and echoed right
+	// End is "done" when it lasted as long as it was asked to, else what ended it,
+	// see kind.
+	End string `json:"end"`
+}
+
+// hold opens connections and keeps them busy with small messages.
+//
+//	hold [-count N] [-every D] [-for D] [-until PATH] ADDRESS:PORT
+//
+// It ends when PATH exists, after D at the latest, or when no connection is left.
+func hold(ctx context.Context, args []string, out io.Writer) error {
+	var count int
+	var every, longest time.Duration
+	var until string
+	rest, err := flags(args, 1, "ADDRESS:PORT", func(set *flag.FlagSet) {
+		set.IntVar(&count, "count", 1, "")
+		set.DurationVar(&every, "every", 20*time.Millisecond, "")
+		set.DurationVar(&longest, "for", 30*time.Second, "")
+		set.StringVar(&until, "until", "", "")
+	})
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, longest)
+	defer cancel()
+	if until != "" {
+		go func() {
+			ticker := time.NewTicker(every)
+			defer ticker.Stop()
+			for range ticker.C {
+				if _, err := os.Stat(until); err == nil || ctx.Err() != nil {
+					cancel()
+					return
+				}
+			}
+		}()
+	}
+	result := make([]Held, count)
+	var holding sync.WaitGroup
+	for i := range result {
+		holding.Go(func() { result[i] = holdOne(ctx, rest[0], every) })
+	}
+	holding.Wait()
+	return report(out, result)
+}
+
+func holdOne(ctx context.Context, address string, every time.Duration) Held {
+	const patience = 5 * time.Second
+	conn, err := (&net.Dialer{Timeout: patience}).DialContext(ctx, "tcp6", address)
+	if err != nil {
+		return Held{End: kind(err)}
+	}
+	defer conn.Close()
+	_ = conn.SetDeadline(time.Now().Add(patience))
+	reader, server, _, err := greeting(conn)
+	if err != nil {
+		return Held{End: kind(err)}
+	}
+	held := Held{Server: server}
+	ticker := time.NewTicker(every)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			held.End = "done"
+			return held
+		case <-ticker.C:
+		}
+		if err := echo(conn, reader, patience); err != nil {
+			held.End = kind(err)
+			return held
+		}
+		held.Messages++
+	}
+}
+
+// echo sends one message and reads it back.
+func echo(conn net.Conn, reader io.Reader, patience time.Duration) error {
+	message := []byte(rand.Text())
+	back := make([]byte, len(message))
+	_, err := conn.Write(message)
+	if err := errors.Join(err, conn.SetReadDeadline(time.Now().Add(patience))); err != nil {
+		return err
+	}
+	if _, err := io.ReadFull(reader, back); err != nil {
+		return err
+	}
+	if !bytes.Equal(message, back) {
+		return errWrongBytes
+	}
+	return nil
+}

@@ -1,0 +1,146 @@
+package payload
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	maxDatagram = 64 << 10
+	// What one socket can hold decides how long a reader may be kept off its CPU
+	// before a datagram is lost that the network has delivered.
+	socketBuffer = 4 << 20
+)
+
+// serve listens until the process is told to end.
+//
+//	serve [-tcp PORTS] [-udp PORTS] [-sockets N] [-linger D]
+//
+// PORTS are separated by commas. Each UDP port gets N sockets that share it.
+// After SIGTERM it goes on for D, as a server that finishes its work.
+func serve(ctx context.Context, args []string, out io.Writer) error {
+	var tcp, udp string
+	var sockets int
+	var linger time.Duration
+	if _, err := flags(args, 0, "no argument", func(set *flag.FlagSet) {
+		set.StringVar(&tcp, "tcp", "", "")
+		set.StringVar(&udp, "udp", "", "")
+		set.IntVar(&sockets, "sockets", 1, "")
+		set.DurationVar(&linger, "linger", 0, "")
+	}); err != nil {
+		return err
+	}
+	id := os.Getenv("FLY_MACHINE_ID")
+	serving, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	group, serving := errgroup.WithContext(serving)
+	group.Go(func() error {
+		defer stop()
+		select {
+		case <-ctx.Done():
+		case <-serving.Done():
+			return nil
+		}
+		select {
+		case <-time.After(linger):
+		case <-serving.Done():
+		}
+		return nil
+	})
+	for _, port := range split(tcp) {
+		listener, err := net.Listen("tcp6", net.JoinHostPort("::", port))
+		if err != nil {
+			return err
+		}
+		group.Go(func() error { return serveTCP(serving, listener, id, out) })
+	}
+	for _, port := range split(udp) {
+		for range sockets {
+			packets, err := listenUDP(serving, port)
+			if err != nil {
+				return err
+			}
+			group.Go(func() error { return serveUDP(serving, packets, id) })
+		}
+	}
+	fmt.Fprintf(out, "%s serves tcp %q udp %q\n", id, tcp, udp)
+	return group.Wait()
+}
+
+func split(ports string) []string {
+	if ports == "" {
+		return nil
+	}
+	return strings.Split(ports, ",")
+}
+
+func serveTCP(ctx context.Context, listener net.Listener, id string, out io.Writer) error {
+	context.AfterFunc(ctx, func() { listener.Close() })
+	for {
+		conn, err := listener.Accept()
+		if err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			return err
+		}
+		fmt.Fprintf(out, "connection from %s\n", conn.RemoteAddr())
+		go func() {
+			defer conn.Close()
+			context.AfterFunc(ctx, func() { conn.Close() })
+			if _, err := fmt.Fprintf(conn, "%s %s\n", id, conn.RemoteAddr()); err == nil {
+				_, _ = io.Copy(conn, conn) // until the client has enough
+			}
+		}()
+	}
+}
+
+// listenUDP opens one of the sockets of a port.
+func listenUDP(ctx context.Context, port string) (*net.UDPConn, error) {
+	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+		return nil, fmt.Errorf("port %q: %w", port, err)
+	}
+	config := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
+		var failed error
+		return errors.Join(raw.Control(func(fd uintptr) {
+			failed = os.NewSyscallError("setsockopt", unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1))
+		}), failed)
+	}}
+	conn, err := config.ListenPacket(ctx, "udp6", net.JoinHostPort("::", port))
+	if err != nil {
+		return nil, err
+	}
+	packets := conn.(*net.UDPConn)
+	return packets, packets.SetReadBuffer(socketBuffer)
+}
+
+func serveUDP(ctx context.Context, packets *net.UDPConn, id string) error {
+	context.AfterFunc(ctx, func() { packets.Close() })
+	buffer := append([]byte(id+" "), make([]byte, maxDatagram)...)
+	prefix := len(id) + 1
+	for {
+		n, client, err := packets.ReadFromUDPAddrPort(buffer[prefix:])
+		if err == nil {
+			_, err = packets.WriteToUDPAddrPort(buffer[:prefix+n], client)
+		}
+		if ctx.Err() != nil {
+			return nil
+		}
+		// An ICMPv6 error about an earlier answer says nothing about the next query.
+		if err != nil && errors.Is(err, net.ErrClosed) {
+			return err
+		}
+	}
+}
