@@ -9,7 +9,7 @@ import (
 
 // tables are all packet tables; TestEveryReasonHasARow reads them.
 func tables() []table {
-	return slices.Concat(parseTables(), admitTables(), resolveTables(), errorTables(), leaveTables(), flycastTables())
+	return slices.Concat(parseTables(), admitTables(), resolveTables(), errorTables(), leaveTables(), flycastTables(), replyTables())
 }
 
 func TestPackets(t *testing.T) {
