@@ -6,7 +6,7 @@ import (
 
 	"github.com/sixpn/sixpn/api"
 	"github.com/sixpn/sixpn/machine"
-	"github.com/sixpn/sixpn/sixpn"
+	"github.com/sixpn/sixpn"
 	"github.com/sixpn/sixpn/state"
 )
 

@@ -83,5 +83,15 @@ func fromState(err *state.Error) *Error {
 	case state.Unavailable:
 		code, status = http.StatusServiceUnavailable, StatusUnavailable
 	}
-	return refuse(code, status, err.Field, "%v", err)
+	field := err.Field
+	if name, ok := members[field]; ok {
+		field = name
+	}
+	if field == "" {
+		return refuse(code, status, "", "%s", err.Message)
+	}
+	return refuse(code, status, field, "%s: %s", field, err.Message)
 }
+
+// members is what the API calls the fields that the store calls otherwise.
+var members = map[string]string{"org": "org_slug", "app": "app_name"}

@@ -23,9 +23,6 @@ func (s *Server) change(ctx context.Context, app, id string, wait WaitFor, chang
 	if err != nil {
 		return 0, err
 	}
-	if revision == 0 {
-		revision = s.config.Store.Snapshot().Revision // there was nothing to write
-	}
 	return revision, s.written(ctx, revision, wait)
 }
 

@@ -86,7 +86,7 @@ type AgentStatus struct {
 	Host     string `json:"host"`
 	HostName string `json:"host_name"`
 
-	// Message What is wrong right now
+	// Message What is wrong right now, for people; empty when all is well.
 	Message   string    `json:"message,omitempty,omitzero"`
 	Name      string    `json:"name"`
 	Pid       int       `json:"pid"`

@@ -24,7 +24,11 @@ func (s *Server) written(ctx context.Context, revision int64, wait WaitFor) erro
 	if wait != WaitForApplied {
 		return ctx.Err()
 	}
-	return s.config.DataPlane.Applied(ctx, revision)
+	if err := s.config.DataPlane.Applied(ctx, revision); err != nil {
+		return refuse(http.StatusGatewayTimeout, StatusDeadline, "wait",
+			"the change is durable as revision %d, but the data plane does not have it yet: %v", revision, err)
+	}
+	return nil
 }
 
 // checkWait is called before the write, so that a refused request changes nothing.

@@ -7,7 +7,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/sixpn/sixpn/sixpn"
+	"github.com/sixpn/sixpn"
 	"github.com/sixpn/sixpn/state"
 )
 

@@ -11,7 +11,7 @@ import (
 	"net/netip"
 	"time"
 
-	"github.com/sixpn/sixpn/sixpn"
+	"github.com/sixpn/sixpn"
 	"github.com/sixpn/sixpn/state"
 )
 

@@ -7,7 +7,7 @@ import (
 	"testing"
 
 	"github.com/sixpn/sixpn/bpf"
-	"github.com/sixpn/sixpn/sixpn"
+	"github.com/sixpn/sixpn"
 )
 
 const (

@@ -5,7 +5,7 @@ import (
 	"slices"
 
 	"github.com/sixpn/sixpn/bpf"
-	"github.com/sixpn/sixpn/sixpn"
+	"github.com/sixpn/sixpn"
 )
 
 // complaint is an ICMPv6 error of a member about a packet, to who seems to have sent it.

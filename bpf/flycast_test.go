@@ -2,7 +2,7 @@ package bpf_test
 
 import (
 	"github.com/sixpn/sixpn/bpf"
-	"github.com/sixpn/sixpn/sixpn"
+	"github.com/sixpn/sixpn"
 )
 
 // resetAnswer is the router's own reset for a segment to a VIP.

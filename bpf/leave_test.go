@@ -2,7 +2,7 @@ package bpf_test
 
 import (
 	"github.com/sixpn/sixpn/bpf"
-	"github.com/sixpn/sixpn/sixpn"
+	"github.com/sixpn/sixpn"
 )
 
 // leaveTables are the rows of "What may leave" that no earlier stage judges, and entries

@@ -6,7 +6,7 @@ import (
 	"testing"
 
 	"github.com/sixpn/sixpn/bpf"
-	"github.com/sixpn/sixpn/sixpn"
+	"github.com/sixpn/sixpn"
 )
 
 // errorAnswer is the ICMPv6 error that the router sends about a shot.

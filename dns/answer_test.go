@@ -5,7 +5,7 @@ import (
 
 	miekg "github.com/miekg/dns"
 
-	"github.com/sixpn/sixpn/sixpn"
+	"github.com/sixpn/sixpn"
 )
 
 // example changes one thing of "a Machine of acme asks for the AAAA records of

@@ -12,7 +12,7 @@ import (
 	miekg "github.com/miekg/dns"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/sixpn/sixpn/sixpn"
+	"github.com/sixpn/sixpn"
 	"github.com/sixpn/sixpn/state"
 )
 

@@ -11,7 +11,7 @@ import (
 
 	miekg "github.com/miekg/dns"
 
-	"github.com/sixpn/sixpn/sixpn"
+	"github.com/sixpn/sixpn"
 	"github.com/sixpn/sixpn/state"
 )
 

@@ -31,20 +31,26 @@ func probe() error {
 }
 
 // ensureRoot makes the directory of pins, after mounting bpffs where it is absent.
+// The mount ends with the mount namespace: an agent that has one of its own needs
+// bpffs mounted outside before it starts, or its pins end with it.
 func ensureRoot(root string) error {
 	if below(root, bpffs) && !isBPF(bpffs) {
 		if err := unix.Mount("bpf", bpffs, "bpf", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=0700"); err != nil {
 			return fmt.Errorf("mount bpffs at %s: %w", bpffs, err)
 		}
 	}
-	for _, dir := range []string{filepath.Dir(root), root, filepath.Join(root, linksDir)} {
-		if err := os.MkdirAll(dir, 0o700); err != nil {
-			return fmt.Errorf("make the directory of pins: %w", err)
+	existing := root
+	for {
+		if _, err := os.Stat(existing); err == nil || existing == filepath.Dir(existing) {
+			break
 		}
+		existing = filepath.Dir(existing)
 	}
-	if !isBPF(root) {
-		_ = os.Remove(filepath.Join(root, linksDir))
+	if !isBPF(existing) {
 		return fmt.Errorf("%s is on no bpf file system: mount one there (mount -t bpf bpf DIR), or use a directory below %s", root, bpffs)
+	}
+	if err := os.MkdirAll(filepath.Join(root, linksDir), 0o700); err != nil {
+		return fmt.Errorf("make the directory of pins: %w", err)
 	}
 	return nil
 }

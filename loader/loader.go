@@ -26,7 +26,7 @@ import (
 
 	"github.com/sixpn/sixpn/bpf"
 	"github.com/sixpn/sixpn/netns"
-	"github.com/sixpn/sixpn/sixpn"
+	"github.com/sixpn/sixpn"
 )
 
 // Constants are the values that are fixed when the programs are loaded. The tag
@@ -159,7 +159,12 @@ func (l *Loader) open(ctx context.Context) (err error) {
 	if err := l.updateLinks(); err != nil {
 		return err
 	}
-	return l.removeOtherVersions()
+	if err := l.removeOtherVersions(); err != nil {
+		return err
+	}
+	l.config.Log.Info("the router is loaded", "adopted", l.opened.Adopted, "replaced", l.opened.Replaced,
+		"tables made again", l.opened.Made, "version", l.version, "devices", len(l.links))
+	return nil
 }
 
 // Maps are the router's tables. They stay the same for the Loader's life.
@@ -182,14 +187,28 @@ func (l *Loader) Devices() []uint32 {
 	return slices.Sorted(maps.Keys(l.links))
 }
 
-// Repair writes pins that are missing, as after somebody removed them, and
-// forgets devices that are gone. The agent calls it from time to time.
+// Repair writes pins and drop filters that are missing, as after somebody removed
+// them, and forgets devices that are gone. The agent calls it from time to time.
 func (l *Loader) Repair() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.forgetGone()
 	if err := ensureRoot(l.config.PinRoot); err != nil {
 		return err
+	}
+	for ifindex := range l.links {
+		if err := l.in(func() error {
+			device, err := deviceOf(ifindex)
+			if isNoDevice(err) {
+				return nil // it went while we looked
+			}
+			if err != nil {
+				return err
+			}
+			return l.closeDevice(device)
+		}); err != nil {
+			return fmt.Errorf("repair device %d: %w", ifindex, err)
+		}
 	}
 	return l.repin()
 }

@@ -132,8 +132,12 @@ func TestRepairWhileRunning(t *testing.T) {
 	w.must(bring(l, w.port))
 	wanted, pins := ids(t, l), w.tree()
 	w.must(os.RemoveAll(w.config.PinRoot))
+	w.must(w.host.Do(func() error {
+		return onDevice("port0", func(x netlink.Link) error { _, err := removeFilter(x, w.config.Name); return err })
+	}))
 	w.passes() // the agent's descriptors keep it going
 	w.must(l.Repair())
+	same(t, "state", w.state(), state{true, true, true})
 	same(t, "pins", w.tree(), pins)
 	w.must(l.Close())
 	w.passes()

@@ -18,7 +18,7 @@ const linksDir = "links"
 type running struct {
 	program   *ebpf.Program
 	id        ebpf.ProgramID
-	maps      map[string]*ebpf.Map // by name
+	maps      map[string]*ebpf.Map // by the name that the kernel keeps
 	signature signature
 }
 

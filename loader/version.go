@@ -12,6 +12,7 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
 
 	"github.com/sixpn/sixpn/bpf"
 )
@@ -111,7 +112,7 @@ func (l *Loader) plan(r *running) (use map[string]*ebpf.Map, made []string, err 
 	}
 	reset := false
 	for name, spec := range l.build.spec.Maps {
-		old := r.maps[name]
+		old := r.maps[kernelName(name)]
 		switch {
 		case isData(name):
 			continue
@@ -351,11 +352,19 @@ func pinnedLink(path string) link.ID {
 	return info.ID
 }
 
+// kernelName is a name as the kernel keeps it, cut to 15 bytes.
+func kernelName(name string) string { return name[:min(len(name), unix.BPF_OBJ_NAME_LEN-1)] }
+
 // routerMaps sorts maps into the generated struct by their names.
 func routerMaps(all map[string]*ebpf.Map) (maps bpf.RouterMaps) {
 	value := reflect.ValueOf(&maps).Elem()
 	for i := range value.NumField() {
-		if m := all[value.Type().Field(i).Tag.Get("ebpf")]; m != nil {
+		name := value.Type().Field(i).Tag.Get("ebpf")
+		m := all[name]
+		if m == nil {
+			m = all[kernelName(name)]
+		}
+		if m != nil {
 			value.Field(i).Set(reflect.ValueOf(m))
 		}
 	}

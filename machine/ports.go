@@ -4,7 +4,7 @@ import (
 	"context"
 	"net"
 
-	"github.com/sixpn/sixpn/sixpn"
+	"github.com/sixpn/sixpn"
 	"github.com/sixpn/sixpn/state"
 )
 

@@ -6,7 +6,7 @@ import (
 	"slices"
 
 	"github.com/sixpn/sixpn/bpf"
-	"github.com/sixpn/sixpn/sixpn"
+	"github.com/sixpn/sixpn"
 )
 
 // Drops counts dropped packets by reason since the tables were made, all CPUs

@@ -2,19 +2,12 @@ package maps_test
 
 import (
 	"context"
-	"encoding/binary"
-	"fmt"
-	"maps"
-	"slices"
 	"testing"
 	"time"
 
-	"github.com/cilium/ebpf"
-	"github.com/google/go-cmp/cmp"
-
 	"github.com/sixpn/sixpn/bpf"
 	sixpnmaps "github.com/sixpn/sixpn/maps"
-	"github.com/sixpn/sixpn/sixpn"
+	"github.com/sixpn/sixpn"
 )
 
 // sizes of the tables in these tests, in place of the real ones.
@@ -60,7 +53,7 @@ func newKernel(t testing.TB, size sizes) *kernel {
 	return k
 }
 
-// rapidT is what a property gives instead of a *testing.T.
+// fataler is what a test and a property have in common.
 type fataler interface {
 	Helper()
 	Fatalf(format string, args ...any)
@@ -98,23 +91,19 @@ func (k *kernel) open() *sixpnmaps.Tables {
 	return tables
 }
 
-// settle syncs until nothing waits, with a grace period between, and asserts that one
-// more Sync writes nothing.
+// settle syncs, with a grace period between, until there is nothing to do and nothing
+// waits, which must come soon.
 func (k *kernel) settle(t fataler, tables *sixpnmaps.Tables, want sixpnmaps.Want) {
 	t.Helper()
+	var changes sixpnmaps.Changes
 	for range 5 {
-		changes, err := tables.Sync(context.Background(), want)
-		must(t, err)
-		if changes.Waiting == 0 {
-			break
+		changes = sync(t, tables, want)
+		if changes.Writes == 0 && changes.Waiting == 0 {
+			return
 		}
 		k.now = k.now.Add(grace)
 	}
-	changes, err := tables.Sync(context.Background(), want)
-	must(t, err)
-	if changes.Writes != 0 || changes.Waiting != 0 {
-		t.Fatalf("a Sync with nothing to do wrote %v and left %d waiting", changes.Tables, changes.Waiting)
-	}
+	t.Fatalf("the last of five equal Syncs still wrote %v and left %d waiting", changes.Tables, changes.Waiting)
 }
 
 func sync(t fataler, tables *sixpnmaps.Tables, want sixpnmaps.Want) sixpnmaps.Changes {
@@ -124,140 +113,15 @@ func sync(t fataler, tables *sixpnmaps.Tables, want sixpnmaps.Want) sixpnmaps.Ch
 	return changes
 }
 
-// picture is what the tables say, without the numbers that are a matter of history:
-// ids, indices, offsets and generations are replaced by what they lead to.
-type picture struct {
-	Ports    map[uint32]string
-	Machines map[bpf.RouterMachineKey]string
-	Host     string
-	VIPs     []string
-	Services map[string]string
-	Quotas   map[bpf.RouterMachineKey]uint32
-	Backends []string // in use or gone
-	Strays   int      // elements of maglev that are not zero, outside of regions
-}
-
-func (k *kernel) picture() picture {
-	k.t.Helper()
-	p := picture{
-		Ports:    map[uint32]string{},
-		Machines: map[bpf.RouterMachineKey]string{},
-		Services: map[string]string{},
-		Quotas:   map[bpf.RouterMachineKey]uint32{},
-	}
-	ports, err := bpf.PortSlots(k.PortSlots).All()
-	must(k.t, err)
-	for ifindex, port := range ports {
-		port.Counters = 0
-		p.Ports[ifindex] = fmt.Sprint(port)
-	}
-	machines, err := bpf.MachineSlots(k.MachineSlots).All()
-	must(k.t, err)
-	for key, machine := range machines {
-		machine.Counters = 0
-		p.Machines[key] = fmt.Sprint(machine)
-	}
-	var host bpf.RouterHostDevice
-	must(k.t, k.HostPort.Lookup(uint32(0), &host))
-	host.Counters = 0
-	p.Host = fmt.Sprint(host)
-	for key := range all[bpf.RouterVipKey, uint32](k.t, k.Vips) {
-		p.VIPs = append(p.VIPs, fmt.Sprint(key))
-	}
-	slices.Sort(p.VIPs)
-	words := k.words()
-	used := map[uint32]bool{}
-	for key, service := range all[bpf.RouterServiceKey, bpf.RouterService](k.t, k.Services) {
-		p.Services[fmt.Sprint(key)] = k.describe(service, words, used)
-	}
-	for key, service := range all[bpf.RouterServiceRangeKey, bpf.RouterService](k.t, k.ServiceRanges) {
-		p.Services[fmt.Sprint(key)] = k.describe(service, words, used)
-	}
-	for key, quota := range all[bpf.RouterMachineKey, bpf.RouterQuota](k.t, k.Quotas) {
-		p.Quotas[key] = quota.Limit
-	}
-	for index := uint32(1); index < k.Backends.MaxEntries(); index++ {
-		if b := k.backend(index); b.Machine != 0 {
-			p.Backends = append(p.Backends, describeBackend(b))
-		}
-	}
-	slices.Sort(p.Backends)
-	for i, word := range words {
-		if word != 0 && !used[uint32(i)] {
-			p.Strays++
-		}
-	}
-	return p
-}
-
-func all[K comparable, V any](t testing.TB, m *ebpf.Map) map[K]V {
-	t.Helper()
-	out := map[K]V{}
-	var key K
-	var value V
-	entries := m.Iterate()
-	for entries.Next(&key, &value) {
-		out[key] = value
-	}
-	must(t, entries.Err())
-	return out
-}
-
-func (k *kernel) words() []uint32 {
-	k.t.Helper()
-	memory, err := k.Maglev.Memory()
-	must(k.t, err)
-	raw := make([]byte, 4*k.Maglev.MaxEntries())
-	_, err = memory.ReadAt(raw, 0)
-	must(k.t, err)
-	words := make([]uint32, k.Maglev.MaxEntries())
-	for i := range words {
-		words[i] = binary.NativeEndian.Uint32(raw[4*i:])
-	}
-	return words
-}
-
-func (k *kernel) backend(index uint32) bpf.RouterBackend {
-	k.t.Helper()
-	var b bpf.RouterBackend
-	must(k.t, k.Backends.Lookup(index, &b))
-	return b
-}
-
-func describeBackend(b bpf.RouterBackend) string {
-	return fmt.Sprintf("%d/%d/%d:%d flags %d", b.Network, b.Host, b.Machine, b.Port, b.Flags)
-}
-
-func (k *kernel) describe(s bpf.RouterService, words []uint32, used map[uint32]bool) string {
-	to := map[string]int{}
-	for i := s.Offset; i < s.Offset+s.Prime; i++ {
-		used[i] = true
-		if b := k.backend(words[i]); b.Service == s.Id {
-			to[describeBackend(b)]++
-		} else {
-			to["wrong"]++
-		}
-	}
-	var text []string
-	for _, key := range slices.Sorted(maps.Keys(to)) {
-		text = append(text, fmt.Sprintf("%s ×%d", key, to[key]))
-	}
-	return fmt.Sprintf("action %d flags %d limits %d %d: %v", s.Action, s.Flags, s.SoftLimit, s.HardLimit, text)
-}
-
-func diff(t fataler, got, want any, what string) {
-	t.Helper()
-	if d := cmp.Diff(want, got); d != "" {
-		t.Fatalf("%s (- wanted, + got):\n%s", what, d)
-	}
-}
-
 // Things that tests want.
 
 const (
 	red  sixpn.Network = 0x00010017
 	blue sixpn.Network = 0x00020018
 	here sixpn.Host    = 0x0a7b0bea
+
+	lastIfindex = 12
+	lastMachine = 6
 )
 
 func machinePort(ifindex uint32, network sixpn.Network, machine sixpn.Machine) sixpnmaps.Port {
@@ -286,5 +150,15 @@ func serviceOf(network sixpn.Network, number uint32, first, last uint16, backend
 	return sixpnmaps.Service{
 		VIP: sixpnmaps.VIP{Network: network, Number: number}, Protocol: sixpnmaps.ProtocolTCP,
 		First: first, Last: last, Action: bpf.RouterServiceActionSERVICE_BALANCE, Backends: backends,
+	}
+}
+
+// addHost wants the device into the private namespace.
+func addHost(want *sixpnmaps.Want, ifindex uint32) {
+	want.Ports = append(want.Ports, sixpnmaps.Port{
+		Ifindex: ifindex, Kind: bpf.RouterPortKindPORT_HOST, Host: here, MTU: 1420, Peer: true,
+	})
+	want.HostDevice = sixpnmaps.HostDevice{
+		Ifindex: ifindex, MTU: 1420, InsideMAC: sixpnmaps.MAC{2, 1}, RouterMAC: sixpnmaps.MAC{2, 2},
 	}
 }

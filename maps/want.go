@@ -7,7 +7,7 @@ import (
 	"slices"
 
 	"github.com/sixpn/sixpn/bpf"
-	"github.com/sixpn/sixpn/sixpn"
+	"github.com/sixpn/sixpn"
 )
 
 // IP protocol numbers of services.

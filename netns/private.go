@@ -11,7 +11,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"github.com/sixpn/sixpn/sixpn"
+	"github.com/sixpn/sixpn"
 )
 
 // Inside is the name of the device inside every private namespace.

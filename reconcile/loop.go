@@ -12,7 +12,7 @@ import (
 
 	"github.com/sixpn/sixpn/bpf"
 	"github.com/sixpn/sixpn/maps"
-	"github.com/sixpn/sixpn/sixpn"
+	"github.com/sixpn/sixpn"
 	"github.com/sixpn/sixpn/state"
 )
 

@@ -6,7 +6,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/sixpn/sixpn/sixpn"
+	"github.com/sixpn/sixpn"
 )
 
 // draft derives the next snapshot from one: it copies a map before its first

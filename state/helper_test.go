@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/sixpn/sixpn/sixpn"
+	"github.com/sixpn/sixpn"
 	"github.com/sixpn/sixpn/state"
 )
 

@@ -3,7 +3,7 @@ package state
 import (
 	"context"
 
-	"github.com/sixpn/sixpn/sixpn"
+	"github.com/sixpn/sixpn"
 )
 
 // RegisterHost is JoinHost without a token.

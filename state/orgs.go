@@ -4,7 +4,7 @@ import (
 	"context"
 	"time"
 
-	"github.com/sixpn/sixpn/sixpn"
+	"github.com/sixpn/sixpn"
 )
 
 // now is the time of a record as it comes back from the store: UTC, no monotonic part.

@@ -4,7 +4,7 @@ import (
 	"context"
 	"net/netip"
 
-	"github.com/sixpn/sixpn/sixpn"
+	"github.com/sixpn/sixpn"
 )
 
 // How many Flycast addresses there may be: a host's table has room for 65536.
