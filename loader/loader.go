@@ -24,9 +24,9 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 
+	"github.com/sixpn/sixpn"
 	"github.com/sixpn/sixpn/bpf"
 	"github.com/sixpn/sixpn/netns"
-	"github.com/sixpn/sixpn"
 )
 
 // Constants are the values that are fixed when the programs are loaded. The tag

@@ -39,58 +39,6 @@ func (l *Loader) versionDir(version int) string {
 	return filepath.Join(l.config.PinRoot, "v"+strconv.Itoa(version))
 }
 
-// load decides whether the running program is this build's, and makes this
-// build's beside it if not. No device is touched yet.
-func (l *Loader) load(r *running) error {
-	l.opened.Adopted = r.program != nil
-	replacements, made, err := l.plan(r)
-	if err != nil {
-		return err
-	}
-	current := r.program != nil && r.signature == l.build.signature && len(made) == 0
-	spec := l.build.spec
-	if current {
-		delete(spec.Programs, routerName)
-	}
-	if err := l.config.step("load"); err != nil {
-		return err
-	}
-	collection, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{
-		Maps: ebpf.MapOptions{}, MapReplacements: replacements,
-	})
-	if err != nil {
-		return fmt.Errorf("load the programs of this build: %w", err)
-	}
-	defer collection.Close()
-	l.expire = collection.DetachProgram(expireName)
-	for name := range spec.Maps {
-		if !isData(name) {
-			l.all[name] = collection.DetachMap(name)
-		}
-	}
-	l.maps = routerMaps(l.all)
-	if current {
-		return l.takeRunning(r)
-	}
-	l.router = collection.DetachProgram(routerName)
-	if l.all[buildMap], err = l.build.newBuildMap(); err != nil {
-		return err
-	}
-	// Bound, even a map that the router never reads is found by its program.
-	for name, m := range l.all {
-		if err := l.router.BindMap(m); err != nil && !errors.Is(err, os.ErrExist) {
-			return fmt.Errorf("bind map %s to the router: %w", name, err)
-		}
-	}
-	l.opened.Replaced, l.opened.Made = l.opened.Adopted, made
-	if len(made) > 0 {
-		if err := l.fill(r, made); err != nil {
-			return err
-		}
-	}
-	return l.nextVersion()
-}
-
 func (l *Loader) nextVersion() error {
 	versions, err := l.versions()
 	if err != nil {
@@ -101,68 +49,6 @@ func (l *Loader) nextVersion() error {
 		l.version = versions[0] + 1
 	}
 	return nil
-}
-
-// plan says which running maps this build goes on with, and which it has to make
-// again because their layout changed.
-func (l *Loader) plan(r *running) (use map[string]*ebpf.Map, made []string, err error) {
-	use = map[string]*ebpf.Map{}
-	if r.program == nil {
-		return use, nil, nil
-	}
-	reset := false
-	for name, spec := range l.build.spec.Maps {
-		old := r.maps[kernelName(name)]
-		switch {
-		case isData(name):
-			continue
-		case old == nil:
-			made = append(made, name)
-			continue
-		case name == flowsName && old.MaxEntries() != spec.MaxEntries:
-			if l.config.FlowTableSize != 0 {
-				l.config.Log.Warn("the running flow table keeps its size", "size", old.MaxEntries(), "configured", l.config.FlowTableSize)
-			}
-			spec.MaxEntries = old.MaxEntries()
-		}
-		why := compatible(spec, old)
-		switch {
-		case why == nil:
-			use[name] = old
-		case !errors.Is(why, ebpf.ErrMapIncompatible):
-			return nil, nil, why
-		case name == flowsName && !l.config.ResetFlows:
-			return nil, nil, fmt.Errorf("%w: %w", ErrFlowTable, why)
-		default:
-			l.config.Log.Info("a table changed its layout and is made again", "map", name, "why", why)
-			made = append(made, name)
-			reset = reset || name == flowsName
-		}
-	}
-	if reset {
-		// Counts of flows that are no more would never come down.
-		for _, name := range []string{"quotas", "backend_load"} {
-			if use[name] != nil {
-				delete(use, name)
-				made = append(made, name)
-			}
-		}
-	}
-	slices.Sort(made)
-	return use, made, nil
-}
-
-// fill has the maps that were made again filled; the running router still works
-// with its own.
-func (l *Loader) fill(r *running, made []string) error {
-	if l.config.Fill == nil {
-		return fmt.Errorf("tables %s changed their layout, and nothing was given to fill them", strings.Join(made, ", "))
-	}
-	old := routerMaps(r.maps)
-	if err := l.config.Fill(&old, &l.maps); err != nil {
-		return fmt.Errorf("fill tables %s: %w; the running router goes on", strings.Join(made, ", "), err)
-	}
-	return l.config.step("filled")
 }
 
 // takeRunning goes on with the running program, in its own version directory if
@@ -254,35 +140,6 @@ func replacePin(path string, open func() (pinner, error)) error {
 		return fmt.Errorf("pin %s: %w", path, err)
 	}
 	return pinCopy(copied, path)
-}
-
-// updateLinks puts this build's program on every device, one after the other. The
-// kernel swaps the pointer: no packet meets neither or both.
-func (l *Loader) updateLinks() error {
-	info, err := l.router.Info()
-	if err != nil {
-		return fmt.Errorf("read the router program: %w", err)
-	}
-	id, _ := info.ID()
-	for ifindex, x := range l.links {
-		on, err := x.Info()
-		if err != nil {
-			return fmt.Errorf("read the link of device %d: %w", ifindex, err)
-		}
-		if on.Program == id {
-			continue
-		}
-		if err := l.config.step("update link"); err != nil {
-			return err
-		}
-		if err := x.Update(l.router); err != nil {
-			if isNoDevice(err) {
-				continue // it went while we looked
-			}
-			return fmt.Errorf("put the router of this build on device %d: %w", ifindex, err)
-		}
-	}
-	return nil
 }
 
 func (l *Loader) removeOtherVersions() error {
