@@ -5,9 +5,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sixpn/sixpn"
 	"github.com/sixpn/sixpn/bpf"
 	sixpnmaps "github.com/sixpn/sixpn/maps"
-	"github.com/sixpn/sixpn"
 )
 
 // sizes of the tables in these tests, in place of the real ones.

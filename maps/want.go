@@ -6,8 +6,8 @@ import (
 	"net"
 	"slices"
 
-	"github.com/sixpn/sixpn/bpf"
 	"github.com/sixpn/sixpn"
+	"github.com/sixpn/sixpn/bpf"
 )
 
 // IP protocol numbers of services.

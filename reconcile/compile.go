@@ -5,10 +5,10 @@ import (
 	"net"
 	"slices"
 
+	"github.com/sixpn/sixpn"
 	"github.com/sixpn/sixpn/bpf"
 	"github.com/sixpn/sixpn/flycast"
 	"github.com/sixpn/sixpn/maps"
-	"github.com/sixpn/sixpn"
 	"github.com/sixpn/sixpn/state"
 )
 

@@ -10,9 +10,9 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/sixpn/sixpn"
 	"github.com/sixpn/sixpn/bpf"
 	"github.com/sixpn/sixpn/maps"
-	"github.com/sixpn/sixpn"
 	"github.com/sixpn/sixpn/state"
 )
 

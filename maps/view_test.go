@@ -1,0 +1,306 @@
+package maps_test
+
+import (
+	"encoding/binary"
+	"testing"
+
+	"github.com/cilium/ebpf"
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/sixpn/sixpn"
+	"github.com/sixpn/sixpn/bpf"
+	sixpnmaps "github.com/sixpn/sixpn/maps"
+)
+
+// view is what the tables mean, without the numbers that are a matter of history:
+// ids, indices, offsets and generations are followed to where they lead.
+type view struct {
+	Ports    map[uint32]bpf.RouterPort
+	Machines map[bpf.RouterMachineKey]bpf.RouterMachine
+	Host     bpf.RouterHostDevice
+	VIPs     map[sixpnmaps.VIP]bool
+	Services map[serviceName]serviceView
+	Quotas   map[bpf.RouterMachineKey]uint32 // limits
+	Backends map[sixpnmaps.Backend]string    // "" or "gone"
+	Strays   int                             // elements of maglev in use by no service
+}
+
+type serviceName struct {
+	VIP         sixpnmaps.VIP
+	Protocol    uint8
+	First, Last uint16
+}
+
+type serviceView struct {
+	Action, Flags        uint8
+	SoftLimit, HardLimit uint32
+	To                   map[sixpnmaps.Backend]int // positions in its region
+	Wrong                int                       // positions that lead to nothing, or to another service's backend
+}
+
+// view reads the tables by the layouts of types.h, and by nothing of the package.
+func (k *kernel) view() view {
+	k.t.Helper()
+	v := k.glance()
+	var err error
+	v.Ports, err = bpf.PortSlots(k.PortSlots).All()
+	must(k.t, err)
+	v.Machines, err = bpf.MachineSlots(k.MachineSlots).All()
+	must(k.t, err)
+	v.forgetCounters()
+	return v
+}
+
+// forgetCounters drops the indices of counters, which are a matter of history.
+func (v view) forgetCounters() {
+	for key, port := range v.Ports {
+		port.Counters = 0
+		v.Ports[key] = port
+	}
+	for key, machine := range v.Machines {
+		machine.Counters = 0
+		v.Machines[key] = machine
+	}
+}
+
+// glance is view, but of ports and Machines sees only those that these tests have: the
+// whole arrays take a hundred times longer.
+func (k *kernel) glance() view {
+	k.t.Helper()
+	v := view{
+		Ports:    map[uint32]bpf.RouterPort{},
+		Machines: map[bpf.RouterMachineKey]bpf.RouterMachine{},
+		VIPs:     map[sixpnmaps.VIP]bool{},
+		Services: map[serviceName]serviceView{},
+		Quotas:   map[bpf.RouterMachineKey]uint32{},
+		Backends: map[sixpnmaps.Backend]string{},
+	}
+	for ifindex := uint32(1); ifindex <= lastIfindex; ifindex++ {
+		port, ok, err := bpf.PortSlots(k.PortSlots).Get(ifindex)
+		must(k.t, err)
+		if ok {
+			v.Ports[ifindex] = port
+		}
+	}
+	for _, network := range []sixpn.Network{red, blue} {
+		for machine := uint32(1); machine <= lastMachine; machine++ {
+			key := bpf.RouterMachineKey{Network: uint32(network), Machine: machine}
+			entry, ok, err := bpf.MachineSlots(k.MachineSlots).Get(key)
+			must(k.t, err)
+			if ok {
+				v.Machines[key] = entry
+			}
+		}
+	}
+	v.forgetCounters()
+	must(k.t, k.HostPort.Lookup(uint32(0), &v.Host))
+	v.Host.Counters = 0
+	for key := range all[bpf.RouterVipKey, uint32](k.t, k.Vips) {
+		v.VIPs[sixpnmaps.VIP{Network: sixpn.Network(key.Network), Number: key.Number}] = true
+	}
+	words, used, backends := k.words(), map[uint32]bool{}, k.backends()
+	for key, service := range all[bpf.RouterServiceKey, bpf.RouterService](k.t, k.Services) {
+		vip := sixpnmaps.VIP{Network: sixpn.Network(key.Network), Number: key.Vip}
+		v.Services[serviceName{vip, key.Protocol, key.Port, key.Port}] = follow(service, words, backends, used)
+	}
+	for key, service := range all[bpf.RouterServiceRangeKey, bpf.RouterService](k.t, k.ServiceRanges) {
+		raw, err := binary.Append(nil, binary.NativeEndian, key)
+		must(k.t, err)
+		vip := sixpnmaps.VIP{Network: sixpn.Network(binary.BigEndian.Uint32(raw[4:])), Number: binary.BigEndian.Uint32(raw[8:])}
+		first := binary.BigEndian.Uint16(raw[13:])
+		last := first | uint16(0xffff>>(key.PrefixLength-72))
+		v.Services[serviceName{vip, raw[12], first, last}] = follow(service, words, backends, used)
+	}
+	for key, quota := range all[bpf.RouterMachineKey, bpf.RouterQuota](k.t, k.Quotas) {
+		v.Quotas[key] = quota.Limit
+	}
+	for _, b := range backends {
+		if b.Machine != 0 {
+			state := ""
+			if b.Flags&1 != 0 {
+				state = "gone"
+			}
+			v.Backends[backendOf(b)] = state
+		}
+	}
+	for i, word := range words {
+		if word != 0 && !used[uint32(i)] {
+			v.Strays++
+		}
+	}
+	return v
+}
+
+// follow finds where the positions of a service's region lead.
+func follow(s bpf.RouterService, words []uint32, backends []bpf.RouterBackend, used map[uint32]bool) serviceView {
+	v := serviceView{s.Action, s.Flags, s.SoftLimit, s.HardLimit, map[sixpnmaps.Backend]int{}, 0}
+	for i := s.Offset; i < s.Offset+s.Prime; i++ {
+		used[i] = true
+		if b := backends[words[i]]; b.Service == s.Id && b.Machine != 0 && b.Flags == 0 {
+			v.To[backendOf(b)]++
+		} else {
+			v.Wrong++
+		}
+	}
+	return v
+}
+
+// expect is the view of tables that hold a Want and nothing else.
+func (k *kernel) expect(want sixpnmaps.Want) view {
+	v := view{
+		Ports:    map[uint32]bpf.RouterPort{},
+		Machines: map[bpf.RouterMachineKey]bpf.RouterMachine{},
+		VIPs:     map[sixpnmaps.VIP]bool{},
+		Services: map[serviceName]serviceView{},
+		Quotas:   map[bpf.RouterMachineKey]uint32{},
+		Backends: map[sixpnmaps.Backend]string{},
+	}
+	for _, p := range want.Ports {
+		v.Ports[p.Ifindex] = bpf.RouterPort{
+			Network: uint32(p.Network), Host: uint32(p.Host), Machine: uint32(p.Machine), Mtu: p.MTU,
+			Kind: uint8(p.Kind), Redirect: 1, Mac: p.RouterMAC, Ifindex: p.Ifindex,
+		}
+	}
+	for _, m := range want.Machines {
+		key := bpf.RouterMachineKey{Network: uint32(m.Network), Machine: uint32(m.Machine)}
+		v.Machines[key] = bpf.RouterMachine{
+			Ifindex: m.Ifindex, Mtu: m.MTU, Kind: uint8(m.Kind), Redirect: 1, Mac: m.GuestMAC, RouterMac: m.RouterMAC,
+			Network: key.Network, Machine: key.Machine,
+		}
+	}
+	h := want.HostDevice
+	v.Host = bpf.RouterHostDevice{Ifindex: h.Ifindex, Mtu: h.MTU, Mac: h.InsideMAC, RouterMac: h.RouterMAC}
+	for _, vip := range want.VIPs {
+		v.VIPs[vip] = true
+	}
+	for _, q := range want.Quotas {
+		v.Quotas[bpf.RouterMachineKey{Network: uint32(q.Network), Machine: uint32(q.Machine)}] = q.Limit
+	}
+	for _, s := range want.Services {
+		to := map[sixpnmaps.Backend]int{}
+		if n := len(s.Backends); n > 0 {
+			for i := range k.length(n) {
+				to[s.Backends[i%n]]++
+			}
+		}
+		for _, b := range s.Backends {
+			v.Backends[b] = ""
+		}
+		for _, block := range blocks(uint32(s.First), uint32(s.Last)) {
+			v.Services[serviceName{s.VIP, s.Protocol, block[0], block[1]}] = serviceView{uint8(s.Action), s.Flags, s.SoftLimit, s.HardLimit, to, 0}
+		}
+	}
+	return v
+}
+
+// blocks cuts a range into aligned powers of two, the plain way: from its start, try
+// every size from the largest.
+func blocks(first, last uint32) (out [][2]uint16) {
+	for first <= last {
+		size := uint32(1 << 16)
+		for first%size != 0 || first+size-1 > last {
+			size /= 2
+		}
+		out = append(out, [2]uint16{uint16(first), uint16(first + size - 1)})
+		first += size
+	}
+	return out
+}
+
+func all[K comparable, V any](t testing.TB, m *ebpf.Map) map[K]V {
+	t.Helper()
+	out := map[K]V{}
+	var key K
+	var value V
+	entries := m.Iterate()
+	for entries.Next(&key, &value) {
+		out[key] = value
+	}
+	must(t, entries.Err())
+	return out
+}
+
+func (k *kernel) words() []uint32 {
+	k.t.Helper()
+	memory, err := k.Maglev.Memory()
+	must(k.t, err)
+	raw := make([]byte, 4*k.Maglev.MaxEntries())
+	_, err = memory.ReadAt(raw, 0)
+	must(k.t, err)
+	words := make([]uint32, k.Maglev.MaxEntries())
+	for i := range words {
+		words[i] = binary.NativeEndian.Uint32(raw[4*i:])
+	}
+	return words
+}
+
+func (k *kernel) backend(index uint32) bpf.RouterBackend {
+	k.t.Helper()
+	var b bpf.RouterBackend
+	must(k.t, k.Backends.Lookup(index, &b))
+	return b
+}
+
+// backends reads all of them, by index.
+func (k *kernel) backends() []bpf.RouterBackend {
+	k.t.Helper()
+	keys, values := make([]uint32, k.Backends.MaxEntries()), make([]bpf.RouterBackend, k.Backends.MaxEntries())
+	var cursor ebpf.MapBatchCursor
+	if n, err := k.Backends.BatchLookup(&cursor, keys, values, nil); n != len(values) {
+		k.t.Fatalf("%d of %d backends were read: %v", n, len(values), err)
+	}
+	return values
+}
+
+func backendOf(b bpf.RouterBackend) sixpnmaps.Backend {
+	return sixpnmaps.Backend{Network: sixpn.Network(b.Network), Host: sixpn.Host(b.Host), Machine: sixpn.Machine(b.Machine), Port: b.Port}
+}
+
+// compare ends the test unless both views are the same.
+func compare(t fataler, got, want view, when string) {
+	t.Helper()
+	if d := cmp.Diff(want, got); d != "" {
+		t.Fatalf("%s the tables differ (- expected, + found):\n%s", when, d)
+	}
+}
+
+// checkWall fails if any key leads into another network than it did before, or will
+// once the Sync is done; or to a device that another Machine is behind.
+func (k *kernel) checkWall(t fataler, before, after view) {
+	t.Helper()
+	now := k.glance()
+	for key, machine := range now.Machines {
+		if machine != before.Machines[key] && machine != after.Machines[key] {
+			t.Fatalf("the wall is open: machine %v is neither as before nor as wanted: %+v", key, machine)
+		}
+		if port, ok := now.Ports[machine.Ifindex]; ok && (port.Network != key.Network || port.Machine != key.Machine) {
+			t.Fatalf("the wall is open: machine %v leads to the device of machine %d of network %d", key, port.Machine, port.Network)
+		}
+	}
+	for ifindex, port := range now.Ports {
+		if port != before.Ports[ifindex] && port != after.Ports[ifindex] {
+			t.Fatalf("the wall is open: port %d is neither as before nor as wanted: %+v", ifindex, port)
+		}
+	}
+	if port, ok := now.Ports[now.Host.Ifindex]; ok && port.Kind != uint8(bpf.RouterPortKindPORT_HOST) {
+		t.Fatalf("the wall is open: the host device is the port of machine %d", port.Machine)
+	}
+	for name, service := range now.Services {
+		for backend := range service.To {
+			if !leads(before, name, backend) && !leads(after, name, backend) {
+				t.Fatalf("the wall is open: service %+v leads to %+v, which it neither did nor should", name, backend)
+			}
+		}
+		if _, stays := after.Services[name]; stays && service.Wrong > 0 && before.Services[name].Wrong == 0 {
+			old := before.Services[name]
+			if len(old.To) == 0 || len(service.To) == 0 {
+				t.Fatalf("service %+v has %d positions that lead nowhere: %+v", name, service.Wrong, service)
+			}
+		}
+	}
+}
+
+func leads(v view, name serviceName, backend sixpnmaps.Backend) bool {
+	_, ok := v.Services[name].To[backend]
+	return ok
+}
