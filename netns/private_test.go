@@ -16,8 +16,8 @@ import (
 	"golang.org/x/net/ipv6"
 	"golang.org/x/sys/unix"
 
-	"github.com/sixpn/sixpn/netns"
 	"github.com/sixpn/sixpn"
+	"github.com/sixpn/sixpn/netns"
 )
 
 // A host is a fresh namespace that plays the agent's own, and a path for the private one.
