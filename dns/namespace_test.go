@@ -14,8 +14,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/sixpn/sixpn/netns"
 	"github.com/sixpn/sixpn"
+	"github.com/sixpn/sixpn/netns"
 )
 
 // patience is how long a test waits for what must happen.

@@ -15,8 +15,8 @@ import (
 
 	miekg "github.com/miekg/dns"
 
-	"github.com/sixpn/sixpn/netns"
 	"github.com/sixpn/sixpn"
+	"github.com/sixpn/sixpn/netns"
 	"github.com/sixpn/sixpn/state"
 )
 
