@@ -137,10 +137,11 @@ func (p *pass) makeRoom() error {
 		crowded bool
 		remove  func() error
 	}{
-		{crowded(&p.ports, p.wantedPorts()), p.removePorts},
-		{crowded(&p.vips, p.wantedVIPs()), p.removeVIPs},
-		{crowded(&p.services, singles) || crowded(&p.ranges, ranges), p.removeServices},
-		{crowded(&p.machines, p.wantedMachines()), p.removeMachines},
+		// Every port has its counters, and these are fewer than places for ports.
+		{crowded(&p.ports, p.wantedPorts(), min(p.ports.max, p.maps.PortCounters.MaxEntries())), p.removePorts},
+		{crowded(&p.vips, p.wantedVIPs(), p.vips.max), p.removeVIPs},
+		{crowded(&p.services, singles, p.services.max) || crowded(&p.ranges, ranges, p.ranges.max), p.removeServices},
+		{crowded(&p.machines, p.wantedMachines(), p.machines.max), p.removeMachines},
 	}
 	for _, room := range rooms {
 		if !room.crowded {

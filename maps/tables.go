@@ -198,14 +198,14 @@ func (h *table[K, V]) remove(w *writer, what string, key K) error {
 	})
 }
 
-// crowded says whether the table cannot hold both what is in it and what is wanted:
-// then what goes must go first.
-func crowded[K, V comparable, W any](h *table[K, V], want map[K]W) bool {
+// crowded says whether a table of max elements cannot hold both what is in it and what
+// is wanted: then what goes must go first.
+func crowded[K, V comparable, W any](h *table[K, V], want map[K]W, max uint32) bool {
 	together := uint32(len(h.have))
 	for key := range want {
 		if _, ok := h.have[key]; !ok {
 			together++
 		}
 	}
-	return together > h.max
+	return together > max
 }
