@@ -4,9 +4,9 @@ import (
 	"context"
 	"io"
 
+	"github.com/sixpn/sixpn"
 	"github.com/sixpn/sixpn/api"
 	"github.com/sixpn/sixpn/machine"
-	"github.com/sixpn/sixpn"
 	"github.com/sixpn/sixpn/state"
 )
 

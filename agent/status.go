@@ -7,11 +7,11 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/sixpn/sixpn"
 	"github.com/sixpn/sixpn/api"
 	"github.com/sixpn/sixpn/bpf"
 	"github.com/sixpn/sixpn/flycast"
 	"github.com/sixpn/sixpn/maps"
-	"github.com/sixpn/sixpn"
 	"github.com/sixpn/sixpn/state"
 )
 

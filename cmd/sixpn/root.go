@@ -75,7 +75,8 @@ Exit codes: 0 done, 1 failed, 2 wrong usage.`,
   sixpn ips allocate-v6 --private -a web
   sixpn status`,
 	},
-		orgsCommand(c), appsCommand(c), machineCommand(c), ipsCommand(c), statusCommand(c),
+		agentCommand(c), orgsCommand(c), appsCommand(c), machineCommand(c), ipsCommand(c), statusCommand(c),
+		demoCommand(c), benchCommand(c), helperCommand(c),
 	)
 	root.SilenceErrors = true
 	root.SilenceUsage = true

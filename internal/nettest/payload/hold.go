@@ -17,6 +17,7 @@ import (
 type Held struct {
 	Server   string `json:"server"`   // machine id
 	Messages int    `json:"messages"` // sent and echoed right
+	Lasted   int    `json:"lasted"`   // milliseconds
 	// End is "done" when it lasted as long as it was asked to, else what ended it,
 	// see kind.
 	End string `json:"end"`
@@ -63,7 +64,7 @@ func hold(ctx context.Context, args []string, out io.Writer) error {
 	return report(out, result)
 }
 
-func holdOne(ctx context.Context, address string, every time.Duration) Held {
+func holdOne(ctx context.Context, address string, every time.Duration) (held Held) {
 	const patience = 5 * time.Second
 	conn, err := (&net.Dialer{Timeout: patience}).DialContext(ctx, "tcp6", address)
 	if err != nil {
@@ -75,7 +76,9 @@ func holdOne(ctx context.Context, address string, every time.Duration) Held {
 	if err != nil {
 		return Held{End: kind(err)}
 	}
-	held := Held{Server: server}
+	held.Server = server
+	began := time.Now()
+	defer func() { held.Lasted = int(time.Since(began).Milliseconds()) }()
 	ticker := time.NewTicker(every)
 	defer ticker.Stop()
 	for {

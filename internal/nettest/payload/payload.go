@@ -36,6 +36,7 @@ var payloads = map[string]func(ctx context.Context, args []string, out io.Writer
 	"environment": environment,
 	"path-mtu":    pathMTU,
 	"traffic":     traffic,
+	"touch":       touch,
 	"touch-host":  touchHost,
 }
 
@@ -80,6 +81,15 @@ func Run(args []string) error {
 func idle(ctx context.Context, _ []string, _ io.Writer) error {
 	<-ctx.Done()
 	return nil
+}
+
+// touch makes an empty file: another payload may wait for it.
+func touch(_ context.Context, args []string, _ io.Writer) error {
+	rest, err := flags(args, 1, "PATH", func(*flag.FlagSet) {})
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(rest[0], nil, 0o600)
 }
 
 // flags parses a payload's own flags, and returns what is left of the arguments.

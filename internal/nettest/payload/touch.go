@@ -4,6 +4,7 @@ import (
 	"context"
 	"flag"
 	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -50,7 +51,7 @@ func touchHost(_ context.Context, args []string, out io.Writer) error {
 			return err
 		}},
 		{"signal a process of the host", func() error { return syscall.Kill(pid, 0) }},
-		{"see a network device of the host", func() error { _, err := os.Stat("/sys/class/net/" + device); return err }},
+		{"see a network device of the host", func() error { _, err := net.InterfaceByName(device); return err }},
 		{"list the pinned eBPF objects", func() error {
 			found, err := filepath.Glob(filepath.Join(pins, "*"))
 			if err == nil && len(found) == 0 {

@@ -1,0 +1,194 @@
+package demo
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/sixpn/sixpn"
+	"github.com/sixpn/sixpn/internal/nettest"
+	"github.com/sixpn/sixpn/internal/nettest/payload"
+)
+
+// Ports of the world's servers, and of the VIPs that lead to them.
+const (
+	tcpPort = 8080
+	udpPort = 9000
+	vipPort = 80 // TCP; UDP has the same on both sides
+)
+
+// world is what the demo is about.
+//
+//	org acme:  web (two servers behind a VIP), client, solo (a client of itself)
+//	org rival: spy (the attacker), vault (a server)
+type world struct {
+	host *nettest.Host
+
+	web               []*nettest.Machine
+	client, big, solo *nettest.Machine // big: like client, with a device of 9000 bytes
+	spy, vault        *nettest.Machine
+	webVIP, soloVIP   netip.Addr
+}
+
+const (
+	orgAcme, orgRival = "acme", "rival"
+
+	appWeb, appClient, appSolo = "web", "client", "solo"
+	appSpy, appVault           = "spy", "vault"
+
+	bigMTU = 9000
+)
+
+// services of every server: one TCP and one UDP port.
+var services = []string{
+	fmt.Sprintf("%d:%d/tcp", vipPort, tcpPort),
+	fmt.Sprintf("%d:%d/udp", udpPort, udpPort),
+}
+
+// build returns a world also with an error, for it to be closed.
+func build(ctx context.Context, c Config) (*world, error) {
+	host, err := nettest.NewHost(nettest.Config{Prefix: "sixpn-demo-", Executable: c.Executable})
+	if err != nil {
+		return nil, err
+	}
+	w := &world{host: host}
+	if err := host.StartAgent(ctx); err != nil {
+		return w, err
+	}
+	for org, apps := range map[string][]string{orgAcme: {appWeb, appClient, appSolo}, orgRival: {appSpy, appVault}} {
+		if err := host.CreateOrg(ctx, org); err != nil {
+			return w, err
+		}
+		for _, app := range apps {
+			if err := host.CreateApp(ctx, app, org); err != nil {
+				return w, err
+			}
+		}
+	}
+	w.web = make([]*nettest.Machine, 2)
+	group, groupCtx := errgroup.WithContext(ctx)
+	run := func(into **nettest.Machine, app, name string, mtu int, command ...string) {
+		group.Go(func() (err error) {
+			options := nettest.Options{Name: name, MTU: mtu}
+			if command[0] == "serve" {
+				options.Services = services
+			}
+			*into, err = host.Run(groupCtx, app, options, host.Payload(command...)...)
+			return err
+		})
+	}
+	run(&w.web[0], appWeb, "web-1", 0, server()...)
+	run(&w.web[1], appWeb, "web-2", 0, server()...)
+	run(&w.client, appClient, "client-1", 0, "idle")
+	run(&w.big, appClient, "client-big", bigMTU, "idle")
+	run(&w.solo, appSolo, "solo-1", 0, server()...)
+	run(&w.spy, appSpy, "spy-1", 0, "idle")
+	run(&w.vault, appVault, "vault-1", 0, server()...)
+	if err := group.Wait(); err != nil {
+		return w, err
+	}
+	if w.webVIP, err = host.AllocateVIP(ctx, appWeb, ""); err != nil {
+		return w, err
+	}
+	w.soloVIP, err = host.AllocateVIP(ctx, appSolo, "")
+	return w, err
+}
+
+// server is the payload of every server. After its stop signal it goes on for a
+// while, as one that finishes its work.
+func server() []string {
+	return []string{"serve", "-tcp", fmt.Sprint(tcpPort), "-udp", fmt.Sprint(udpPort), "-sockets", "8", "-linger", linger.String()}
+}
+
+// addWeb starts one more server of app web.
+func (w *world) addWeb(ctx context.Context, name string) (*nettest.Machine, error) {
+	return w.host.Run(ctx, appWeb, nettest.Options{Name: name, Services: services}, w.host.Payload(server()...)...)
+}
+
+func at(a netip.Addr, port uint16) string { return netip.AddrPortFrom(a, port).String() }
+
+// network is the network of a Machine's address, host its host field.
+func fields(m *nettest.Machine) sixpn.Fields {
+	f, _ := sixpn.Parse(m.Addr)
+	return f
+}
+
+// picture is the topology, for people.
+func (w *world) picture() string {
+	var b strings.Builder
+	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
+	org := func(name string, m *nettest.Machine) {
+		line("  org %-6s network %v", name, sixpn.NetworkPrefix(fields(m).Network))
+	}
+	member := func(m *nettest.Machine, what string) { line("   ├─ %-11s %-28s %s", m.Name, m.Addr, what) }
+	vip := func(a netip.Addr, what string) { line("   ├─ %-11s %-28s %s", "VIP", a, what) }
+	line("")
+	org(orgAcme, w.client)
+	vip(w.webVIP, fmt.Sprintf("web.flycast → web-1, web-2 (tcp %d→%d, udp %d)", vipPort, tcpPort, udpPort))
+	member(w.web[0], "server")
+	member(w.web[1], "server")
+	member(w.client, "client")
+	member(w.big, fmt.Sprintf("client, MTU %d", bigMTU))
+	vip(w.soloVIP, "solo.flycast → solo-1")
+	member(w.solo, "server and its own client")
+	line("   │")
+	line("   ╪═ eBPF router of host %v ══ fe80::1 ══ DNS %v", fields(w.client).Host, sixpn.DNS)
+	line("   │")
+	org(orgRival, w.spy)
+	member(w.spy, "attacker")
+	member(w.vault, "server")
+	return b.String()
+}
+
+// lookAround says how to go on with a world that was kept.
+func (w *world) lookAround() string {
+	h := w.host
+	return fmt.Sprintf(`the world stays. Look around with:
+  export SIXPN_SOCKET=%[1]s
+  sixpn status
+  sixpn machine list -a web
+  sixpn machine exec -a client %[2]s -- %[3]s
+  tail %[4]s
+and remove it with:
+  kill %[5]d
+  sixpn agent reset --name %[6]s --state-dir %[7]s --run-dir %[8]s --state
+  rm -r %[9]s`,
+		h.Socket(), w.client.ID, strings.Join(h.Payload("lookup", "AAAA", "web.internal"), " "),
+		h.LogPath(), h.AgentPID(), h.Name, h.StateDir(), h.RunDir(), h.Dir)
+}
+
+// connections runs "connect" inside a Machine.
+func connections(ctx context.Context, m *nettest.Machine, args ...string) (payload.Connections, error) {
+	return nettest.Probe[payload.Connections](ctx, m, append([]string{"connect"}, args...)...)
+}
+
+// datagrams runs "datagrams" inside a Machine.
+func datagrams(ctx context.Context, m *nettest.Machine, args ...string) (payload.Datagrams, error) {
+	return nettest.Probe[payload.Datagrams](ctx, m, append([]string{"datagrams"}, args...)...)
+}
+
+// ping runs "ping" inside a Machine.
+func ping(ctx context.Context, m *nettest.Machine, args ...string) (payload.Datagrams, error) {
+	return nettest.Probe[payload.Datagrams](ctx, m, append([]string{"ping"}, args...)...)
+}
+
+// lookup runs "lookup" inside a Machine.
+func lookup(ctx context.Context, m *nettest.Machine, args ...string) (payload.Lookup, error) {
+	return nettest.Probe[payload.Lookup](ctx, m, append([]string{"lookup"}, args...)...)
+}
+
+// dropped does something and says by how much a drop counter rose meanwhile.
+func (w *world) dropped(ctx context.Context, reason string, do func() error) (uint64, error) {
+	before, err := w.host.Drops(ctx, reason)
+	if err != nil {
+		return 0, err
+	}
+	if err := do(); err != nil {
+		return 0, err
+	}
+	after, err := w.host.Drops(ctx, reason)
+	return after - before, err
+}
