@@ -17,17 +17,9 @@ func compatible(spec *ebpf.MapSpec, running *ebpf.Map) error {
 	if err := spec.Compatible(running); err != nil {
 		return err
 	}
-	handle, err := running.Handle()
-	if errors.Is(err, ebpf.ErrNotSupported) {
-		return nil // a kind of map that has no types: ring buffers
-	}
-	if err != nil {
-		return fmt.Errorf("read the types of map %s: %w", spec.Name, err)
-	}
-	defer func() { _ = handle.Close() }()
-	types, err := handle.Spec(nil)
-	if err != nil {
-		return fmt.Errorf("read the types of map %s: %w", spec.Name, err)
+	types, err := typesOf(running)
+	if err != nil || types == nil {
+		return err
 	}
 	for _, wanted := range []btf.Type{spec.Key, spec.Value} {
 		if wanted == nil {
@@ -37,11 +29,35 @@ func compatible(spec *ebpf.MapSpec, running *ebpf.Map) error {
 		if !ok || structure.Name == "" {
 			continue // a number: its size says all
 		}
-		if have, want := holds(types, structure.Name), describe(structure); !slices.Contains(have, want) {
-			return fmt.Errorf("%w: it holds %s, this build %s", ebpf.ErrMapIncompatible, strings.Join(have, " and "), want)
+		if !holdsSame(types, structure) {
+			return fmt.Errorf("%w: it holds %s, this build %s", ebpf.ErrMapIncompatible,
+				strings.Join(holds(types, structure.Name), " and "), describe(structure))
 		}
 	}
 	return nil
+}
+
+// typesOf reads what the kernel knows of the types of a map; nil for a kind of map
+// that has none, such as ring buffers.
+func typesOf(running *ebpf.Map) (*btf.Spec, error) {
+	handle, err := running.Handle()
+	if errors.Is(err, ebpf.ErrNotSupported) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the types of %s: %w", running, err)
+	}
+	defer func() { _ = handle.Close() }()
+	types, err := handle.Spec(nil)
+	if err != nil {
+		return nil, fmt.Errorf("read the types of %s: %w", running, err)
+	}
+	return types, nil
+}
+
+// holdsSame says whether one of the types is this struct.
+func holdsSame(types *btf.Spec, structure *btf.Struct) bool {
+	return slices.Contains(holds(types, structure.Name), describe(structure))
 }
 
 // holds describes every struct of a name: the types of a map may hold one twice,

@@ -49,8 +49,10 @@ type Config struct {
 	ResetFlows bool
 	// Fill is called when maps of a changed layout had to be made again, before
 	// the new program runs. old holds the running maps (nil where this build's is
-	// new to it), new those of this build; the same map where nothing changed. An
-	// error swaps nothing. Without Fill such a build refuses to start.
+	// new to it), new those of this build; the same map where nothing changed.
+	// What the flow table refers to (backends, backend_load, quotas) is carried
+	// over before; all else is empty. An error swaps nothing. Without Fill such a
+	// build refuses to start.
 	Fill func(old, new *bpf.RouterMaps) error
 	// Namespace is where the devices are; nil: the process's own.
 	Namespace *netns.Namespace
@@ -159,12 +161,7 @@ func (l *Loader) open(ctx context.Context) (err error) {
 	if err := l.updateLinks(); err != nil {
 		return err
 	}
-	if err := l.removeOtherVersions(); err != nil {
-		return err
-	}
-	l.config.Log.Info("the router is loaded", "adopted", l.opened.Adopted, "replaced", l.opened.Replaced,
-		"tables made again", l.opened.Made, "version", l.version, "devices", len(l.links))
-	return nil
+	return l.removeOtherVersions()
 }
 
 // Maps are the router's tables. They stay the same for the Loader's life.

@@ -99,8 +99,7 @@ func (l *Loader) plan(r *running) (use map[string]*ebpf.Map, made []string, err 
 		}
 	}
 	if reset {
-		// Counts of flows that are no more would never come down.
-		for _, name := range []string{"quotas", "backend_load"} {
+		for _, name := range counting {
 			if use[name] != nil {
 				delete(use, name)
 				made = append(made, name)
@@ -111,13 +110,25 @@ func (l *Loader) plan(r *running) (use map[string]*ebpf.Map, made []string, err 
 	return use, made, nil
 }
 
-// fill has the maps that were made again filled; the running router still works
-// with its own.
+// fill carries what can be carried into the maps that were made again, and has
+// them filled; the running router still works with its own.
 func (l *Loader) fill(r *running, made []string) error {
 	if l.config.Fill == nil {
 		return fmt.Errorf("tables %s changed their layout, and nothing was given to fill them", strings.Join(made, ", "))
 	}
 	old := routerMaps(r.maps)
+	for _, name := range ofFlows {
+		from := r.maps[kernelName(name)]
+		if from == nil || !slices.Contains(made, name) || slices.Contains(made, flowsName) {
+			continue
+		}
+		if err := carry(l.build.spec.Maps[name], from, l.all[name]); err != nil {
+			return err
+		}
+	}
+	if err := l.config.step("carried"); err != nil {
+		return err
+	}
 	if err := l.config.Fill(&old, &l.maps); err != nil {
 		return fmt.Errorf("fill tables %s: %w; the running router goes on", strings.Join(made, ", "), err)
 	}
