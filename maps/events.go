@@ -85,8 +85,8 @@ func readEvents[E any](ctx context.Context, buffer *ebpf.Map, handle func(E) err
 			err = closed
 		}
 	}()
-	// A deadline in the past wakes a read that waits.
-	defer context.AfterFunc(ctx, func() { reader.SetDeadline(time.Unix(1, 0)) })()
+	// Closing wakes a read that waits; a deadline would wait for the read.
+	defer context.AfterFunc(ctx, func() { reader.Close() })()
 
 	var record ringbuf.Record
 	for ctx.Err() == nil {
