@@ -16,43 +16,76 @@ import (
 
 // traffic is a stream of numbered datagrams through the router.
 type traffic struct {
-	w        *world
-	receiver net.PacketConn
-	stop     chan struct{}
-	sent     chan uint64 // how many, once stopped
+	w    *world
+	stop chan struct{}
+	sent chan uint64          // how many, once stopped
+	got  chan map[uint64]bool // which, once nothing more arrives
+	last chan uint64          // tells the receiver how many to expect
 }
 
 const (
-	rate = 10_000 // datagrams a second
-	tick = time.Millisecond
+	rate  = 10_000 // datagrams a second
+	tick  = time.Millisecond
+	burst = 100 // at most, after the sender was kept from running: queues on the way are short
 )
 
 func (w *world) startTraffic() *traffic {
 	w.t.Helper()
 	receiver, sender := w.sockets()
-	flow := &traffic{w, receiver, make(chan struct{}), make(chan uint64, 1)}
-	go func() {
-		defer sender.Close()
-		ticker := time.NewTicker(tick)
-		defer ticker.Stop()
-		number, begin := uint64(0), time.Now()
-		for {
-			select {
-			case <-flow.stop:
-				flow.sent <- number
-				return
-			case <-ticker.C:
-			}
-			// By the clock: a busy machine skips ticks.
-			for due := uint64(time.Since(begin) * rate / time.Second); number < due; {
-				if _, err := sender.Write(binary.BigEndian.AppendUint64(nil, number)); err != nil {
-					w.t.Errorf("send: %v", err)
-				}
-				number++
-			}
+	f := &traffic{w, make(chan struct{}), make(chan uint64, 1), make(chan map[uint64]bool, 1), make(chan uint64, 1)}
+	go f.send(sender)
+	go f.receive(receiver)
+	return f
+}
+
+func (f *traffic) send(sender net.Conn) {
+	defer sender.Close()
+	ticker := time.NewTicker(tick)
+	defer ticker.Stop()
+	number, begin := uint64(0), time.Now()
+	for {
+		select {
+		case <-f.stop:
+			f.sent <- number
+			return
+		case <-ticker.C:
 		}
-	}()
-	return flow
+		due := uint64(time.Since(begin) * rate / time.Second)
+		for range min(due-number, burst) {
+			if _, err := sender.Write(binary.BigEndian.AppendUint64(nil, number)); err != nil {
+				f.w.t.Errorf("send: %v", err)
+			}
+			number++
+		}
+	}
+}
+
+// receive reads at once, so that the socket's buffer never fills, until it has as
+// many as were sent, or nothing came for a while.
+func (f *traffic) receive(receiver net.PacketConn) {
+	defer receiver.Close()
+	got, b := map[uint64]bool{}, make([]byte, 100)
+	defer func() { f.got <- got }()
+	expected := ^uint64(0)
+	for uint64(len(got)) < expected {
+		select {
+		case expected = <-f.last:
+			continue
+		default:
+		}
+		wait := tick
+		if expected != ^uint64(0) {
+			wait = patience
+		}
+		_ = receiver.SetReadDeadline(time.Now().Add(wait))
+		n, _, err := receiver.ReadFrom(b)
+		switch {
+		case err != nil && wait == patience:
+			return
+		case err == nil && n == 8:
+			got[binary.BigEndian.Uint64(b)] = true
+		}
+	}
 }
 
 // finish stops the stream and demands every number of it.
@@ -60,20 +93,11 @@ func (f *traffic) finish() (sent uint64) {
 	f.w.t.Helper()
 	close(f.stop)
 	sent = <-f.sent
-	defer f.receiver.Close()
-	missing := make(map[uint64]bool, sent)
+	f.last <- sent
+	got := <-f.got
 	for number := range sent {
-		missing[number] = true
-	}
-	b := make([]byte, 100)
-	for len(missing) > 0 {
-		_ = f.receiver.SetReadDeadline(time.Now().Add(patience))
-		n, _, err := f.receiver.ReadFrom(b)
-		if err != nil {
-			f.w.t.Fatalf("%d of %d datagrams are missing: %v", len(missing), sent, err)
-		}
-		if n == 8 {
-			delete(missing, binary.BigEndian.Uint64(b))
+		if !got[number] {
+			f.w.t.Fatalf("%d of %d datagrams are missing, number %d first", sent-uint64(len(got)), sent, number)
 		}
 	}
 	return sent

@@ -34,7 +34,7 @@ type world struct {
 
 const (
 	sinkPort   = 4000
-	patience   = 5 * time.Second
+	patience   = 30 * time.Second
 	testTables = 1024 // elements: the real tables take long to make
 )
 

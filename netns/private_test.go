@@ -102,12 +102,12 @@ func outside(t *testing.T, home *netns.Namespace, p *netns.Private) {
 	waitFor(t, p.Namespace, "the device inside transmits", transmits(netns.Inside))
 }
 
-// waitFor polls a condition inside a namespace, for five seconds at most.
+// waitFor polls a condition inside a namespace, for half a minute at most.
 func waitFor(t *testing.T, n *netns.Namespace, what string, holds func() (bool, error)) {
 	t.Helper()
 	poll := time.NewTicker(time.Millisecond)
 	defer poll.Stop()
-	deadline := time.After(5 * time.Second)
+	deadline := time.After(30 * time.Second)
 	for {
 		var ok bool
 		if err := n.Do(func() (err error) { ok, err = holds(); return err }); err != nil {
@@ -119,7 +119,7 @@ func waitFor(t *testing.T, n *netns.Namespace, what string, holds func() (bool, 
 		select {
 		case <-poll.C:
 		case <-deadline:
-			t.Fatalf("waited five seconds until %s", what)
+			t.Fatalf("waited half a minute until %s", what)
 		}
 	}
 }
@@ -157,7 +157,7 @@ func TestPrivateAnswersFromTheAddressAsked(t *testing.T) {
 	from := &net.TCPAddr{IP: machine.AsSlice()}
 	for _, to := range asked {
 		t.Run("udp/"+to.String(), func(t *testing.T) {
-			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 			defer cancel()
 			// Not connected: a connected socket would hide an answer from elsewhere.
 			conn, err := home.ListenPacket(ctx, "udp6", net.JoinHostPort(machine.String(), "0"))
@@ -180,7 +180,7 @@ func TestPrivateAnswersFromTheAddressAsked(t *testing.T) {
 			}
 		})
 		t.Run("tcp/"+to.String(), func(t *testing.T) {
-			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 			defer cancel()
 			conn, err := home.Dial(ctx, "tcp6", from, net.JoinHostPort(to.String(), "53"))
 			if err != nil {
@@ -294,7 +294,7 @@ func TestRawSocketSendsAnySource(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer receiver.Close()
-	_ = receiver.SetDeadline(time.Now().Add(5 * time.Second))
+	_ = receiver.SetDeadline(time.Now().Add(30 * time.Second))
 	raw, err := p.Raw()
 	if err != nil {
 		t.Fatal(err)
@@ -380,7 +380,7 @@ func TestSetupPrivateTakesOverWhatIsThere(t *testing.T) {
 			}
 			defer listener.Close()
 			port := listener.Addr().(*net.TCPAddr).Port
-			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 			defer cancel()
 			conn, err := home.Dial(ctx, "tcp6", &net.TCPAddr{IP: machine.AsSlice()}, netip.AddrPortFrom(sixpn.DNS, uint16(port)).String())
 			if err != nil {
