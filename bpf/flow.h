@@ -128,7 +128,11 @@ static __noinline int quota_take(__u32 network, __u32 machine)
 
 	if (!quota)
 		return 0;
-	if (__sync_fetch_and_add(&quota->used, 1) < quota->limit)
+	/*
+	 * Signed: flows that are opened while an upgrade carries the count into a
+	 * new table are not in it, and may take it below zero when they end.
+	 */
+	if ((__s32)__sync_fetch_and_add(&quota->used, 1) < (__s32)quota->limit)
 		return 1;
 	__sync_fetch_and_sub(&quota->used, 1);
 	__sync_fetch_and_add(&quota->refused, 1);

@@ -67,7 +67,7 @@ static __noinline int backend_take(const struct packet *packet, const struct ser
 		if (i < CHOICES && soft && (!limit || soft < limit))
 			limit = soft;
 		reason = DROP_BACKEND_LIMIT;
-		if (__sync_fetch_and_add(&load->live, 1) >= limit && limit) {
+		if ((__s32)__sync_fetch_and_add(&load->live, 1) >= (__s32)limit && limit) {
 			__sync_fetch_and_sub(&load->live, 1);
 			continue;
 		}
