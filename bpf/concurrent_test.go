@@ -133,7 +133,7 @@ func TestCountsDoNotDrift(t *testing.T) {
 	w := newWorld(t, func(s *settings) { s.eventsPerSecond = 0 })
 	flycastWorld(w)
 	service := w.service(1, streamBackend, w.addBackend(w.spare, backendPort, 1))
-	service.SoftLimit, service.HardLimit = limit/4, limit/2
+	service.SoftLimit, service.HardLimit = limit/10, limit/5
 	w.put(w.Services, serviceKey(protocolTCP, vipPort), service)
 	w.quota(red, 0, 2*limit)
 	w.quota(red, w.client.machine, limit)

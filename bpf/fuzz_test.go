@@ -88,7 +88,7 @@ func allowed(in, out string, came, left []byte) string {
 		}
 		return "the source is neither its own nor the VIP"
 	}
-	// The one way across: the client's connections to the VIP's port 443, and their errors.
+	// The one way across: network red's connections to the VIP's port 443, and their errors.
 	ports := left[54:]
 	if left[20] == 58 && ports[0] < 128 && len(ports) >= 52 {
 		return acrossByError(in, out, left)
@@ -96,9 +96,9 @@ func allowed(in, out string, came, left []byte) string {
 	switch {
 	case left[20] != 6:
 		return "only tcp crosses"
-	case in == "client" && out == "foreign" && own(from, source) && ports[2] == innerPort>>8 && ports[3] == innerPort&0xff:
+	case from.network == redHex && out == "foreign" && own(from, source) && ports[2] == innerPort>>8 && ports[3] == innerPort&0xff:
 		return ""
-	case in == "foreign" && out == "client" && source == vipHex && ports[0] == crossPort>>8 && ports[1] == crossPort&0xff:
+	case in == "foreign" && to.network == redHex && source == vipHex && ports[0] == crossPort>>8 && ports[1] == crossPort&0xff:
 		return ""
 	}
 	return "it crosses networks without an allocation"
@@ -108,9 +108,9 @@ func allowed(in, out string, came, left []byte) string {
 func acrossByError(in, out string, left []byte) string {
 	quote := left[62:]
 	source, destination := hex.EncodeToString(quote[8:24]), hex.EncodeToString(quote[24:40])
-	forward := in == "client" && out == "foreign" && strings.HasPrefix(source, parties["foreign"].own) &&
-		strings.HasPrefix(destination, parties["client"].own) && quote[40] == innerPort>>8 && quote[41] == innerPort&0xff
-	back := in == "foreign" && out == "client" && strings.HasPrefix(source, parties["client"].own) &&
+	forward := parties[in].network == redHex && out == "foreign" && strings.HasPrefix(source, parties["foreign"].own) &&
+		strings.HasPrefix(destination, parties[in].own) && quote[40] == innerPort>>8 && quote[41] == innerPort&0xff
+	back := in == "foreign" && parties[out].network == redHex && strings.HasPrefix(source, parties[out].own) &&
 		destination == vipHex && quote[42] == crossPort>>8 && quote[43] == crossPort&0xff
 	if quote[6] == 6 && (forward || back) {
 		return ""
