@@ -3,6 +3,7 @@ package maps
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net/netip"
 	"time"
@@ -80,13 +81,13 @@ func readEvents[E any](ctx context.Context, buffer *ebpf.Map, handle func(E) err
 	if err != nil {
 		return fmt.Errorf("maps: open ring buffer %s: %w", buffer, err)
 	}
+	// Closing is what wakes a read that waits (a new deadline does not); the second
+	// time it does nothing.
+	stop := context.AfterFunc(ctx, func() { _ = reader.Close() })
 	defer func() {
-		if closed := reader.Close(); err == nil {
-			err = closed
-		}
+		stop()
+		err = errors.Join(err, reader.Close())
 	}()
-	// Closing wakes a read that waits; a deadline would wait for the read.
-	defer context.AfterFunc(ctx, func() { reader.Close() })()
 
 	var record ringbuf.Record
 	for ctx.Err() == nil {

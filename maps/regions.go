@@ -7,7 +7,11 @@ import (
 	"slices"
 )
 
-// span is a piece of the array `maglev`, in elements of 4 bytes.
+// elementBytes is the distance of two elements of `maglev` in memory: the kernel
+// rounds the 4 bytes of each up to 8.
+const elementBytes = 8
+
+// span is a piece of the array `maglev`, in elements.
 type span struct{ offset, length uint32 }
 
 func (s span) end() uint32 { return s.offset + s.length }
@@ -59,25 +63,25 @@ func (h holes) largest() uint32 {
 
 // regionWords reads a region. Out of bounds it is nil, which is no service's.
 func (t *Tables) regionWords(s span) []uint32 {
-	buffer := make([]byte, 4*s.length)
-	if _, err := t.memory.ReadAt(buffer, int64(s.offset)*4); err != nil {
+	buffer := make([]byte, elementBytes*s.length)
+	if _, err := t.memory.ReadAt(buffer, int64(s.offset)*elementBytes); err != nil {
 		return nil
 	}
 	words := make([]uint32, s.length)
 	for i := range words {
-		words[i] = binary.NativeEndian.Uint32(buffer[4*i:])
+		words[i] = binary.NativeEndian.Uint32(buffer[elementBytes*i:])
 	}
 	return words
 }
 
 // writeRegion fills a region that no service points to.
 func (t *Tables) writeRegion(w *writer, what string, s span, words []uint32) error {
-	buffer := make([]byte, 0, 4*s.length)
-	for _, word := range words {
-		buffer = binary.NativeEndian.AppendUint32(buffer, word)
+	buffer := make([]byte, elementBytes*s.length)
+	for i, word := range words {
+		binary.NativeEndian.PutUint32(buffer[elementBytes*i:], word)
 	}
 	return w.write(tableMaglev, what, t.maps.Maglev.MaxEntries(), func() error {
-		_, err := t.memory.WriteAt(buffer, int64(s.offset)*4)
+		_, err := t.memory.WriteAt(buffer, int64(s.offset)*elementBytes)
 		return err
 	})
 }
@@ -88,18 +92,18 @@ func (t *Tables) writeRegion(w *writer, what string, s span, words []uint32) err
 func (t *Tables) strayRegions(taken []span) ([]span, error) {
 	const chunk = 1 << 16
 	var strays []span
-	buffer := make([]byte, 4*chunk)
+	buffer := make([]byte, elementBytes*chunk)
 	for _, hole := range newHoles(t.maps.Maglev.MaxEntries(), taken) {
 		for offset := hole.offset; offset < hole.end(); offset += chunk {
-			part := buffer[:4*min(chunk, hole.end()-offset)]
-			if _, err := t.memory.ReadAt(part, int64(offset)*4); err != nil {
+			part := buffer[:elementBytes*min(chunk, hole.end()-offset)]
+			if _, err := t.memory.ReadAt(part, int64(offset)*elementBytes); err != nil {
 				return nil, fmt.Errorf("maps: read table %q: %w", tableMaglev, err)
 			}
-			for i := 0; i < len(part); i += 4 {
+			for i := 0; i < len(part); i += elementBytes {
 				if binary.NativeEndian.Uint32(part[i:]) == 0 {
 					continue
 				}
-				at := offset + uint32(i/4)
+				at := offset + uint32(i/elementBytes)
 				if last := len(strays) - 1; last >= 0 && strays[last].end() == at {
 					strays[last].length++
 				} else {

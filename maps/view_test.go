@@ -224,12 +224,12 @@ func (k *kernel) words() []uint32 {
 	k.t.Helper()
 	memory, err := k.Maglev.Memory()
 	must(k.t, err)
-	raw := make([]byte, 4*k.Maglev.MaxEntries())
+	raw := make([]byte, 8*k.Maglev.MaxEntries())
 	_, err = memory.ReadAt(raw, 0)
 	must(k.t, err)
 	words := make([]uint32, k.Maglev.MaxEntries())
 	for i := range words {
-		words[i] = binary.NativeEndian.Uint32(raw[4*i:])
+		words[i] = binary.NativeEndian.Uint32(raw[8*i:])
 	}
 	return words
 }
