@@ -1,0 +1,69 @@
+package flycast_test
+
+import (
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/sixpn/sixpn"
+	"github.com/sixpn/sixpn/flycast"
+	"github.com/sixpn/sixpn/maps"
+	"github.com/sixpn/sixpn/state"
+)
+
+func at(machine sixpn.Machine) maps.Backend {
+	return maps.Backend{Network: 1, Host: 3, Machine: machine, Port: 8080}
+}
+
+func TestMachineReadiness(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		state, desired state.MachineState
+		want           flycast.Readiness
+	}{
+		{state.Created, state.Started, flycast.Gone},
+		{state.Starting, state.Started, flycast.Gone},
+		{state.Started, state.Started, flycast.Ready},
+		{state.Started, state.Stopped, flycast.Draining},
+		{state.Started, state.Destroyed, flycast.Draining},
+		{state.Stopping, state.Stopped, flycast.Draining},
+		{state.Stopping, state.Started, flycast.Draining},
+		{state.Stopped, state.Started, flycast.Gone},
+		{state.Failed, state.Started, flycast.Gone},
+		{state.Destroying, state.Destroyed, flycast.Gone},
+		{state.Destroyed, state.Destroyed, flycast.Gone},
+	} {
+		if got := flycast.MachineReadiness(state.Machine{State: c.state, Desired: c.desired}); got != c.want {
+			t.Errorf("%s, wanted %s: readiness %d, want %d", c.state, c.desired, got, c.want)
+		}
+	}
+}
+
+func TestChoose(t *testing.T) {
+	t.Parallel()
+	near := func(region string) int { return map[string]int{"ams": 0, "iad": 80, "nrt": 240}[region] }
+	for _, c := range []struct {
+		name       string
+		candidates []flycast.Candidate
+		rules      flycast.Rules
+		want       flycast.Choice
+	}{
+		{"none", nil, flycast.Rules{}, flycast.Choice{}},
+		{"ready", []flycast.Candidate{{at(2), "ams", flycast.Ready}, {at(1), "nrt", flycast.Ready}}, flycast.Rules{},
+			flycast.Choice{Backends: []maps.Backend{at(1), at(2)}}},
+		{"twice the same", []flycast.Candidate{{at(1), "ams", flycast.Ready}, {at(1), "ams", flycast.Ready}}, flycast.Rules{},
+			flycast.Choice{Backends: []maps.Backend{at(1)}}},
+		{"draining", []flycast.Candidate{{at(1), "ams", flycast.Draining}, {at(2), "ams", flycast.Ready}}, flycast.Rules{},
+			flycast.Choice{Backends: []maps.Backend{at(2)}, Draining: []maps.Backend{at(1)}}},
+		{"gone", []flycast.Candidate{{at(1), "ams", flycast.Gone}, {at(2), "ams", flycast.Ready}}, flycast.Rules{},
+			flycast.Choice{Backends: []maps.Backend{at(2)}}},
+		{"the nearest", []flycast.Candidate{{at(1), "nrt", flycast.Ready}, {at(2), "iad", flycast.Ready}}, flycast.Rules{Distance: near},
+			flycast.Choice{Backends: []maps.Backend{at(2)}, Draining: []maps.Backend{at(1)}}},
+		{"the nearest that is ready", []flycast.Candidate{{at(1), "nrt", flycast.Ready}, {at(2), "ams", flycast.Draining}}, flycast.Rules{Distance: near},
+			flycast.Choice{Backends: []maps.Backend{at(1)}, Draining: []maps.Backend{at(2)}}},
+	} {
+		if d := cmp.Diff(c.want, flycast.Choose(c.candidates, c.rules)); d != "" {
+			t.Errorf("%s: the choice differs (- wanted, + got):\n%s", c.name, d)
+		}
+	}
+}
