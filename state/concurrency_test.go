@@ -2,7 +2,6 @@ package state_test
 
 import (
 	"fmt"
-	"slices"
 	"sync"
 	"testing"
 
@@ -61,47 +60,47 @@ func TestOneOfTwoEqualNamesWins(t *testing.T) {
 	ctx := within(t)
 	_, _, err := w.CreateOrg(ctx, "globex", "")
 	must(t, err)
-	oneWins(t, together(contenders, func(int) error {
-		_, _, err := w.CreateOrg(ctx, "initech", "")
+	oneWins(t, together(contenders, func(i int) error {
+		_, _, err := w.contender(i).CreateOrg(ctx, "initech", "")
 		return err
 	}), "slug")
 	oneWins(t, together(contenders, func(i int) error {
-		_, _, err := w.CreateApp(ctx, "shop", []string{"acme", "globex"}[i%2], "")
+		_, _, err := w.contender(i/2).CreateApp(ctx, "shop", []string{"acme", "globex"}[i%2], "")
 		return err
 	}), "name")
-	oneWins(t, together(contenders, func(int) error {
-		_, _, err := w.CreateNetwork(ctx, "acme", "staging")
+	oneWins(t, together(contenders, func(i int) error {
+		_, _, err := w.contender(i).CreateNetwork(ctx, "acme", "staging")
 		return err
 	}), "network")
-	oneWins(t, together(contenders, func(int) error {
-		_, _, err := w.CreateMachine(ctx, w.newMachine("web-1"))
+	oneWins(t, together(contenders, func(i int) error {
+		_, _, err := w.contender(i).CreateMachine(ctx, w.newMachine("web-1"))
 		return err
 	}), "name")
-	oneWins(t, together(contenders, func(int) error {
-		_, _, err := w.RegisterHost(ctx, "host-2", "fra", 0)
+	oneWins(t, together(contenders, func(i int) error {
+		_, _, err := w.contender(i).RegisterHost(ctx, "host-2", "fra", 0)
 		return err
 	}), "host")
 }
 
 func TestHostsRegisteringTogetherGetNumbersOfTheirOwn(t *testing.T) {
-	s := running(t)
+	w := newWorld(t)
 	hosts := together(contenders, func(i int) sixpn.Host {
-		h, _, err := s.RegisterHost(within(t), fmt.Sprintf("host-%d", i), "fra", 0)
+		h, _, err := w.contender(i).RegisterHost(within(t), fmt.Sprintf("other-%d", i), "fra", 0)
 		if err != nil {
 			t.Error(err)
 		}
 		return h.ID
 	})
-	distinct(t, "the host number", hosts)
-	if lowest := slices.Min(hosts); lowest != sixpn.FirstHost {
-		t.Errorf("the lowest number is %v, want %v", lowest, sixpn.FirstHost)
+	distinct(t, "the host number", append(hosts, w.host.ID))
+	if w.host.ID != sixpn.FirstHost {
+		t.Errorf("the first number was %v, want %v", w.host.ID, sixpn.FirstHost)
 	}
 }
 
 func TestMachinesCreatedTogetherGetNumbersOfTheirOwn(t *testing.T) {
 	w := newWorld(t)
-	machines := together(contenders, func(int) state.Machine {
-		m, _, err := w.CreateMachine(within(t), w.newMachine(""))
+	machines := together(contenders, func(i int) state.Machine {
+		m, _, err := w.contender(i).CreateMachine(within(t), w.newMachine(""))
 		if err != nil {
 			t.Error(err)
 		}
@@ -120,9 +119,9 @@ func TestConcurrentUpdatesLoseNothing(t *testing.T) {
 	w := newWorld(t)
 	m := w.machine(t, "web-1")
 	const updates = 10
-	together(contenders, func(int) struct{} {
+	together(contenders, func(i int) struct{} {
 		for range updates {
-			if _, _, err := w.UpdateMachine(within(t), m.ID, func(m *state.Machine) error {
+			if _, _, err := w.contender(i).UpdateMachine(within(t), m.ID, func(m *state.Machine) error {
 				m.Restarts++
 				return nil
 			}); err != nil {
@@ -170,15 +169,17 @@ func TestNumbersAreNeverReused(t *testing.T) {
 }
 
 // TestLimitsHoldUnderConcurrency fills an app to its last address and lets many
-// contend for it.
+// contend for it, from networks that share no counter.
 func TestLimitsHoldUnderConcurrency(t *testing.T) {
 	w := newWorld(t)
+	_, _, err := w.CreateOrg(within(t), "globex", "")
+	must(t, err)
 	for range state.MaxAppVIPs - 1 {
 		_, _, err := w.AllocateVIP(within(t), "web", "", "")
 		must(t, err)
 	}
-	errs := together(contenders, func(int) error {
-		_, _, err := w.AllocateVIP(within(t), "web", "", "")
+	errs := together(contenders, func(i int) error {
+		_, _, err := w.contender(i).AllocateVIP(within(t), "web", []string{"acme", "globex"}[i/len(w.stores)%2], "")
 		return err
 	})
 	wins := 0

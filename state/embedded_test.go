@@ -60,8 +60,8 @@ func writeForever(dir string) error {
 func TestKilledAtAnyInstant(t *testing.T) {
 	dir := directory(t)
 	var acknowledged []string
-	for i := range 20 {
-		acknowledged = append(acknowledged, killedWriter(t, dir, time.Duration(i+1)*50*time.Millisecond)...)
+	for i := range 14 {
+		acknowledged = append(acknowledged, killedWriter(t, dir, time.Duration(i+1)*70*time.Millisecond)...)
 	}
 	s := open(t, startClosing(t, dir))
 	snapshot := s.Snapshot()
@@ -118,7 +118,7 @@ func TestRestartKeepsEverything(t *testing.T) {
 	if diff := cmp.Diff(before, after, cmpopts.IgnoreUnexported(state.Snapshot{}), cmpopts.EquateComparable(netip.Addr{})); diff != "" {
 		t.Errorf("the snapshot changed (-before +after):\n%s", diff)
 	}
-	w = world{s, w.web, w.host}
+	w.Store = s
 	if second := w.machine(t, "web-2"); second.Number != m.Number+1 {
 		t.Errorf("the second Machine has number %v, want the one after %v", second.Number, m.Number)
 	}

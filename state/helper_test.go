@@ -89,14 +89,24 @@ func running(t *testing.T) *state.Store {
 // world is what most tests need: acme with web, and a host.
 type world struct {
 	*state.Store
-	web  state.App
-	host state.Host
+	web    state.App
+	host   state.Host
+	stores []*state.Store
 }
 
+// newWorld has further stores, which contend as those of other processes do.
 func newWorld(t *testing.T) world {
 	t.Helper()
-	return populate(t, running(t))
+	e := startClosing(t, directory(t))
+	s := open(t, e)
+	run(t, s)
+	w := populate(t, s)
+	w.stores = []*state.Store{s, open(t, e), open(t, e), open(t, e)}
+	return w
 }
+
+// contender is one of the stores.
+func (w world) contender(i int) *state.Store { return w.stores[i%len(w.stores)] }
 
 func populate(t *testing.T, s *state.Store) world {
 	t.Helper()
@@ -107,7 +117,7 @@ func populate(t *testing.T, s *state.Store) world {
 	must(t, err)
 	host, _, err := s.RegisterHost(ctx, "host-1", "fra", 0)
 	must(t, err)
-	return world{s, web, host}
+	return world{s, web, host, []*state.Store{s}}
 }
 
 func (w world) newMachine(name string) state.NewMachine {

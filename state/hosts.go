@@ -33,7 +33,7 @@ func (s *Store) JoinHost(ctx context.Context, h NewHost) (Host, int64, error) {
 	}
 	var record Record[Host]
 	created := now()
-	revision, err := s.transact(ctx, "register host "+h.Name, func(t *transaction) error {
+	revision, err := s.transact(ctx, creating, "register host "+h.Name, func(t *transaction) error {
 		owner, err := t.owner(nameHost(h.Name))
 		if err != nil {
 			return err

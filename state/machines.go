@@ -54,7 +54,7 @@ func (s *Store) CreateMachine(ctx context.Context, n NewMachine) (Machine, int64
 		m.Name = id
 	}
 	var existing *Record[Machine]
-	revision, err := s.transact(ctx, "create a machine of app "+n.App, func(t *transaction) error {
+	revision, err := s.transact(ctx, creating, "create a machine of app "+n.App, func(t *transaction) error {
 		existing = nil
 		app, err := t.app(n.App)
 		if err != nil {
@@ -187,7 +187,7 @@ func (t *transaction) machine(id string) (Record[Machine], error) {
 // nothing, nothing is written either; the revision is then that of the last write.
 func (s *Store) UpdateMachine(ctx context.Context, id string, change func(*Machine) error) (Machine, int64, error) {
 	var record Record[Machine]
-	revision, err := s.transact(ctx, "update machine "+id, func(t *transaction) error {
+	revision, err := s.transact(ctx, id, "update machine "+id, func(t *transaction) error {
 		var err error
 		if record, err = t.machine(id); err != nil {
 			return err
@@ -241,7 +241,7 @@ func validateUpdate(before, after Machine) error {
 // DestroyMachine removes the record of a Machine that does not run. Its number is
 // never given out again.
 func (s *Store) DestroyMachine(ctx context.Context, id string) (int64, error) {
-	return s.transact(ctx, "destroy machine "+id, func(t *transaction) error {
+	return s.transact(ctx, id, "destroy machine "+id, func(t *transaction) error {
 		r, err := t.machine(id)
 		if err != nil {
 			return err

@@ -22,7 +22,7 @@ func (s *Store) CreateOrg(ctx context.Context, slug, name string) (Org, int64, e
 		return Org{}, 0, err
 	}
 	org := Org{Slug: slug, Name: name, CreatedAt: now()}
-	revision, err := s.transact(ctx, "create org "+slug, func(t *transaction) error {
+	revision, err := s.transact(ctx, creating, "create org "+slug, func(t *transaction) error {
 		taken, _, err := t.get(keyOrg(slug))
 		if err != nil {
 			return err
@@ -49,7 +49,7 @@ func (s *Store) CreateNetwork(ctx context.Context, org, name string) (Network, i
 	}
 	var network Network
 	created := now()
-	revision, err := s.transact(ctx, "create network "+name, func(t *transaction) error {
+	revision, err := s.transact(ctx, creating, "create network "+name, func(t *transaction) error {
 		if err := t.mustHaveOrg(org); err != nil {
 			return err
 		}
@@ -124,7 +124,7 @@ func (s *Store) CreateApp(ctx context.Context, name, org, network string) (App, 
 		return App{}, 0, err
 	}
 	app := App{Name: name, Org: org, CreatedAt: now()}
-	revision, err := s.transact(ctx, "create app "+name, func(t *transaction) error {
+	revision, err := s.transact(ctx, creating, "create app "+name, func(t *transaction) error {
 		if err := t.mustHaveOrg(org); err != nil {
 			return err
 		}

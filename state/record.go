@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"reflect"
+	"slices"
 	"strings"
 	"time"
 )
@@ -63,7 +65,7 @@ func merge(t reflect.Type, old, known json.RawMessage) (json.RawMessage, error) 
 	}
 }
 
-func mergeObject(old, known json.RawMessage, fields map[string]reflect.Type) (json.RawMessage, error) {
+func mergeObject(old, known json.RawMessage, fields map[string]field) (json.RawMessage, error) {
 	var before, after map[string]json.RawMessage
 	if json.Unmarshal(old, &before) != nil || before == nil {
 		return known, nil // another kind of value before: nothing to keep
@@ -71,17 +73,18 @@ func mergeObject(old, known json.RawMessage, fields map[string]reflect.Type) (js
 	if err := json.Unmarshal(known, &after); err != nil {
 		return nil, err
 	}
-	for name, value := range before {
-		field, ok := fields[strings.ToLower(name)]
+	// In order, so that two names that differ in case only always give the same result.
+	for _, name := range slices.Sorted(maps.Keys(before)) {
+		f, known := fields[strings.ToLower(name)]
 		switch {
-		case !ok:
-			after[name] = value
-		case after[name] != nil:
-			merged, err := merge(field, value, after[name])
+		case !known:
+			after[name] = before[name]
+		case after[f.name] != nil:
+			merged, err := merge(f.kind, before[name], after[f.name])
 			if err != nil {
 				return nil, err
 			}
-			after[name] = merged
+			after[f.name] = merged
 		}
 	}
 	return json.Marshal(after)
@@ -129,16 +132,22 @@ func mergeList(element reflect.Type, old, known json.RawMessage) (json.RawMessag
 	return json.Marshal(after)
 }
 
-// fieldsOf is the JSON names of a struct. They are lower case, because decoding
-// ignores case: a field in another case is a known one.
-func fieldsOf(t reflect.Type) map[string]reflect.Type {
-	fields := make(map[string]reflect.Type, t.NumField())
+// field is one field of a struct: the name it is written by, and its type.
+type field struct {
+	name string
+	kind reflect.Type
+}
+
+// fieldsOf is the fields of a struct by lower-case name, because decoding ignores
+// case: a field in another case is a known one.
+func fieldsOf(t reflect.Type) map[string]field {
+	fields := make(map[string]field, t.NumField())
 	for f := range t.Fields() {
 		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
 		if name == "" {
 			name = f.Name
 		}
-		fields[strings.ToLower(name)] = f.Type
+		fields[strings.ToLower(name)] = field{name, f.Type}
 	}
 	return fields
 }

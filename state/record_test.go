@@ -192,7 +192,7 @@ func FuzzDecode(f *testing.F) {
 		}
 		twice, err := again.Encode()
 		must(t, err)
-		if !bytes.Equal(once, twice) {
+		if !sameJSON(t, once, twice) {
 			t.Fatalf("written twice it is\n%s\nthen\n%s", once, twice)
 		}
 	})

@@ -34,6 +34,7 @@ const (
 type Store struct {
 	client *clientv3.Client
 	log    *slog.Logger
+	queues queues
 
 	mu       sync.Mutex
 	snapshot *Snapshot

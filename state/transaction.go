@@ -35,8 +35,14 @@ const (
 
 // transact calls fn, as often as it takes, until what it wrote is committed. It
 // returns the revision of the commit, durable by then; 0 if fn wrote nothing. An
-// error of fn is returned as it is and nothing is written.
-func (s *Store) transact(ctx context.Context, doing string, fn func(*transaction) error) (int64, error) {
+// error of fn is returned as it is and nothing is written. Transactions of one queue
+// take turns in this process.
+func (s *Store) transact(ctx context.Context, queue, doing string, fn func(*transaction) error) (int64, error) {
+	leave, err := s.queues.enter(ctx, queue)
+	if err != nil {
+		return 0, unavailable(doing, err)
+	}
+	defer leave()
 	for limit := conflictFirst; ; limit = min(2*limit, conflictLast) {
 		t := &transaction{ctx: ctx, client: s.client, keys: map[string]int64{}, prefixes: map[string]bool{}}
 		err := fn(t)
@@ -70,6 +76,10 @@ func (s *Store) transact(ctx context.Context, doing string, fn func(*transaction
 		}
 	}
 }
+
+// creating is the queue of everything that takes a number or a name; what belongs
+// to one Machine has its id for a queue.
+const creating = "create"
 
 // readError marks a failed read, so that fn can just return it.
 type readError struct{ cause error }

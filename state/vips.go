@@ -21,7 +21,7 @@ const (
 func (s *Store) AllocateVIP(ctx context.Context, app, org, network string) (VIP, int64, error) {
 	var vip VIP
 	created := now()
-	revision, err := s.transact(ctx, "allocate an address for app "+app, func(t *transaction) error {
+	revision, err := s.transact(ctx, creating, "allocate an address for app "+app, func(t *transaction) error {
 		a, err := t.app(app)
 		if err != nil {
 			return err
@@ -73,7 +73,7 @@ func (t *transaction) mustHaveRoom(v VIP) error {
 
 // ReleaseVIP takes a Flycast address from an app. The address is never given out again.
 func (s *Store) ReleaseVIP(ctx context.Context, app string, addr netip.Addr) (int64, error) {
-	return s.transact(ctx, "release "+addr.String(), func(t *transaction) error {
+	return s.transact(ctx, creating, "release "+addr.String(), func(t *transaction) error {
 		if _, err := t.app(app); err != nil {
 			return err
 		}

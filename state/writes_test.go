@@ -172,8 +172,8 @@ func TestSameRequestWithAnIDMakesOneMachine(t *testing.T) {
 		number sixpn.Machine
 		err    error
 	}
-	for _, r := range together(contenders, func(int) result {
-		m, _, err := w.CreateMachine(within(t), n)
+	for _, r := range together(contenders, func(i int) result {
+		m, _, err := w.contender(i).CreateMachine(within(t), n)
 		return result{m.Number, err}
 	}) {
 		if r.err != nil || r.number != 1 {
