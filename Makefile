@@ -14,7 +14,7 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## the binary, bin/sixpn: static, needs only Go
-	CGO_ENABLED=0 go build -trimpath -o $(BIN) ./cmd/sixpn
+	CGO_ENABLED=0 go build -o $(BIN) ./cmd/sixpn
 
 generate: ## what is generated: the eBPF objects with their Go, the API server and client
 	@scripts/prepare c
