@@ -134,6 +134,11 @@ func (d *Driver) Create(ctx context.Context, spec Spec) (*Process, error) {
 	}
 	p, err := d.spawn(ctx, r)
 	if err != nil {
+		// A supervisor whose init failed may be gone before it can answer, but
+		// never before it has written why.
+		if s, readErr := readExit(d.directory(spec.ID), r); readErr == nil && !s.Lost && s.Message != "" {
+			err = errors.New(s.Message)
+		}
 		// The context may be the reason, so the clean-up has one of its own.
 		endCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), d.config.EndTimeout)
 		defer cancel()

@@ -1,8 +1,6 @@
 package machine_test
 
 import (
-	"os"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -70,12 +68,19 @@ func TestCommandDoesNotRunBeforeStart(t *testing.T) {
 	}
 }
 
+func TestMachineThatCannotBeMadeSaysWhy(t *testing.T) {
+	d := newDriver(t)
+	spec := shell("host", "true")
+	spec.Hostname = strings.Repeat("x", 65)
+	for range 5 { // the answer comes in two ways, and one is as good as the other
+		if _, err := d.Create(testContext(t), spec); err == nil || !strings.Contains(err.Error(), "set the host name") {
+			t.Fatalf("error %v, expected it to say that the host name was refused", err)
+		}
+	}
+}
+
 func TestBadCommandIsExplained(t *testing.T) {
 	d := newDriver(t)
-	secret := filepath.Join(t.TempDir(), "tool")
-	if err := os.WriteFile(secret, []byte("#!/bin/sh\n"), 0o700); err != nil {
-		t.Fatal(err)
-	}
 	for _, row := range []struct {
 		name    string
 		exec    []string

@@ -122,13 +122,22 @@ func (p *initProcess) serve() error {
 		streams := files[1:]
 		switch m.Op {
 		case opStart:
+			var ended <-chan syscall.WaitStatus
 			err := errors.New("its command was started before")
 			if !started {
-				err = p.startCommand()
+				ended, err = p.startCommand()
 				started = err == nil
 			}
-			asker.reply(message{}, err)
+			if err == nil {
+				err = p.tellStarted(asker)
+			}
+			if err != nil {
+				asker.reply(message{}, err)
+			}
 			asker.Close()
+			if ended != nil {
+				go p.endWith(ended) // only now: the command may have ended already
+			}
 		case opSignal:
 			asker.reply(message{}, p.signalCommand(m.Signal))
 			asker.Close()
@@ -140,25 +149,36 @@ func (p *initProcess) serve() error {
 	}
 }
 
-// startCommand runs the Machine's command. Its end is the Machine's.
-func (p *initProcess) startCommand() error {
+// startCommand runs the Machine's command and returns where its end is told.
+func (p *initProcess) startCommand() (<-chan syscall.WaitStatus, error) {
 	spec := p.record.Spec
 	done := make(chan syscall.WaitStatus, 1)
 	command := execSpec{Exec: spec.Exec, Env: spec.Env, WorkDir: spec.WorkDir}
 	stdio := []uintptr{0, 1, 2}
 	_, err := p.start(command, stdio, done, func(pid int) { p.command = pid })
 	if err != nil {
+		return nil, err
+	}
+	return done, nil
+}
+
+// tellStarted lets the supervisor answer who asked for the start. Whoever has
+// the answer must find, should it ask that supervisor again, that the command
+// runs; so nobody can have it before the supervisor knows.
+func (p *initProcess) tellStarted(asker *conn) error {
+	f, err := asker.File()
+	if err != nil {
 		return err
 	}
-	if err := p.supervisor.send(message{Op: opStarted}); err != nil {
-		return err
-	}
-	go func() {
-		code := exitCode(<-done)
-		_ = p.supervisor.send(message{Op: opExited, Code: code})
-		os.Exit(0) // takes along whatever the command left behind
-	}()
-	return nil
+	defer f.Close()
+	return p.supervisor.send(message{Op: opStarted}, f)
+}
+
+// endWith ends the Machine with its command, whatever that left behind.
+func (p *initProcess) endWith(ended <-chan syscall.WaitStatus) {
+	code := exitCode(<-ended)
+	_ = p.supervisor.send(message{Op: opExited, Code: code})
+	exit(0)
 }
 
 // signalCommand sends a signal to the Machine's command.

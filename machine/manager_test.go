@@ -340,3 +340,58 @@ func TestManagerStoreAway(t *testing.T) {
 		return m.State == state.Started && m.Restarts == 1 && m.ExitCode != nil && *m.ExitCode == 5
 	})
 }
+
+func TestManagerStopsAFrozenMachine(t *testing.T) {
+	w := newWorld(t)
+	w.store.put(record("z", forever))
+	waitOutputOf(t, w, "z", "up")
+	p, err := w.manager.Process("z")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Freeze(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	w.store.order(t, "z", func(m *state.Machine) { m.Desired = state.Stopped })
+	w.waitFor(t, "z", state.Stopped)
+	waitOutput(t, w.driver, "z", "bye")
+}
+
+func TestManagerTriesAnAdoptedPortAgain(t *testing.T) {
+	w := newWorld(t)
+	w.store.put(record("k", forever))
+	waitOutputOf(t, w, "k", "up")
+	w.stop()
+	setFailure := func(err error) {
+		w.ports.mu.Lock()
+		defer w.ports.mu.Unlock()
+		w.ports.failure = err
+	}
+	setFailure(errors.New("not yet"))
+	w.journal.clear()
+	w.startManager(t)
+	<-w.manager.Adopted()
+	setFailure(nil)
+	w.expectJournal(t, "port adopted")
+	if _, err := w.manager.Process("k"); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestManagerKilledMachineFollowsItsPolicy(t *testing.T) {
+	w := newWorld(t)
+	m := record("k", forever)
+	m.Config.Restart.Policy = "on-failure"
+	w.store.put(m)
+	waitOutputOf(t, w, "k", "up")
+	p, err := w.manager.Process("k")
+	if err != nil {
+		t.Fatal(err)
+	}
+	killSupervisor(t, p)
+	wait(t, p)
+	eventually(t, "it runs again", func() bool {
+		m, _ = w.store.get("k")
+		return m.State == state.Started && m.Restarts == 1 && m.ExitCode != nil && *m.ExitCode == 137
+	})
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"sync/atomic"
@@ -133,6 +134,9 @@ func (p *Process) request(ctx context.Context, m message, files ...*os.File) (me
 		if ctx.Err() != nil {
 			err = ctx.Err()
 		}
+	}
+	if errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) {
+		err = errors.New("it ended before it answered")
 	}
 	if err != nil {
 		closeAll(received)

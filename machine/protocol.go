@@ -29,7 +29,7 @@ const (
 
 	// init → supervisor
 	opReady   operation = "ready"   // mounts are in place, or Error says why not
-	opStarted operation = "started" // the command runs
+	opStarted operation = "started" // the command runs, with the connection of who asked for it
 	opExited  operation = "exited"  // the command ended with Code
 
 	// the answer to any request

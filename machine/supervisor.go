@@ -200,7 +200,11 @@ func (s *supervisor) hearInit() {
 	ready := sync.OnceFunc(func() { close(s.ready) })
 	for {
 		m, files, err := s.init.receive()
-		closeAll(files)
+		if errors.Is(err, syscall.ECONNRESET) {
+			// Init ended and had not read all of its requests. That is told
+			// once, before what init itself had sent.
+			continue
+		}
 		if err != nil {
 			s.mu.Lock()
 			if s.phase == PhaseCreated && s.failure == "" {
@@ -220,9 +224,27 @@ func (s *supervisor) hearInit() {
 			s.exit = &ExitStatus{Run: s.record.Run, Started: true, Code: m.Code, Message: m.Error, FinishedAt: time.Now()}
 		}
 		s.mu.Unlock()
-		if m.Op == opReady {
+		switch m.Op {
+		case opReady:
 			ready()
+		case opStarted:
+			s.confirmStart(files)
+			continue // confirmStart closes them
 		}
+		closeAll(files)
+	}
+}
+
+// confirmStart answers who asked for the start.
+func (s *supervisor) confirmStart(asker []*os.File) {
+	for _, f := range asker {
+		c, err := connFromFile(f)
+		if err != nil {
+			s.log.Error("a start could not be confirmed", "error", err)
+			continue
+		}
+		c.reply(message{}, nil)
+		c.Close()
 	}
 }
 
