@@ -56,6 +56,7 @@ func distinct[T comparable](t *testing.T, what string, values []T) {
 const contenders = 16
 
 func TestOneOfTwoEqualNamesWins(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	ctx := within(t)
 	_, _, err := w.CreateOrg(ctx, "globex", "")
@@ -83,6 +84,7 @@ func TestOneOfTwoEqualNamesWins(t *testing.T) {
 }
 
 func TestHostsRegisteringTogetherGetNumbersOfTheirOwn(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	hosts := together(contenders, func(i int) sixpn.Host {
 		h, _, err := w.contender(i).RegisterHost(within(t), fmt.Sprintf("other-%d", i), "fra", 0)
@@ -98,6 +100,7 @@ func TestHostsRegisteringTogetherGetNumbersOfTheirOwn(t *testing.T) {
 }
 
 func TestMachinesCreatedTogetherGetNumbersOfTheirOwn(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	machines := together(contenders, func(i int) state.Machine {
 		m, _, err := w.contender(i).CreateMachine(within(t), w.newMachine(""))
@@ -116,6 +119,7 @@ func TestMachinesCreatedTogetherGetNumbersOfTheirOwn(t *testing.T) {
 }
 
 func TestConcurrentUpdatesLoseNothing(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	m := w.machine(t, "web-1")
 	const updates = 10
@@ -140,6 +144,7 @@ func TestConcurrentUpdatesLoseNothing(t *testing.T) {
 // TestNumbersAreNeverReused deletes whatever was made last before the next is made,
 // and restarts the store in between.
 func TestNumbersAreNeverReused(t *testing.T) {
+	t.Parallel()
 	dir := directory(t)
 	var w world
 	var machines []sixpn.Machine
@@ -171,6 +176,7 @@ func TestNumbersAreNeverReused(t *testing.T) {
 // TestLimitsHoldUnderConcurrency fills an app to its last address and lets many
 // contend for it, from networks that share no counter.
 func TestLimitsHoldUnderConcurrency(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	_, _, err := w.CreateOrg(within(t), "globex", "")
 	must(t, err)

@@ -58,6 +58,7 @@ func writeForever(dir string) error {
 // TestKilledAtAnyInstant kills a writing process after times that cover its first
 // start, its later starts and its writing.
 func TestKilledAtAnyInstant(t *testing.T) {
+	t.Parallel()
 	dir := directory(t)
 	var acknowledged []string
 	for i := range 14 {
@@ -103,6 +104,7 @@ func killedWriter(t *testing.T, dir string, life time.Duration) []string {
 }
 
 func TestRestartKeepsEverything(t *testing.T) {
+	t.Parallel()
 	dir := directory(t)
 	e := start(t, dir)
 	w := populate(t, open(t, e))
@@ -125,6 +127,7 @@ func TestRestartKeepsEverything(t *testing.T) {
 }
 
 func TestSecondProcessIsRefused(t *testing.T) {
+	t.Parallel()
 	dir := directory(t)
 	startClosing(t, dir)
 	_, err := state.StartEmbedded(within(t), state.EmbeddedConfig{Dir: dir, Log: logTo(t)})
@@ -132,12 +135,14 @@ func TestSecondProcessIsRefused(t *testing.T) {
 }
 
 func TestTwoStoresSideBySide(t *testing.T) {
+	t.Parallel()
 	for range 2 {
 		populate(t, open(t, startClosing(t, directory(t))))
 	}
 }
 
 func TestLongPathIsRefused(t *testing.T) {
+	t.Parallel()
 	dir := filepath.Join(directory(t), strings.Repeat("x", 100))
 	_, err := state.StartEmbedded(within(t), state.EmbeddedConfig{Dir: dir, Log: logTo(t)})
 	refused(t, err, state.Invalid, "state directory")
@@ -147,6 +152,7 @@ func TestLongPathIsRefused(t *testing.T) {
 }
 
 func TestDamagedFilesAreAnError(t *testing.T) {
+	t.Parallel()
 	dir := directory(t)
 	must(t, start(t, dir).Close())
 	must(t, os.WriteFile(filepath.Join(dir, "etcd", "member", "snap", "db"), bytes.Repeat([]byte("damage"), 10000), 0o600))
@@ -156,6 +162,7 @@ func TestDamagedFilesAreAnError(t *testing.T) {
 
 // TestOnlyUnixSockets looks at every socket of a process of its own that runs a store.
 func TestOnlyUnixSockets(t *testing.T) {
+	t.Parallel()
 	dir := directory(t)
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), writerDirectory+"="+dir)

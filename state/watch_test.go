@@ -13,6 +13,7 @@ import (
 )
 
 func TestWatchDelivers(t *testing.T) {
+	t.Parallel()
 	e := startClosing(t, directory(t))
 	writer, reader := open(t, e), open(t, e)
 	run(t, reader)
@@ -50,6 +51,7 @@ func TestWatchDelivers(t *testing.T) {
 
 // TestSnapshotsNeverShowHalfATransaction: an org comes with its network.
 func TestSnapshotsNeverShowHalfATransaction(t *testing.T) {
+	t.Parallel()
 	s := running(t)
 	ctx, cancel := context.WithCancel(within(t))
 	done := make(chan struct{})
@@ -78,6 +80,7 @@ func TestSnapshotsNeverShowHalfATransaction(t *testing.T) {
 }
 
 func TestWaitWakes(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	m := w.machine(t, "web-1")
 	before, _, err := w.UpdateMachine(within(t), m.ID, func(*state.Machine) error { return nil })
@@ -104,6 +107,7 @@ func TestWaitWakes(t *testing.T) {
 }
 
 func TestWaitEndsWithItsContext(t *testing.T) {
+	t.Parallel()
 	s := running(t)
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
@@ -114,6 +118,7 @@ func TestWaitEndsWithItsContext(t *testing.T) {
 
 // TestCompactionIsRecovered lets a store fall behind the oldest revision there is.
 func TestCompactionIsRecovered(t *testing.T) {
+	t.Parallel()
 	e := startClosing(t, directory(t))
 	writer := open(t, e)
 	w := populate(t, writer)
@@ -194,6 +199,7 @@ func many(t *testing.T, client *clientv3.Client) {
 // TestPartialReadIsNoState: with the first page read and the second failing, there
 // is either no snapshot or the older one, never a part.
 func TestPartialReadIsNoState(t *testing.T) {
+	t.Parallel()
 	e := startClosing(t, directory(t))
 	many(t, e.Client())
 	behind := open(t, e)
@@ -233,6 +239,7 @@ func TestPartialReadIsNoState(t *testing.T) {
 // TestUnreadableRecordKeepsItsLastVersion, whether it arrives by an event or by a
 // full read.
 func TestUnreadableRecordKeepsItsLastVersion(t *testing.T) {
+	t.Parallel()
 	e := startClosing(t, directory(t))
 	w := populate(t, open(t, e))
 	m := w.machine(t, "web-1")

@@ -14,6 +14,7 @@ import (
 // TestRefusals has a row for each way a request is at odds with what exists. Each
 // is refused with a kind and a field, and changes nothing.
 func TestRefusals(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	ctx := within(t)
 	_, _, err := w.CreateOrg(ctx, "globex", "")
@@ -106,6 +107,7 @@ func second[A any](_ A, err error) error        { return err }
 func third[A, B any](_ A, _ B, err error) error { return err }
 
 func TestDefaults(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	n := w.newMachine("")
 	m, revision, err := w.CreateMachine(within(t), n)
@@ -128,6 +130,7 @@ func TestDefaults(t *testing.T) {
 }
 
 func TestNetworksOfAnOrg(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	ctx := within(t)
 	staging, _, err := w.CreateNetwork(ctx, "acme", "staging")
@@ -164,6 +167,7 @@ func TestNetworksOfAnOrg(t *testing.T) {
 }
 
 func TestSameRequestWithAnIDMakesOneMachine(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	n := w.newMachine("web-1")
 	n.ID = "148e21dad76789"
@@ -196,6 +200,7 @@ func TestSameRequestWithAnIDMakesOneMachine(t *testing.T) {
 }
 
 func TestUpdateMachine(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	m := w.machine(t, "web-1")
 	code := 3
@@ -232,6 +237,7 @@ func TestUpdateMachine(t *testing.T) {
 
 // TestHostIsFoundAgain covers an agent that was killed after it registered.
 func TestHostIsFoundAgain(t *testing.T) {
+	t.Parallel()
 	s := running(t)
 	ctx := within(t)
 	first := state.NewHost{Name: "host-1", Region: "fra", Token: "secret-1"}
@@ -266,6 +272,7 @@ func TestHostIsFoundAgain(t *testing.T) {
 // TestFieldsOfANewerRelease writes what this build does not know and lets it update
 // the record.
 func TestFieldsOfANewerRelease(t *testing.T) {
+	t.Parallel()
 	e := startClosing(t, directory(t))
 	w := populate(t, open(t, e))
 	m := w.machine(t, "web-1")
@@ -302,6 +309,7 @@ func TestFieldsOfANewerRelease(t *testing.T) {
 }
 
 func TestStoreAwayIsUnavailable(t *testing.T) {
+	t.Parallel()
 	e := start(t, directory(t))
 	s := open(t, e)
 	ctx, cancel := context.WithCancel(context.Background())
