@@ -101,6 +101,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage.`,
 // noun is a command that only groups others. Without a verb it shows its help.
 func (c *cli) noun(command *cobra.Command, verbs ...*cobra.Command) *cobra.Command {
 	command.AddCommand(verbs...)
+	command.SuggestionsMinimumDistance = 2
 	command.Args = func(command *cobra.Command, args []string) error {
 		if len(args) == 0 {
 			return nil

@@ -1,0 +1,230 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/sixpn/sixpn"
+	"github.com/sixpn/sixpn/api"
+	"github.com/sixpn/sixpn/state"
+)
+
+// world is what the command line talks to: a real store and server on a real
+// socket. Only the host is played: it does what Machines' records ask for.
+type world struct {
+	t      *testing.T
+	store  *state.Store
+	host   sixpn.Host
+	socket string
+	status api.Status
+
+	mu   sync.Mutex
+	logs map[string][]byte
+}
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	// A test's own directory may be too long for a socket.
+	dir, err := os.MkdirTemp("", "cli")
+	must(t, err)
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	embedded, err := state.StartEmbedded(t.Context(), state.EmbeddedConfig{Dir: filepath.Join(dir, "state"), Log: slog.New(slog.DiscardHandler)})
+	must(t, err)
+	t.Cleanup(func() { embedded.Close() })
+	log := slog.New(slog.NewTextHandler(t.Output(), nil))
+	w := &world{t: t, socket: filepath.Join(dir, "api.sock"), logs: map[string][]byte{}}
+	w.store, err = state.Open(t.Context(), embedded.Client(), log)
+	must(t, err)
+	host, _, err := w.store.RegisterHost(t.Context(), "one", "ams", 0)
+	must(t, err)
+	w.host = host.ID
+	l, err := api.Listen(w.socket)
+	must(t, err)
+	server := api.NewServer(api.Config{Store: w.store, Machines: w, DataPlane: w, Host: w.host, Region: "ams", Log: log})
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	for _, task := range []func(context.Context) error{
+		w.store.Run, w.play, func(ctx context.Context) error { return server.Serve(ctx, l) },
+	} {
+		running.Go(func() {
+			if err := task(ctx); err != nil && !errors.Is(err, context.Canceled) {
+				t.Error(err)
+			}
+		})
+	}
+	t.Cleanup(func() { cancel(); running.Wait() })
+	t.Setenv("SIXPN_SOCKET", w.socket)
+	return w
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// play is the host. A Machine writes the words after its first, and how it goes
+// on its first word says: "run" runs until it is stopped, "exit" ends at once
+// with the code that is its second word, "fail" cannot be started.
+func (w *world) play(ctx context.Context) error {
+	snapshot := w.store.Snapshot()
+	for {
+		for _, m := range snapshot.HostMachines(w.host) {
+			if err := w.step(ctx, m); err != nil {
+				return err
+			}
+		}
+		var err error
+		if snapshot, err = w.store.Wait(ctx, snapshot.Revision); err != nil {
+			return err
+		}
+	}
+}
+
+func (w *world) step(ctx context.Context, m state.Machine) error {
+	become := func(s state.MachineState, code *int, message string) error {
+		_, _, err := w.store.UpdateMachine(ctx, m.ID, func(m *state.Machine) error {
+			m.State, m.Message = s, message
+			if code != nil {
+				m.ExitCode = code
+			}
+			return nil
+		})
+		if state.KindOf(err) == state.NotFound {
+			return nil // an older snapshot than the destruction
+		}
+		return err
+	}
+	at := func(states ...state.MachineState) bool {
+		for _, s := range states {
+			if m.State == s {
+				return true
+			}
+		}
+		return false
+	}
+	code := 0
+	switch words := m.Config.Init.Exec; {
+	case m.Desired == state.Destroyed && at(state.Starting, state.Started):
+		return become(state.Stopping, nil, "")
+	case m.Desired == state.Destroyed && at(state.Stopping):
+		return become(state.Destroying, nil, "")
+	case m.Desired == state.Destroyed:
+		_, err := w.store.DestroyMachine(ctx, m.ID)
+		if state.KindOf(err) == state.NotFound {
+			return nil
+		}
+		return err
+	case m.Desired == state.Stopped && at(state.Created, state.Starting, state.Started):
+		return become(state.Stopping, nil, "")
+	case m.Desired == state.Stopped && at(state.Stopping):
+		return become(state.Stopped, &code, "")
+	case m.Desired == state.Started && at(state.Created, state.Stopping):
+		return become(state.Starting, nil, "")
+	case m.Desired == state.Started && at(state.Starting) && words[0] == "fail":
+		return become(state.Failed, nil, strings.Join(words[1:], " "))
+	case m.Desired == state.Started && at(state.Starting):
+		w.mu.Lock()
+		w.logs[m.ID] = fmt.Appendln(w.logs[m.ID], strings.Join(words[1:], " "))
+		w.mu.Unlock()
+		return become(state.Started, nil, "")
+	case m.Desired == state.Started && at(state.Started) && words[0] == "exit":
+		if _, err := fmt.Sscan(words[1], &code); err != nil {
+			return err
+		}
+		return become(state.Stopped, &code, "")
+	}
+	return nil
+}
+
+// Exec is api.Machines: it says what it was asked for and exits with the number
+// of its words.
+func (w *world) Exec(_ context.Context, _ string, c api.Command) (int, error) {
+	if c.Exec[0] == "missing" {
+		return 0, errors.New("missing is not found in PATH")
+	}
+	var stdin []byte
+	if c.Stdin != nil {
+		stdin, _ = io.ReadAll(c.Stdin)
+	}
+	fmt.Fprintf(c.Stdout, "%q %s\n", c.Exec, stdin)
+	fmt.Fprintln(c.Stderr, "a warning")
+	return len(c.Exec) - 1, nil
+}
+
+// Logs is api.Machines.
+func (w *world) Logs(ctx context.Context, id string, follow bool, out io.Writer) error {
+	if follow {
+		<-ctx.Done()
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	_, err := out.Write(w.logs[id])
+	return err
+}
+
+// Status is api.DataPlane.
+func (w *world) Status(context.Context) (api.Status, error) { return w.status, nil }
+
+// Applied is api.DataPlane.
+func (w *world) Applied(context.Context, int64) error { return nil }
+
+// result is what a run of the command line left behind.
+type result struct {
+	code     int
+	out, err string
+}
+
+func sixpnIn(t *testing.T, stdin string, args ...string) result {
+	t.Helper()
+	var out, errs bytes.Buffer
+	code := run(t.Context(), args, strings.NewReader(stdin), &out, &errs)
+	return result{code, out.String(), errs.String()}
+}
+
+func sixpnRun(t *testing.T, args ...string) result {
+	t.Helper()
+	return sixpnIn(t, "", args...)
+}
+
+// do runs what must succeed.
+func do(t *testing.T, args ...string) string {
+	t.Helper()
+	r := sixpnRun(t, args...)
+	if r.code != exitDone {
+		t.Fatalf("sixpn %s: exit code %d, stderr %s", strings.Join(args, " "), r.code, r.err)
+	}
+	return r.out
+}
+
+// asJSON runs what must succeed with --json, and reads it.
+func asJSON[T any](t *testing.T, args ...string) T {
+	t.Helper()
+	var v T
+	// First, so that it is no word of a Machine's command.
+	out := do(t, append([]string{"--json"}, args...)...)
+	if err := json.Unmarshal([]byte(out), &v); err != nil {
+		t.Fatalf("sixpn --json %s: %v in %s", strings.Join(args, " "), err, out)
+	}
+	return v
+}
+
+// columns is a table without its spacing: one string a row.
+func columns(out string) []string {
+	var rows []string
+	for line := range strings.Lines(out) {
+		rows = append(rows, strings.Join(strings.Fields(line), " "))
+	}
+	return rows
+}
