@@ -140,6 +140,14 @@ func detachedIsClosed(ctx context.Context, w *world) (string, error) {
 	if err := os.RemoveAll(w.host.PinDir()); err != nil {
 		return "", err
 	}
+	// The kernel takes a program off its device a moment after the last reference.
+	detached := nettest.Eventually(ctx, "the router is off the device", func(context.Context) error {
+		n, err := answers(50 * time.Millisecond)
+		if err == nil && n > 0 {
+			err = errors.New("datagrams are answered")
+		}
+		return err
+	})
 	closedBefore, err := w.filterDrops(w.client)
 	if err != nil {
 		return "", err
@@ -153,7 +161,7 @@ func detachedIsClosed(ctx context.Context, w *world) (string, error) {
 	frames := a.repeat(probes, func(i int) []byte { return echoPacket(w.client.Addr, w.web[0].Addr, 1, uint16(i)) })
 	closedAfter, err := w.filterDrops(w.client)
 	// Whatever was seen, the world needs its agent again.
-	if err := errors.Join(err, frames, w.host.StartAgent(ctx)); err != nil {
+	if err := errors.Join(err, detached, frames, w.host.StartAgent(ctx)); err != nil {
 		return "", err
 	}
 	if passed > 0 {

@@ -98,9 +98,9 @@ func build(ctx context.Context, c Config) (*world, error) {
 }
 
 // server is the payload of every server. After its stop signal it goes on for a
-// while, as one that finishes its work.
+// while, as one that finishes its work, and then is gone without a farewell.
 func server() []string {
-	return []string{"serve", "-tcp", fmt.Sprint(tcpPort), "-udp", fmt.Sprint(udpPort), "-sockets", "8", "-linger", linger.String()}
+	return []string{"serve", "-tcp", fmt.Sprint(tcpPort), "-udp", fmt.Sprint(udpPort), "-sockets", "8", "-linger", linger.String(), "-vanish"}
 }
 
 // addWeb starts one more server of app web.

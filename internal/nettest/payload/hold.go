@@ -18,6 +18,7 @@ type Held struct {
 	Server   string `json:"server"`   // machine id
 	Messages int    `json:"messages"` // sent and echoed right
 	Lasted   int    `json:"lasted"`   // milliseconds
+	Quiet    bool   `json:"quiet"`
 	// End is "done" when it lasted as long as it was asked to, else what ended it,
 	// see kind.
 	End string `json:"end"`
@@ -25,15 +26,17 @@ type Held struct {
 
 // hold opens connections and keeps them busy with small messages.
 //
-//	hold [-count N] [-every D] [-for D] [-until PATH] ADDRESS:PORT
+//	hold [-count N] [-quiet N] [-every D] [-for D] [-until PATH] ADDRESS:PORT
 //
+// After their first message the first -quiet of them only wait for what comes.
 // It ends when PATH exists, after D at the latest, or when no connection is left.
 func hold(ctx context.Context, args []string, out io.Writer) error {
-	var count int
+	var count, quiet int
 	var every, longest time.Duration
 	var until string
 	rest, err := flags(args, 1, "ADDRESS:PORT", func(set *flag.FlagSet) {
 		set.IntVar(&count, "count", 1, "")
+		set.IntVar(&quiet, "quiet", 0, "")
 		set.DurationVar(&every, "every", 20*time.Millisecond, "")
 		set.DurationVar(&longest, "for", 30*time.Second, "")
 		set.StringVar(&until, "until", "", "")
@@ -58,13 +61,13 @@ func hold(ctx context.Context, args []string, out io.Writer) error {
 	result := make([]Held, count)
 	var holding sync.WaitGroup
 	for i := range result {
-		holding.Go(func() { result[i] = holdOne(ctx, rest[0], every) })
+		holding.Go(func() { result[i] = holdOne(ctx, rest[0], every, i < quiet) })
 	}
 	holding.Wait()
 	return report(out, result)
 }
 
-func holdOne(ctx context.Context, address string, every time.Duration) (held Held) {
+func holdOne(ctx context.Context, address string, every time.Duration, quiet bool) (held Held) {
 	const patience = 5 * time.Second
 	conn, err := (&net.Dialer{Timeout: patience}).DialContext(ctx, "tcp6", address)
 	if err != nil {
@@ -79,6 +82,9 @@ func holdOne(ctx context.Context, address string, every time.Duration) (held Hel
 	held.Server = server
 	began := time.Now()
 	defer func() { held.Lasted = int(time.Since(began).Milliseconds()) }()
+	if quiet {
+		return held.wait(ctx, conn, reader, patience)
+	}
 	ticker := time.NewTicker(every)
 	defer ticker.Stop()
 	for {
@@ -94,6 +100,23 @@ func holdOne(ctx context.Context, address string, every time.Duration) (held Hel
 		}
 		held.Messages++
 	}
+}
+
+// wait sends one message and then nothing: only the network can end it.
+func (held *Held) wait(ctx context.Context, conn net.Conn, reader io.Reader, patience time.Duration) Held {
+	if err := echo(conn, reader, patience); err != nil {
+		held.End = kind(err)
+		return *held
+	}
+	held.Quiet, held.Messages = true, 1
+	_ = conn.SetReadDeadline(time.Time{})
+	// A deadline in the past wakes the read.
+	defer context.AfterFunc(ctx, func() { _ = conn.SetReadDeadline(time.Unix(1, 0)) })()
+	_, err := reader.Read(make([]byte, 1))
+	if held.End = kind(err); ctx.Err() != nil && held.End == "timeout" {
+		held.End = "done"
+	}
+	return *held
 }
 
 // echo sends one message and reads it back.

@@ -98,7 +98,12 @@ func probePath(address string, size int, timeout time.Duration, result *PathMTU)
 	}
 	const headers = 48 // IPv6 and UDP
 	message := bytes.Repeat([]byte{7}, max(result.After-headers-64, 0))
-	if _, err := socket.Write(message); err != nil {
+	// More than one datagram may have been on its way: each has its error queued.
+	_, err = socket.Write(message)
+	for errors.Is(err, syscall.EMSGSIZE) && time.Now().Before(deadline) {
+		_, err = socket.Write(message)
+	}
+	if err != nil {
 		return err
 	}
 	if err := socket.SetReadDeadline(time.Now().Add(timeout)); err != nil {

@@ -26,15 +26,19 @@ const (
 
 // serve listens until the process is told to end.
 //
-//	serve [-tcp PORTS] [-udp PORTS] [-sockets N] [-linger D]
+//	serve [-tcp PORTS] [-udp PORTS] [-sockets N] [-linger D] [-vanish]
 //
 // PORTS are separated by commas. Each UDP port gets N sockets that share it.
-// After SIGTERM it goes on for D, as a server that finishes its work.
+// After SIGTERM it goes on for D, as a server that finishes its work. With
+// -vanish it then ends as if its host had lost power: no connection is closed by
+// a segment of this side.
 func serve(ctx context.Context, args []string, out io.Writer) error {
 	var tcp, udp string
 	var sockets int
 	var linger time.Duration
+	var vanish bool
 	if _, err := flags(args, 0, "no argument", func(set *flag.FlagSet) {
+		set.BoolVar(&vanish, "vanish", false, "")
 		set.StringVar(&tcp, "tcp", "", "")
 		set.StringVar(&udp, "udp", "", "")
 		set.IntVar(&sockets, "sockets", 1, "")
@@ -64,7 +68,7 @@ func serve(ctx context.Context, args []string, out io.Writer) error {
 		if err != nil {
 			return err
 		}
-		group.Go(func() error { return serveTCP(serving, listener, id, out) })
+		group.Go(func() error { return serveTCP(serving, listener, id, vanish, out) })
 	}
 	for _, port := range split(udp) {
 		for range sockets {
@@ -86,7 +90,7 @@ func split(ports string) []string {
 	return strings.Split(ports, ",")
 }
 
-func serveTCP(ctx context.Context, listener net.Listener, id string, out io.Writer) error {
+func serveTCP(ctx context.Context, listener net.Listener, id string, vanish bool, out io.Writer) error {
 	context.AfterFunc(ctx, func() { listener.Close() })
 	for {
 		conn, err := listener.Accept()
@@ -98,13 +102,26 @@ func serveTCP(ctx context.Context, listener net.Listener, id string, out io.Writ
 		}
 		fmt.Fprintf(out, "connection from %s\n", conn.RemoteAddr())
 		go func() {
-			defer conn.Close()
-			context.AfterFunc(ctx, func() { conn.Close() })
+			end := func() { conn.Close() }
+			if vanish {
+				end = func() { silently(conn) }
+			}
+			context.AfterFunc(ctx, end)
+			defer conn.Close() // the client's end, or after the other
 			if _, err := fmt.Fprintf(conn, "%s %s\n", id, conn.RemoteAddr()); err == nil {
 				_, _ = io.Copy(conn, conn) // until the client has enough
 			}
 		}()
 	}
+}
+
+// silently closes a connection without telling the other side: a socket under
+// repair (tcp(7), TCP_REPAIR) sends nothing.
+func silently(conn net.Conn) {
+	if raw, err := conn.(*net.TCPConn).SyscallConn(); err == nil {
+		_ = raw.Control(func(fd uintptr) { _ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_REPAIR, 1) })
+	}
+	conn.Close()
 }
 
 // listenUDP opens one of the sockets of a port.

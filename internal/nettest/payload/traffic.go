@@ -172,7 +172,7 @@ func (r *Numbered) run(ctx context.Context, address string, s trafficSettings) e
 func send(ctx context.Context, sockets []*net.UDPConn, sent []uint64, rate int) (total uint64, err error) {
 	const tick = 2 * time.Millisecond
 	// A process that was kept off its CPU catches up, but not in one burst.
-	most := uint64(5 * rate * int(tick) / int(time.Second))
+	most := uint64(20 * rate * int(tick) / int(time.Second))
 	ticker := time.NewTicker(tick)
 	defer ticker.Stop()
 	began, skipped := time.Now(), uint64(0)
