@@ -291,13 +291,51 @@ func (k *kernel) checkWall(t fataler, before, after view) {
 				t.Fatalf("the wall is open: service %+v leads to %+v, which it neither did nor should", name, backend)
 			}
 		}
-		if _, stays := after.Services[name]; stays && service.Wrong > 0 && before.Services[name].Wrong == 0 {
-			old := before.Services[name]
-			if len(old.To) == 0 || len(service.To) == 0 {
-				t.Fatalf("service %+v has %d positions that lead nowhere: %+v", name, service.Wrong, service)
+		if service.Wrong > 0 {
+			t.Fatalf("service %+v has %d positions that lead nowhere: %+v", name, service.Wrong, service)
+		}
+	}
+	checkAnswers(t, now, before, after)
+}
+
+// checkAnswers fails if something that was there before, and will be, is not there now.
+func checkAnswers(t fataler, now, before, after view) {
+	t.Helper()
+	for key, machine := range before.Machines {
+		if _, ok := now.Machines[key]; !ok && after.Machines[key] == machine {
+			t.Fatalf("machine %v cannot be reached for a moment", key)
+		}
+	}
+	for ifindex, port := range before.Ports {
+		if _, ok := now.Ports[ifindex]; !ok && after.Ports[ifindex] == port {
+			t.Fatalf("port %d is closed for a moment", ifindex)
+		}
+	}
+	for vip := range before.VIPs {
+		if after.VIPs[vip] && !now.VIPs[vip] {
+			t.Fatalf("address %+v is unknown for a moment", vip)
+		}
+	}
+	answers, later := now.openPorts(), after.openPorts()
+	for port := range before.openPorts() {
+		if later[port] && !answers[port] {
+			t.Fatalf("nothing answers at %+v for a moment", port)
+		}
+	}
+}
+
+// openPorts is every port that some service has, as a service of one port.
+func (v view) openPorts() map[serviceName]bool {
+	open := map[serviceName]bool{}
+	for name := range v.Services {
+		for port := name.First; ; port++ {
+			open[serviceName{name.VIP, name.Protocol, port, port}] = true
+			if port == name.Last {
+				break
 			}
 		}
 	}
+	return open
 }
 
 func leads(v view, name serviceName, backend sixpnmaps.Backend) bool {
