@@ -246,14 +246,17 @@ func (e *Embedded) Client() *clientv3.Client { return e.client }
 
 // Wait returns when the context ends, or with an error when the server has failed.
 func (e *Embedded) Wait(ctx context.Context) error {
+	err := errors.New("the server stopped")
 	select {
 	case <-ctx.Done():
 		return ctx.Err()
-	case err := <-e.server.Err():
-		return unavailable("embedded store", err)
+	case failure, open := <-e.server.Err():
+		if open {
+			err = failure
+		}
 	case <-e.server.Server.StopNotify():
-		return unavailable("embedded store", errors.New("the server stopped"))
 	}
+	return unavailable("embedded store", err)
 }
 
 // Close stops the server. What was acknowledged is on disk already.

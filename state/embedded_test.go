@@ -160,6 +160,40 @@ func TestDamagedFilesAreAnError(t *testing.T) {
 	refused(t, err, state.Unavailable, "state directory")
 }
 
+func TestWaitTellsThatTheServerStopped(t *testing.T) {
+	t.Parallel()
+	e := start(t, directory(t))
+	ended := make(chan error, 1)
+	go func() { ended <- e.Wait(within(t)) }()
+	must(t, e.Close())
+	refused(t, <-ended, state.Unavailable, "")
+}
+
+// TestFullStore fills it with Machines; what is there can still be read and removed.
+func TestFullStore(t *testing.T) {
+	t.Parallel()
+	e, err := state.StartEmbedded(within(t), state.EmbeddedConfig{Dir: directory(t), Log: logTo(t), Quota: 1 << 20})
+	must(t, err)
+	t.Cleanup(func() { must(t, e.Close()) })
+	w := populate(t, open(t, e))
+	n := w.newMachine("")
+	n.Config.Env["A"] = strings.Repeat("a", 60<<10)
+	var last state.Machine
+	for {
+		m, _, err := w.CreateMachine(within(t), n)
+		if err != nil {
+			refused(t, err, state.Exhausted, "")
+			break
+		}
+		last = m
+	}
+	if _, ok := open(t, e).Snapshot().Machines[last.ID]; !ok {
+		t.Error("what was acknowledged cannot be read")
+	}
+	_, err = w.DestroyMachine(within(t), last.ID)
+	must(t, err)
+}
+
 // TestOnlyUnixSockets looks at every socket of a process of its own that runs a store.
 func TestOnlyUnixSockets(t *testing.T) {
 	t.Parallel()
