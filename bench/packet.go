@@ -8,8 +8,8 @@ import (
 
 	"github.com/cilium/ebpf"
 
-	"github.com/sixpn/sixpn/bpf"
 	"github.com/sixpn/sixpn"
+	"github.com/sixpn/sixpn/bpf"
 )
 
 const (

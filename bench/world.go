@@ -9,8 +9,8 @@ import (
 	"github.com/cilium/ebpf/link"
 	"github.com/vishvananda/netlink"
 
-	"github.com/sixpn/sixpn/bpf"
 	"github.com/sixpn/sixpn"
+	"github.com/sixpn/sixpn/bpf"
 )
 
 // What every world has: two Machines of one network on one host.
