@@ -28,6 +28,7 @@ type DriverConfig struct {
 	// CreateTimeout bounds how long a supervisor and its init may take to be
 	// ready, and EndTimeout how long killed processes may take to be gone.
 	CreateTimeout, EndTimeout time.Duration // default 30 s and 10 s
+	AnswerTimeout             time.Duration // how long a supervisor or an init may take to answer; default 30 s
 	// FollowInterval is how often Logs looks for more when it follows.
 	FollowInterval time.Duration // default 100 ms
 	// ExecDrain is how long Exec waits for output after the command ended,
@@ -75,6 +76,7 @@ func NewDriver(c DriverConfig) (*Driver, error) {
 	setDefault(&c.IDDir, "/run/sixpn/ids")
 	setDefault(&c.CreateTimeout, 30*time.Second)
 	setDefault(&c.EndTimeout, 10*time.Second)
+	setDefault(&c.AnswerTimeout, 30*time.Second)
 	setDefault(&c.FollowInterval, 100*time.Millisecond)
 	setDefault(&c.ExecDrain, 500*time.Millisecond)
 	if c.Log == nil {

@@ -98,6 +98,7 @@ func (w *worker) start(ctx context.Context, record state.Machine, attempt, resta
 	if err == nil {
 		if err = w.connect(ctx, record, p); err == nil {
 			w.setProcess(p)
+			w.log.Info("a machine started", "device", DeviceName(w.id), "address", record.Addr())
 			w.settle(ctx, outcome{state: state.Started, code: w.exitCode(record), restarts: restarts})
 			w.reached("started written")
 			return
@@ -172,6 +173,7 @@ func (w *worker) noteEnd(ctx context.Context, p *Process) {
 	}
 	w.last, w.restartDue = last, time.Time{}
 	w.setProcess(nil)
+	w.log.Info("a machine ended", "code", status.Code, "lost", status.Lost, "message", status.Message)
 	// First the record, so that no table chooses it any more, then the port; but
 	// a store that is away does not keep a dead port alive.
 	if r := w.current(); r != nil && r.State != state.Stopped && r.State != state.Failed && r.Desired != state.Destroyed {

@@ -118,8 +118,14 @@ func (p *Process) watch(c *conn) {
 	close(p.exited)
 }
 
-// request asks the supervisor (or, through it, init) one thing.
+// request asks the supervisor (or, through it, init) one thing. All but a
+// command that runs is answered at once, so a late answer is an error.
 func (p *Process) request(ctx context.Context, m message, files ...*os.File) (message, []*os.File, error) {
+	if m.Op != opExec {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, p.driver.config.AnswerTimeout)
+		defer cancel()
+	}
 	c, err := dial(p.driver.socketPath(p.ID()))
 	if noSupervisor(err) {
 		err = errors.New("it has ended")
