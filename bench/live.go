@@ -11,7 +11,6 @@ import (
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/link"
 	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 
 	"github.com/sixpn/sixpn/bpf"
 )
@@ -183,7 +182,7 @@ func (c *liveCase) run(frames int) (float64, error) {
 		if time.Now().After(deadline) {
 			return 0, fmt.Errorf("%d frames were sent, %d arrived", frames, after-before)
 		}
-		unix.Nanosleep(&unix.Timespec{Nsec: 1e6}, nil)
+		<-time.After(time.Millisecond)
 	}
 }
 

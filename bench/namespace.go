@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -20,23 +21,22 @@ type namespace struct {
 }
 
 func newNamespace() (*namespace, error) {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	before, err := netns.Get()
+	var n *namespace
+	err := elsewhere(func() error {
+		handle, err := netns.New()
+		if err != nil {
+			return fmt.Errorf("make a network namespace (root is needed): %w", err)
+		}
+		links, err := netlink.NewHandle()
+		if err != nil {
+			return fmt.Errorf("netlink in a new namespace: %w", err)
+		}
+		n = &namespace{handle, links}
+		return nil
+	})
 	if err != nil {
-		return nil, fmt.Errorf("open this thread's network namespace: %w", err)
+		return nil, err
 	}
-	defer before.Close()
-	handle, err := netns.New()
-	if err != nil {
-		return nil, fmt.Errorf("make a network namespace (root is needed): %w", err)
-	}
-	defer netns.Set(before)
-	links, err := netlink.NewHandleAt(handle)
-	if err != nil {
-		return nil, fmt.Errorf("netlink in a new namespace: %w", err)
-	}
-	n := &namespace{handle, links}
 	lo, err := n.LinkByName("lo")
 	if err != nil {
 		return nil, err
@@ -44,20 +44,32 @@ func newNamespace() (*namespace, error) {
 	return n, n.LinkSetUp(lo)
 }
 
-// do runs fn on a thread inside the namespace. Sockets that it makes stay there.
-func (n *namespace) do(fn func() error) error {
+// elsewhere runs fn, which may change the namespace of its thread, and goes back. A
+// thread that cannot go back stays locked, so that it ends with its goroutine.
+func elsewhere(fn func() error) error {
 	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
 	before, err := netns.Get()
 	if err != nil {
-		return err
+		runtime.UnlockOSThread()
+		return fmt.Errorf("open this thread's network namespace: %w", err)
 	}
 	defer before.Close()
-	if err := netns.Set(n.handle); err != nil {
-		return err
+	failed := fn()
+	if err := netns.Set(before); err != nil {
+		return errors.Join(failed, fmt.Errorf("go back to the network namespace: %w", err))
 	}
-	defer netns.Set(before)
-	return fn()
+	runtime.UnlockOSThread()
+	return failed
+}
+
+// do runs fn on a thread inside the namespace. Sockets that it makes stay there.
+func (n *namespace) do(fn func() error) error {
+	return elsewhere(func() error {
+		if err := netns.Set(n.handle); err != nil {
+			return err
+		}
+		return fn()
+	})
 }
 
 func (n *namespace) close() {
