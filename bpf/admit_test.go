@@ -6,8 +6,8 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/sixpn/sixpn/bpf"
 	"github.com/sixpn/sixpn"
+	"github.com/sixpn/sixpn/bpf"
 )
 
 const (

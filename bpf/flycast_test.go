@@ -1,8 +1,8 @@
 package bpf_test
 
 import (
-	"github.com/sixpn/sixpn/bpf"
 	"github.com/sixpn/sixpn"
+	"github.com/sixpn/sixpn/bpf"
 )
 
 // resetAnswer is the router's own reset for a segment to a VIP.

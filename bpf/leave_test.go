@@ -1,8 +1,8 @@
 package bpf_test
 
 import (
-	"github.com/sixpn/sixpn/bpf"
 	"github.com/sixpn/sixpn"
+	"github.com/sixpn/sixpn/bpf"
 )
 
 // leaveTables are the rows of "What may leave" that no earlier stage judges, and entries

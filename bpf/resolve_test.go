@@ -5,8 +5,8 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/sixpn/sixpn/bpf"
 	"github.com/sixpn/sixpn"
+	"github.com/sixpn/sixpn/bpf"
 )
 
 // errorAnswer is the ICMPv6 error that the router sends about a shot.

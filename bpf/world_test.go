@@ -10,8 +10,8 @@ import (
 
 	"github.com/cilium/ebpf"
 
-	"github.com/sixpn/sixpn/bpf"
 	"github.com/sixpn/sixpn"
+	"github.com/sixpn/sixpn/bpf"
 )
 
 // The numbers use many bits, so that a field cut short or swapped shows.
