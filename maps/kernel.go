@@ -51,8 +51,24 @@ func (t *Tables) readKernel() (*kernel, error) {
 		limit = t.highest + 1
 	}
 	k.backends.all, err = readArray[bpf.RouterBackend](t.maps.Backends, tableBackends, limit)
-	return k, errors.Join(err, k.ports.read(), k.machines.read(), k.host.read(), k.vips.read(),
+	return k, errors.Join(err, t.readSlots(k), k.host.read(), k.vips.read(),
 		k.services.read(), k.ranges.read(), k.quotas.read())
+}
+
+// readSlots reads the ports and Machines. These arrays take milliseconds to read
+// however little is in them, and nobody else writes them: they are read after a start
+// and after a Sync that did not end well, and else once a grace period, to be sure.
+func (t *Tables) readSlots(k *kernel) error {
+	now := t.options.Now()
+	if t.known && now.Sub(t.slotsRead) < t.options.Grace {
+		k.ports.have, k.machines.have = t.leftPorts, t.leftMachines
+		return nil
+	}
+	if err := errors.Join(k.ports.read(), k.machines.read()); err != nil {
+		return err
+	}
+	t.leftPorts, t.leftMachines, t.slotsRead = k.ports.have, k.machines.have, now
+	return nil
 }
 
 // readArray reads the first elements of an array table, by index. The others are

@@ -54,13 +54,16 @@ type Tables struct {
 	options Options
 	memory  *ebpf.Memory // of maglev
 
-	mu      sync.Mutex
-	known   bool   // letGo and highest are true of the kernel
-	highest uint32 // no backend was ever above this index
-	letGo   []letGo
-	gone    map[uint32]time.Time               // backends flagged BACKEND_GONE, by index
-	unused  map[bpf.RouterMachineKey]time.Time // unwanted quotas that nobody uses
-	spreads map[serviceKey]spread              // what Maglev said last
+	mu           sync.Mutex
+	known        bool   // letGo, highest and what is left are true of the kernel
+	highest      uint32 // no backend was ever above this index
+	letGo        []letGo
+	leftPorts    map[uint32]bpf.RouterPort // as the last Sync left them; likewise:
+	leftMachines map[bpf.RouterMachineKey]bpf.RouterMachine
+	slotsRead    time.Time
+	gone         map[uint32]time.Time               // backends flagged BACKEND_GONE, by index
+	unused       map[bpf.RouterMachineKey]time.Time // unwanted quotas that nobody uses
+	spreads      map[serviceKey]spread              // what Maglev said last
 }
 
 // letGo is a region that no service points to any more, but a packet in flight may.
