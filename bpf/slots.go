@@ -40,7 +40,9 @@ func MachineSlots(m *ebpf.Map) SlotTable[RouterMachineKey, RouterMachine] {
 	return SlotTable[RouterMachineKey, RouterMachine]{
 		m:    m,
 		home: func(k RouterMachineKey) uint32 { return k.Network*0x9e3779b1 + k.Machine },
-		key:  func(v RouterMachine) RouterMachineKey { return RouterMachineKey{Network: v.Network, Machine: v.Machine} },
+		key: func(v RouterMachine) RouterMachineKey {
+			return RouterMachineKey{Network: v.Network, Machine: v.Machine}
+		},
 		hide: func(v RouterMachine) RouterMachine { v.Network, v.Machine = 0, 0; return v },
 	}
 }

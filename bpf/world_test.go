@@ -214,14 +214,6 @@ func (w *world) quota(network sixpn.Network, machine sixpn.Machine, limit uint32
 	w.put(w.Quotas, bpf.RouterMachineKey{Network: uint32(network), Machine: uint32(machine)}, bpf.RouterQuota{Limit: limit})
 }
 
-// used is how many flows are counted for a client.
-func (w *world) used(network sixpn.Network, machine sixpn.Machine) uint32 {
-	w.t.Helper()
-	var quota bpf.RouterQuota
-	must(w.t, w.Quotas.Lookup(bpf.RouterMachineKey{Network: uint32(network), Machine: uint32(machine)}, &quota))
-	return quota.Used
-}
-
 // addBackend writes a backend of a service and returns its index.
 func (w *world) addBackend(m *member, port uint16, service uint32) uint32 {
 	w.t.Helper()
