@@ -43,6 +43,8 @@ func (o *operations) StartMachine(ctx context.Context, r StartMachineRequestObje
 			// Not "stopped" any more, so that whoever waits for the start sees the
 			// next stop as one that came after it.
 			m.State, m.Message = state.Starting, ""
+		} else {
+			m.Pending = m.InstanceID // it is still stopping
 		}
 		return nil
 	})
@@ -96,11 +98,15 @@ func (o *operations) RestartMachine(ctx context.Context, r RestartMachineRequest
 			return notReady("Machine %s is being destroyed; create another with: sixpn machine run", m.ID)
 		}
 		m.Desired, m.InstanceID, m.Restarts, m.Stop = state.Started, state.NewInstanceID(), 0, how
-		switch {
-		case m.State == state.Started:
-			m.State = state.Stopping // for whoever waits until it has started again
-		case atRest(m.State):
+		if atRest(m.State) {
 			m.State, m.Message = state.Starting, ""
+			return nil
+		}
+		// Both for whoever waits until it has started again: neither the run of
+		// before nor its end is what they wait for.
+		m.Pending = m.InstanceID
+		if m.State == state.Started {
+			m.State = state.Stopping
 		}
 		return nil
 	})
@@ -154,7 +160,7 @@ func ended(m state.Machine) bool {
 	switch {
 	case m.State == state.Failed || m.State == state.Destroyed:
 		return true
-	case m.State != state.Stopped:
+	case m.State != state.Stopped || m.Desired == state.Started && m.Pending == m.InstanceID:
 		return false
 	case m.Desired != state.Started:
 		return true

@@ -61,6 +61,11 @@ func TestStopStartRestartDestroy(t *testing.T) {
 	if restarted.InstanceID == started.InstanceID || restarted.Desired != state.Started || restarted.State != state.Stopping || restarted.Stop.Signal != "SIGQUIT" || restarted.Stop.Timeout.Seconds() != 3 {
 		t.Errorf("Machine %+v, expected a new run after it has stopped", restarted)
 	}
+	w.become(m.ID, state.Stopped, &zero)
+	if a := w.get(at + "/wait?state=settled&timeout=1"); a.code != http.StatusRequestTimeout {
+		t.Errorf("the end before a restart is settled: %d %s", a.code, a.body)
+	}
+	w.become(m.ID, state.Stopping, &zero)
 	w.durable(t, w.ask("POST", at+"/restart?force_stop=true", "", ""), http.StatusOK)
 	if now := w.machine(m.ID); now.Stop.Signal != "SIGKILL" {
 		t.Errorf("stop %+v, expected SIGKILL", now.Stop)

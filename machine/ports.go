@@ -39,8 +39,8 @@ type Port struct {
 }
 
 // Store is what the Manager needs of the state. It writes only to the records
-// of its host's Machines, and of these only State, ExitCode, Message, Restarts
-// and, for AutoDestroy, Desired.
+// of its host's Machines, and of these only State, ExitCode, Message, Restarts,
+// Pending and, for AutoDestroy, Desired.
 type Store interface {
 	// Machines returns all Machines of this host as soon as the state is newer
 	// than revision after (0: at once), and the revision they are of.

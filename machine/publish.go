@@ -33,6 +33,9 @@ func (w *worker) publish(ctx context.Context) (int64, error) {
 	defer cancel()
 	updated, revision, err := w.m.config.Store.UpdateMachine(ctx, w.id, func(r *state.Machine) error {
 		r.State, r.ExitCode, r.Message, r.Restarts = w.outcome.state, w.outcome.code, w.outcome.message, w.outcome.restarts
+		if r.State == state.Starting && r.InstanceID == record.InstanceID {
+			r.Pending = "" // what ends from now on is the run that was asked for
+		}
 		return nil
 	})
 	if err != nil {

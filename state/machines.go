@@ -222,6 +222,7 @@ func validateUpdate(before, after Machine) error {
 	fixed := after
 	fixed.Desired, fixed.State, fixed.InstanceID, fixed.Config = before.Desired, before.State, before.InstanceID, before.Config
 	fixed.ExitCode, fixed.Message, fixed.Restarts, fixed.Stop = before.ExitCode, before.Message, before.Restarts, before.Stop
+	fixed.Pending = before.Pending
 	if !reflect.DeepEqual(before, fixed) {
 		return refuse(Invalid, "", "what identifies machine %s cannot be changed (id, name, app, network, host, number, region, times): create another Machine", before.ID)
 	}

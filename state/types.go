@@ -78,13 +78,16 @@ type Machine struct {
 	Desired    MachineState  `json:"desired"` // Started, Stopped or Destroyed: what the last command asked for
 	State      MachineState  `json:"state"`   // what its host last saw
 	InstanceID string        `json:"instance_id"`
-	Stop       StopConfig    `json:"stop,omitzero"` // how the last stop was asked for; what it leaves out, Config says
-	Config     MachineConfig `json:"config"`
-	ExitCode   *int          `json:"exit_code,omitempty"` // of the last run, nil before the first ended; 128+signal
-	Message    string        `json:"message,omitempty"`   // why it failed, for people
-	Restarts   int           `json:"restarts,omitempty"`  // by policy, since it was last asked to start
-	CreatedAt  time.Time     `json:"created_at"`
-	UpdatedAt  time.Time     `json:"updated_at"`
+	// Pending is an InstanceID whose run was asked for while another had to end
+	// first, until that run begins.
+	Pending   string        `json:"pending,omitempty"`
+	Stop      StopConfig    `json:"stop,omitzero"` // how the last stop was asked for; what it leaves out, Config says
+	Config    MachineConfig `json:"config"`
+	ExitCode  *int          `json:"exit_code,omitempty"` // of the last run, nil before the first ended; 128+signal
+	Message   string        `json:"message,omitempty"`   // why it failed, for people
+	Restarts  int           `json:"restarts,omitempty"`  // by policy, since it was last asked to start
+	CreatedAt time.Time     `json:"created_at"`
+	UpdatedAt time.Time     `json:"updated_at"`
 }
 
 // Addr is the Machine's primary address.

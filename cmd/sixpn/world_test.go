@@ -96,6 +96,9 @@ func (w *world) step(ctx context.Context, m state.Machine) error {
 	become := func(s state.MachineState, code *int, message string) error {
 		_, _, err := w.store.UpdateMachine(ctx, m.ID, func(m *state.Machine) error {
 			m.State, m.Message = s, message
+			if s == state.Starting {
+				m.Pending = ""
+			}
 			if code != nil {
 				m.ExitCode = code
 			}
@@ -130,7 +133,9 @@ func (w *world) step(ctx context.Context, m state.Machine) error {
 		return become(state.Stopping, nil, "")
 	case m.Desired == state.Stopped && at(state.Stopping):
 		return become(state.Stopped, &code, "")
-	case m.Desired == state.Started && at(state.Created, state.Stopping):
+	case m.Desired == state.Started && at(state.Stopping):
+		return become(state.Stopped, &code, "")
+	case m.Desired == state.Started && (at(state.Created) || at(state.Stopped) && m.Pending == m.InstanceID):
 		return become(state.Starting, nil, "")
 	case m.Desired == state.Started && at(state.Starting) && words[0] == "fail":
 		return become(state.Failed, nil, strings.Join(words[1:], " "))
