@@ -234,13 +234,6 @@ func (k *kernel) words() []uint32 {
 	return words
 }
 
-func (k *kernel) backend(index uint32) bpf.RouterBackend {
-	k.t.Helper()
-	var b bpf.RouterBackend
-	must(k.t, k.Backends.Lookup(index, &b))
-	return b
-}
-
 // backends reads all of them, by index.
 func (k *kernel) backends() []bpf.RouterBackend {
 	k.t.Helper()
