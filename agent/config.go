@@ -32,6 +32,7 @@ type Config struct {
 	ResetFlows    bool   // give up flows that this build cannot read
 	DetachOnExit  bool   // remove everything when the agent ends, as Reset does
 
+	EventRate    uint32 // sampled drops that one CPU may report a second; 0: the build's default
 	MachineFlows uint32 // Flycast flows that one Machine may have; 0: the default of reconcile
 	NetworkFlows uint32 // the same of one network on this host
 
@@ -159,6 +160,7 @@ func (c *Config) identityPath() string { return filepath.Join(c.StateDir, "host.
 func (c *Config) router() loader.Config {
 	return loader.Config{
 		Name: c.Name, PinRoot: c.pins(), FlowTableSize: c.FlowTableSize, ResetFlows: c.ResetFlows, Log: c.Log,
+		Constants: loader.Constants{EventsPerSecond: c.EventRate},
 	}
 }
 

@@ -31,6 +31,7 @@ func AddFlags(set *pflag.FlagSet, c *Config) {
 	set.Uint32Var(&c.FlowTableSize, "flow-table-size", 0, "Flycast flows that this host can hold (default that of the build)")
 	set.Uint32Var(&c.MachineFlows, "machine-flows", 0, "Flycast flows that one Machine may hold")
 	set.Uint32Var(&c.NetworkFlows, "network-flows", 0, "Flycast flows that all Machines of a network may hold on this host")
+	set.Uint32Var(&c.EventRate, "event-rate", 0, "sampled drops that one CPU may report a second (default that of the build)")
 	set.BoolVar(&c.ResetFlows, "reset-flows", false, "give up established Flycast flows if this build cannot read them")
 	set.BoolVar(&c.DetachOnExit, "detach-on-exit", false, "on exit stop the Machines and remove everything from the kernel")
 	for _, timeout := range []struct {
@@ -43,6 +44,7 @@ func AddFlags(set *pflag.FlagSet, c *Config) {
 		{"flow-timeout-closing", "life of a closed TCP flow (default 30s)", &c.Timeouts.Closing},
 		{"flow-timeout-udp", "life of an idle UDP flow (default 5m)", &c.Timeouts.UDP},
 		{"expiry-interval", "time from one pass over the flow table to the next (default 5s)", &c.Timeouts.Expiry},
+		{"repair-interval", "time from one look for lost pins to the next (default 10s)", &c.Timeouts.Repair},
 		{"reuse-grace", "time before a freed table element is used again", &c.Timeouts.Grace},
 	} {
 		set.DurationVar(timeout.value, timeout.name, 0, timeout.usage)

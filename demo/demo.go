@@ -22,6 +22,8 @@ type Config struct {
 // ErrFailed says that a claim did not hold.
 var ErrFailed = errors.New("not every check holds")
 
+var errInterrupted = errors.New("interrupted, before every check was made")
+
 // check is one claim: a name that stays the same for good, and its proof, which
 // says in a sentence what was seen.
 type check struct {
@@ -81,18 +83,18 @@ func Run(ctx context.Context, c Config) (err error) {
 			p.say("everything was removed again")
 		}
 	}()
+	if ctx.Err() != nil {
+		return errInterrupted
+	}
 	if err != nil {
 		return fmt.Errorf("build the world: %w", err)
 	}
 	p.say("%s", w.picture())
 	failed := 0
 	for _, check := range checks {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
 		detail, err := w.try(ctx, check)
 		if ctx.Err() != nil {
-			return ctx.Err()
+			return errInterrupted
 		}
 		if err != nil {
 			failed++

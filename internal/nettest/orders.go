@@ -142,6 +142,15 @@ func (m *Machine) Wait(ctx context.Context, state string) error {
 	return m.Host.Settle(ctx)
 }
 
+// State is what the API says of the Machine.
+func (m *Machine) State(ctx context.Context) (string, error) {
+	answer, err := m.Host.Client.GetMachineWithResponse(ctx, m.App, m.ID)
+	if err := api.Check(answer, err); err != nil {
+		return "", err
+	}
+	return answer.JSON200.State, nil
+}
+
 // Settle returns once the data plane has everything that was written before.
 func (h *Host) Settle(ctx context.Context) error {
 	first := int64(-1)
