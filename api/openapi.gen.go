@@ -585,21 +585,21 @@ type ListAppsParams struct {
 // CreateAppParams defines parameters for CreateApp.
 type CreateAppParams struct {
 	// Wait Ours: `applied` answers only when the data plane of this host has the
-	// change. `true` and `false` are accepted and mean "when durable".
+	// change, or with 504 when it is durable and takes too long. `true` and `false` are accepted and mean "when durable".
 	Wait Wait `form:"wait,omitempty" json:"wait,omitempty,omitzero"`
 }
 
 // CreateIPAssignmentParams defines parameters for CreateIPAssignment.
 type CreateIPAssignmentParams struct {
 	// Wait Ours: `applied` answers only when the data plane of this host has the
-	// change. `true` and `false` are accepted and mean "when durable".
+	// change, or with 504 when it is durable and takes too long. `true` and `false` are accepted and mean "when durable".
 	Wait Wait `form:"wait,omitempty" json:"wait,omitempty,omitzero"`
 }
 
 // DeleteIPAssignmentParams defines parameters for DeleteIPAssignment.
 type DeleteIPAssignmentParams struct {
 	// Wait Ours: `applied` answers only when the data plane of this host has the
-	// change. `true` and `false` are accepted and mean "when durable".
+	// change, or with 504 when it is durable and takes too long. `true` and `false` are accepted and mean "when durable".
 	Wait Wait `form:"wait,omitempty" json:"wait,omitempty,omitzero"`
 }
 
@@ -613,14 +613,14 @@ type ListMachinesParams struct {
 // CreateMachineParams defines parameters for CreateMachine.
 type CreateMachineParams struct {
 	// Wait Ours: `applied` answers only when the data plane of this host has the
-	// change. `true` and `false` are accepted and mean "when durable".
+	// change, or with 504 when it is durable and takes too long. `true` and `false` are accepted and mean "when durable".
 	Wait Wait `form:"wait,omitempty" json:"wait,omitempty,omitzero"`
 }
 
 // DestroyMachineParams defines parameters for DestroyMachine.
 type DestroyMachineParams struct {
 	// Wait Ours: `applied` answers only when the data plane of this host has the
-	// change. `true` and `false` are accepted and mean "when durable".
+	// change, or with 504 when it is durable and takes too long. `true` and `false` are accepted and mean "when durable".
 	Wait Wait `form:"wait,omitempty" json:"wait,omitempty,omitzero"`
 
 	// Force Destroy it even if it runs.
@@ -640,7 +640,7 @@ type MachineLogsParams struct {
 // RestartMachineParams defines parameters for RestartMachine.
 type RestartMachineParams struct {
 	// Wait Ours: `applied` answers only when the data plane of this host has the
-	// change. `true` and `false` are accepted and mean "when durable".
+	// change, or with 504 when it is durable and takes too long. `true` and `false` are accepted and mean "when durable".
 	Wait Wait `form:"wait,omitempty" json:"wait,omitempty,omitzero"`
 
 	// Timeout How long it may take to stop before SIGKILL, as in StopRequest.
@@ -654,14 +654,14 @@ type RestartMachineParams struct {
 // StartMachineParams defines parameters for StartMachine.
 type StartMachineParams struct {
 	// Wait Ours: `applied` answers only when the data plane of this host has the
-	// change. `true` and `false` are accepted and mean "when durable".
+	// change, or with 504 when it is durable and takes too long. `true` and `false` are accepted and mean "when durable".
 	Wait Wait `form:"wait,omitempty" json:"wait,omitempty,omitzero"`
 }
 
 // StopMachineParams defines parameters for StopMachine.
 type StopMachineParams struct {
 	// Wait Ours: `applied` answers only when the data plane of this host has the
-	// change. `true` and `false` are accepted and mean "when durable".
+	// change, or with 504 when it is durable and takes too long. `true` and `false` are accepted and mean "when durable".
 	Wait Wait `form:"wait,omitempty" json:"wait,omitempty,omitzero"`
 }
 
@@ -685,7 +685,7 @@ type WaitMachineParamsState string
 // CreateOrgParams defines parameters for CreateOrg.
 type CreateOrgParams struct {
 	// Wait Ours: `applied` answers only when the data plane of this host has the
-	// change. `true` and `false` are accepted and mean "when durable".
+	// change, or with 504 when it is durable and takes too long. `true` and `false` are accepted and mean "when durable".
 	Wait Wait `form:"wait,omitempty" json:"wait,omitempty,omitzero"`
 }
 

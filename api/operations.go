@@ -24,7 +24,9 @@ func (s *Server) written(ctx context.Context, revision int64, wait WaitFor) erro
 	if wait != WaitForApplied {
 		return ctx.Err()
 	}
-	if err := s.config.DataPlane.Applied(ctx, revision); err != nil {
+	apply, cancel := context.WithTimeout(ctx, s.config.ApplyTimeout)
+	defer cancel()
+	if err := s.config.DataPlane.Applied(apply, revision); err != nil {
 		return refuse(http.StatusGatewayTimeout, StatusDeadline, "wait",
 			"the change is durable as revision %d, but the data plane does not have it yet: %v", revision, err)
 	}

@@ -1,7 +1,6 @@
 package api_test
 
 import (
-	"context"
 	"errors"
 	"net/http"
 	"strconv"
@@ -237,7 +236,9 @@ func TestWaitApplied(t *testing.T) {
 			}
 		})
 	}
-	w.plane.release, w.plane.failure = nil, context.DeadlineExceeded
+	w.plane.mu.Lock()
+	w.plane.release = make(chan struct{}) // never
+	w.plane.mu.Unlock()
 	if a := w.post("/v1/orgs?wait=applied", `{"slug":"late"}`); a.code != http.StatusGatewayTimeout || !strings.Contains(a.failure.Error, "durable") {
 		t.Errorf("answer %d %s, expected that it is durable and not applied", a.code, a.body)
 	}

@@ -64,6 +64,7 @@ type Config struct {
 	MaxBody       int64         // of a request, bytes; default 1 MiB
 	MaxOutput     int           // kept of each stream of an exec, bytes; default 1 MiB
 	ReadBack      time.Duration // longest wait for this agent's own snapshot to have a write; default 5 s
+	ApplyTimeout  time.Duration // longest wait=applied; default 30 s
 	ShutdownGrace time.Duration // for requests under way when the server stops; default 5 s
 }
 
@@ -78,6 +79,7 @@ func NewServer(c Config) *Server {
 	setDefault(&c.MaxBody, 1<<20)
 	setDefault(&c.MaxOutput, 1<<20)
 	setDefault(&c.ReadBack, 5*time.Second)
+	setDefault(&c.ApplyTimeout, 30*time.Second)
 	setDefault(&c.ShutdownGrace, 5*time.Second)
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/getkin/kin-openapi/openapi3"
 	"github.com/getkin/kin-openapi/openapi3filter"
@@ -45,6 +46,8 @@ type world struct {
 const (
 	maxBody   = 64 << 10
 	maxOutput = 16
+
+	applyTimeout = 2 * time.Second
 )
 
 func newWorld(t *testing.T) *world {
@@ -74,7 +77,7 @@ func newWorld(t *testing.T) *world {
 	must(t, err)
 	server := api.NewServer(api.Config{
 		Store: w.store, Machines: w.machines, DataPlane: w.plane, Host: w.host, Region: "ams", Log: log,
-		MaxBody: maxBody, MaxOutput: maxOutput,
+		MaxBody: maxBody, MaxOutput: maxOutput, ApplyTimeout: applyTimeout,
 	})
 	served := make(chan error, 1)
 	serving, stopServing := context.WithCancel(ctx)

@@ -32,7 +32,7 @@ it, or with --org those of another org's network.`,
 		if !private {
 			return usagef("there are no public addresses here, give --private for a Flycast address")
 		}
-		answer, err := client.CreateIPAssignmentWithResponse(ctx, app, &api.CreateIPAssignmentParams{},
+		answer, err := client.CreateIPAssignmentWithResponse(ctx, app, &api.CreateIPAssignmentParams{Wait: api.WaitForApplied},
 			api.CreateIPAssignmentRequest{Type: "private_v6", OrgSlug: org, Network: network, Region: region})
 		if err := api.Check(answer, err); err != nil {
 			return err
@@ -86,7 +86,7 @@ func ipsRelease(c *cli) *cobra.Command {
 		Args:    cobra.MinimumNArgs(1),
 	}, func(ctx context.Context, client *api.ClientWithResponses, args []string) error {
 		for _, address := range args {
-			answer, err := client.DeleteIPAssignmentWithResponse(ctx, app, address, &api.DeleteIPAssignmentParams{})
+			answer, err := client.DeleteIPAssignmentWithResponse(ctx, app, address, &api.DeleteIPAssignmentParams{Wait: api.WaitForApplied})
 			if err := api.Check(answer, err); err != nil {
 				return err
 			}
