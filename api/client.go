@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"syscall"
+	"time"
 )
 
 // DefaultName is the name of an agent that was given none.
@@ -19,15 +20,38 @@ const DefaultName = "default"
 func SocketPath(name string) string { return "/run/sixpn/" + name + ".sock" }
 
 // NewSocketClient returns a client of the agent that listens on a unix socket.
-// Give each of its answers to Check.
-func NewSocketClient(socket string) (*ClientWithResponses, error) {
+// Nobody listens there while an agent starts, so it tries again for as long as
+// patience lasts. Give each of its answers to Check.
+func NewSocketClient(socket string, patience time.Duration) (*ClientWithResponses, error) {
 	transport := &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			conn, err := (&net.Dialer{}).DialContext(ctx, "unix", socket)
+			conn, err := dialSocket(ctx, socket, patience)
 			return conn, explainDial(socket, err)
 		},
 	}
 	return NewClientWithResponses("http://sixpn", WithHTTPClient(&http.Client{Transport: transport}))
+}
+
+func dialSocket(ctx context.Context, socket string, patience time.Duration) (net.Conn, error) {
+	giveUp := time.Now().Add(patience)
+	for {
+		conn, err := (&net.Dialer{}).DialContext(ctx, "unix", socket)
+		if !nobodyListens(err) || !time.Now().Before(giveUp) {
+			return conn, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, err
+		case <-time.After(dialInterval):
+		}
+	}
+}
+
+// dialInterval is between two tries to reach an agent that is not there yet.
+const dialInterval = 20 * time.Millisecond
+
+func nobodyListens(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED)
 }
 
 // noAgent is that nobody listens.
@@ -43,7 +67,7 @@ func explainDial(socket string, err error) error {
 	switch {
 	case err == nil:
 		return nil
-	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
+	case nobodyListens(err):
 		return &noAgent{fmt.Sprintf("no agent listens on %s; start one with: sixpn agent", socket), err}
 	case errors.Is(err, fs.ErrPermission):
 		return &noAgent{fmt.Sprintf("the agent's socket %s belongs to root and you are user %d; use sudo", socket, os.Getuid()), err}

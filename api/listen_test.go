@@ -2,10 +2,12 @@ package api_test
 
 import (
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/sixpn/sixpn/api"
 )
@@ -104,11 +106,34 @@ func TestClosingLeavesTheNextSocket(t *testing.T) {
 
 func TestNoAgentListens(t *testing.T) {
 	path := socketPath(t)
-	client, err := api.NewSocketClient(path)
+	client, err := api.NewSocketClient(path, 0)
 	must(t, err)
 	_, err = client.ListOrgsWithResponse(t.Context())
 	err = api.Check(nil, err)
 	if err == nil || err.Error() != "no agent listens on "+path+"; start one with: sixpn agent" {
 		t.Errorf("error %v, expected that no agent listens and what to do", err)
 	}
+}
+
+// A command that follows "sixpn agent &" at once finds nobody yet.
+func TestClientWaitsForAnAgentThatStarts(t *testing.T) {
+	path := socketPath(t)
+	client, err := api.NewSocketClient(path, time.Minute)
+	must(t, err)
+	answered := make(chan error, 1)
+	go func() {
+		_, err := client.ListOrgsWithResponse(t.Context())
+		answered <- err
+	}()
+	select {
+	case err := <-answered:
+		t.Fatalf("an answer (%v) before there was an agent", err)
+	case <-time.After(100 * time.Millisecond):
+	}
+	l, err := api.Listen(path)
+	must(t, err)
+	server := http.Server{Handler: http.NotFoundHandler()}
+	defer server.Close()
+	go server.Serve(l)
+	must(t, <-answered)
 }

@@ -123,7 +123,7 @@ func TestNoAgent(t *testing.T) {
 		{"status --name absent", "/run/sixpn/absent.sock"},
 		{"--name absent machine run -a web --name web1 -d -- true", "/run/sixpn/absent.sock"},
 	} {
-		r := sixpnRun(t, strings.Fields(row.args)...)
+		r := sixpnRun(t, strings.Fields("--wait-agent 0s "+row.args)...)
 		if r.code != exitFailed || !strings.Contains(r.err, row.socket) || !strings.Contains(r.err, "start one with: sixpn agent") {
 			t.Errorf("sixpn %s: exit code %d, stderr %q, expected that nobody listens on %s", row.args, r.code, r.err, row.socket)
 		}

@@ -32,6 +32,7 @@ type cli struct {
 	out, err io.Writer
 
 	socket, name string // which agent
+	patience     time.Duration // with an agent that does not listen yet
 	json         bool
 	running      bool // arguments were right, the command itself has begun
 }
@@ -88,6 +89,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage.`,
 	flags := root.PersistentFlags()
 	flags.StringVar(&c.socket, "socket", "", "socket of the agent (default $SIXPN_SOCKET, else of the agent's name)")
 	flags.StringVar(&c.name, "name", api.DefaultName, "name of the agent")
+	flags.DurationVar(&c.patience, "wait-agent", 5*time.Second, "how long to wait for an agent that is only starting")
 	flags.BoolVarP(&c.json, "json", "j", false, "print JSON, for programs")
 	root.InitDefaultCompletionCmd()
 	for _, command := range root.Commands() {
@@ -120,7 +122,7 @@ func (c *cli) noun(command *cobra.Command, verbs ...*cobra.Command) *cobra.Comma
 func (c *cli) verb(command *cobra.Command, do func(ctx context.Context, client *api.ClientWithResponses, args []string) error) *cobra.Command {
 	command.RunE = func(command *cobra.Command, args []string) error {
 		c.running = true
-		client, err := api.NewSocketClient(c.agentSocket())
+		client, err := api.NewSocketClient(c.agentSocket(), c.patience)
 		if err != nil {
 			return err
 		}

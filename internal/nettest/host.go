@@ -86,7 +86,7 @@ func NewHost(c Config) (host *Host, err error) {
 		}
 		h.config.Log = file
 	}
-	h.Client, err = api.NewSocketClient(h.Socket())
+	h.Client, err = api.NewSocketClient(h.Socket(), 0)
 	return h, err
 }
 
