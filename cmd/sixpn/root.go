@@ -31,7 +31,7 @@ type cli struct {
 	in       io.Reader
 	out, err io.Writer
 
-	socket, name string // which agent
+	socket, name string        // which agent
 	patience     time.Duration // with an agent that does not listen yet
 	json         bool
 	running      bool // arguments were right, the command itself has begun
