@@ -35,8 +35,12 @@ func onCPUs(t *testing.T, count int, f func(cpu int, barrier func())) {
 					waiting.Store(0)
 					group.Add(1)
 				}
-				for group.Load() == generation {
-					runtime.Gosched()
+				// Whoever waits spins, so that all leave within nanoseconds; not for ever,
+				// for there may be fewer CPUs than calls.
+				for spins := 0; group.Load() == generation; spins++ {
+					if spins > 10000 {
+						runtime.Gosched()
+					}
 				}
 			})
 		})
@@ -91,23 +95,39 @@ func TestOneSynOnTwoCPUs(t *testing.T) {
 	w.requireLedger(t)
 }
 
+// flipService makes a service of one place in its region, and a function that gives the
+// place to the other of two backends: a flow that begins anew goes elsewhere each time.
+func (w *world) flipService() (flip func()) {
+	w.t.Helper()
+	both := [2]uint32{streamBackend, w.addBackend(w.spare, backendPort, 1)}
+	service := w.service(1, both[0])
+	w.put(w.Services, serviceKey(protocolTCP, vipPort), service)
+	next := 1
+	return func() {
+		w.put(w.Maglev, service.Offset, both[next%2])
+		next++
+	}
+}
+
 // The same SYN on two CPUs, on a flow that has ended: it is given away once.
 func TestOneSynOnTwoCPUsReused(t *testing.T) {
-	const rounds, cpus = 2000, 2
+	const rounds, cpus = 5000, 2
 	w := newWorld(t)
 	flycastWorld(w)
-	w.put(w.Services, serviceKey(protocolTCP, vipPort), w.service(1, streamBackend, w.addBackend(w.spare, backendPort, 1)))
+	flip := w.flipService()
 	key := flowKey(w, protocolTCP, vipPort, 0)
 	w.begin(stream(w, flagSYN))
 	var forwarded atomic.Int64
 	onCPUs(t, cpus, func(cpu int, barrier func()) {
+		syn := stream(w, flagSYN)
 		for range rounds {
 			barrier()
 			if cpu == 0 {
 				w.changeFlow(key, setState(bpf.RouterFlowStateFLOW_CLOSING))
+				flip()
 			}
 			barrier()
-			verdict, _, err := runProgram(w.SixpnRouter, stream(w, flagSYN))
+			verdict, _, err := runProgram(w.SixpnRouter, syn)
 			if err != nil {
 				t.Error(err)
 			}
@@ -123,6 +143,41 @@ func TestOneSynOnTwoCPUsReused(t *testing.T) {
 		t.Errorf("%d packets went through, want at least one of each of %d rounds", forwarded.Load(), rounds)
 	}
 	w.requireState(t, bpf.RouterFlowStateFLOW_SYN)
+	w.requireLedger(t)
+}
+
+// One flow is ended and begun again on one CPU while expiry ends it on another: each end
+// is counted by whoever made it, and by nobody else.
+func TestRestartBesideExpiry(t *testing.T) {
+	const rounds, cpus = 60000, 3
+	w := newWorld(t)
+	flycastWorld(w)
+	flip := w.flipService()
+	w.put(w.ExpiryKeys, uint32(0), flowKey(w, protocolTCP, vipPort, 0))
+	over := patient
+	over.TimeoutClosing = 0
+	w.put(w.Expiry, uint32(0), over)
+	var done atomic.Int64
+	onCPUs(t, cpus, func(cpu int, _ func()) {
+		if cpu == cpus-1 {
+			for done.Load() < cpus-1 {
+				flip()
+				w.runExpiry(1)
+			}
+			return
+		}
+		defer done.Add(1)
+		syn, reset := stream(w, flagSYN), stream(w, flagRST)
+		for range rounds {
+			for _, s := range []shot{syn, reset} {
+				if _, _, err := runProgram(w.SixpnRouter, s); err != nil {
+					t.Error(err)
+				}
+			}
+		}
+	})
+	w.requireLedger(t)
+	w.expire(bpf.RouterExpiryPass{})
 	w.requireLedger(t)
 }
 
