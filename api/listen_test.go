@@ -134,6 +134,6 @@ func TestClientWaitsForAnAgentThatStarts(t *testing.T) {
 	must(t, err)
 	server := http.Server{Handler: http.NotFoundHandler()}
 	defer server.Close()
-	go server.Serve(l)
+	go func() { _ = server.Serve(l) }()
 	must(t, <-answered)
 }

@@ -122,11 +122,6 @@ func (c cgroup) freeze(ctx context.Context, frozen bool) error {
 	return waitEvent(ctx, leaf, "frozen", value)
 }
 
-// waitPayload returns when the payload has no process left.
-func (c cgroup) waitPayload(ctx context.Context) error {
-	return waitEvent(ctx, c.leaf(payloadLeaf), "populated", "0")
-}
-
 // remove waits until the cgroup is empty, then removes it. It is no error if
 // there is none.
 func (c cgroup) remove(ctx context.Context) error {
