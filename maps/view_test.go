@@ -289,6 +289,7 @@ func (k *kernel) checkWall(t fataler, before, after view) {
 		}
 	}
 	checkAnswers(t, now, before, after)
+	checkOrder(t, now, before, after)
 }
 
 // checkAnswers fails if something that was there before, and will be, is not there now.
@@ -313,6 +314,39 @@ func checkAnswers(t fataler, now, before, after view) {
 	for port := range before.openPorts() {
 		if later[port] && !answers[port] {
 			t.Fatalf("nothing answers at %+v for a moment", port)
+		}
+	}
+}
+
+// checkOrder fails if something new may be asked for before all of its answers are there.
+func checkOrder(t fataler, now, before, after view) {
+	t.Helper()
+	complete := func(vip sixpnmaps.VIP) bool {
+		for name := range after.Services {
+			if _, ok := now.Services[name]; name.VIP == vip && !ok {
+				return false
+			}
+		}
+		return true
+	}
+	for vip := range now.VIPs {
+		if !before.VIPs[vip] && !complete(vip) {
+			t.Fatalf("address %+v is known before its services are", vip)
+		}
+	}
+	for ifindex, port := range now.Ports {
+		if port == before.Ports[ifindex] || port.Kind != uint8(bpf.RouterPortKindPORT_MACHINE) {
+			continue
+		}
+		for vip := range after.VIPs {
+			if !now.VIPs[vip] || !complete(vip) {
+				t.Fatalf("port %d is open before address %+v is complete", ifindex, vip)
+			}
+		}
+		for key := range after.Machines {
+			if _, ok := now.Machines[key]; !ok {
+				t.Fatalf("port %d is open before machine %v can be reached", ifindex, key)
+			}
 		}
 	}
 }

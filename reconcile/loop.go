@@ -264,7 +264,8 @@ func (l *Loop) SetPort(ctx context.Context, port Port) error {
 }
 
 // RemovePort removes the port of a Machine, and returns when the tables do not have it
-// any more. It is no error if there is none.
+// any more; before PortsComplete it returns too, and the tables lose it then. It is no
+// error if there is none.
 func (l *Loop) RemovePort(ctx context.Context, machineID string) error {
 	version := l.changeLocal(func() { delete(l.ports, machineID) })
 	if err := l.wait(ctx, func() (bool, error) { return l.applied >= version, nil }); err != nil {
