@@ -161,14 +161,14 @@ func detachedIsClosed(ctx context.Context, w *world) (string, error) {
 	frames := a.repeat(probes, func(i int) []byte { return echoPacket(w.client.Addr, w.web[0].Addr, 1, uint16(i)) })
 	closedAfter, err := w.filterDrops(w.client)
 	// Whatever was seen, the world needs its agent again.
-	if err := errors.Join(err, detached, frames, w.host.StartAgent(ctx)); err != nil {
+	if err := errors.Join(err, detached, probeErr, frames, w.host.StartAgent(ctx)); err != nil {
 		return "", err
 	}
 	if passed > 0 {
 		return "", fmt.Errorf("%d datagrams passed a device without a router", passed)
 	}
 	if closedAfter < closedBefore+probes {
-		return "", fmt.Errorf("the drop filter counts %d packets, expected %d at least (%v)", closedAfter-closedBefore, probes, probeErr)
+		return "", fmt.Errorf("the drop filter counts %d packets, expected %d at least", closedAfter-closedBefore, probes)
 	}
 	healed, err := answers(2 * time.Second)
 	if err != nil {

@@ -171,11 +171,11 @@ func (r *Numbered) run(ctx context.Context, address string, s trafficSettings) e
 // send deals numbered datagrams out over the sockets until ctx ends.
 func send(ctx context.Context, sockets []*net.UDPConn, sent []uint64, rate int) (total uint64, err error) {
 	const tick = 2 * time.Millisecond
-	// A process that was kept off its CPU catches up, but not in one burst.
+	// A process that was kept off its CPU catches up, but in several bursts.
 	most := uint64(20 * rate * int(tick) / int(time.Second))
 	ticker := time.NewTicker(tick)
 	defer ticker.Stop()
-	began, skipped := time.Now(), uint64(0)
+	began := time.Now()
 	var message [8]byte
 	for {
 		select {
@@ -183,12 +183,8 @@ func send(ctx context.Context, sockets []*net.UDPConn, sent []uint64, rate int) 
 			return total, nil
 		case <-ticker.C:
 		}
-		due := uint64(time.Since(began).Seconds()*float64(rate)) - skipped - total
-		if due > most {
-			skipped += due - most
-			due = most
-		}
-		for range due {
+		due := uint64(time.Since(began).Seconds()*float64(rate)) - total
+		for range min(due, most) {
 			i := int(total) % len(sockets)
 			binary.BigEndian.PutUint64(message[:], sent[i])
 			if _, err := sockets[i].Write(message[:]); err != nil {

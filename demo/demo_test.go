@@ -1,0 +1,55 @@
+package demo_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/sixpn/sixpn/demo"
+	"github.com/sixpn/sixpn/internal/nettest"
+)
+
+func TestMain(m *testing.M) {
+	if nettest.Main() {
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// names are kept for good: others look for them.
+var names = strings.Fields(`
+isolation.same_org isolation.cross_org isolation.cross_org_udp isolation.spoofed_source isolation.raw_icmp
+isolation.host_closed isolation.machine_cannot_touch_host isolation.detached_is_closed neighbour.gateway
+mtu.packet_too_big dns.app dns.flycast dns.apps dns.stopped_machine_gone dns.other_org_hidden
+environment.hosts_file environment.variables flycast.balance flycast.udp flycast.echo flycast.backend_stop
+flycast.established_flow_survives_add flycast.own_backend restart.kill_agent_no_loss`)
+
+// TestDemo runs the whole demo: every check is there once, and holds.
+func TestDemo(t *testing.T) {
+	var out bytes.Buffer
+	if err := demo.Run(nettest.Context(t), demo.Config{Out: &out, JSON: true}); err != nil {
+		t.Error(err)
+	}
+	var seen []string
+	for decoder := json.NewDecoder(&out); decoder.More(); {
+		var line struct {
+			Check  string
+			OK     bool
+			Detail string
+		}
+		if err := decoder.Decode(&line); err != nil {
+			t.Fatal(err)
+		}
+		seen = append(seen, line.Check)
+		if !line.OK || line.Detail == "" {
+			t.Errorf("%s: ok is %v: %s", line.Check, line.OK, line.Detail)
+		}
+	}
+	slices.Sort(seen)
+	if want := slices.Sorted(slices.Values(names)); !slices.Equal(seen, want) {
+		t.Errorf("checks are %q, expected %q", seen, want)
+	}
+}
