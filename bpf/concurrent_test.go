@@ -18,13 +18,15 @@ import (
 // them a barrier that all must reach.
 func onCPUs(t *testing.T, count int, f func(cpu int, barrier func())) {
 	t.Helper()
+	cpus, err := usableCPUs()
+	must(t, err)
 	var waiting, group atomic.Int64
 	var all sync.WaitGroup
 	for cpu := range count {
 		all.Go(func() {
 			runtime.LockOSThread()
 			var one unix.CPUSet
-			one.Set(cpu % runtime.NumCPU())
+			one.Set(cpus[cpu%len(cpus)])
 			// A thread that ends locked is not used again.
 			if err := unix.SchedSetaffinity(0, &one); err != nil {
 				t.Errorf("pin to CPU %d: %v", cpu, err)

@@ -92,7 +92,7 @@ func TestEventRate(t *testing.T) {
 	const rate, many = 50, 500
 	w := newWorld(t, func(s *settings) { s.eventsPerSecond = rate })
 	s := from(w.client, w.foreign.addr(), protocolUDP, udp(1, 2))
-	pin(t, 0)
+	pin(t)
 	begin := time.Now()
 	for range many {
 		w.fire(s)

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/sixpn/sixpn"
 	"github.com/sixpn/sixpn/bpf"
@@ -208,16 +209,18 @@ func TestErrorRate(t *testing.T) {
 	const rate, many = 1000, 20000
 	w := newWorld(t)
 	s := from(w.client, sixpn.MachineAddr(red, thisHost, 0x000b0015), protocolUDP, udp(1, 2))
-	pin(t, 0)
-	verdicts := map[uint32]int{}
+	pin(t)
+	verdicts, begin := map[uint32]int{}, time.Now()
 	for range many {
 		verdict, _ := w.fire(shot{ifindex: s.ifindex, frame: slices.Clone(s.frame)})
 		verdicts[verdict]++
 	}
-	if answers := verdicts[verdictRedirect]; answers < rate || answers > many/2 {
-		t.Errorf("%d of %d packets were answered, want at least %d and far from all", answers, many, rate)
+	// The clock of the budget moves in steps of some milliseconds.
+	earned := int(rate*(time.Since(begin).Seconds()+1)) + 10
+	if answers := verdicts[verdictRedirect]; answers < rate || answers > earned {
+		t.Errorf("%d of %d packets were answered, want at least %d and at most %d", answers, many, rate, earned)
 	}
-	var limited shot = from(w.server, sixpn.MachineAddr(red, thisHost, 0x000b0015), protocolUDP, udp(1, 2))
+	limited := from(w.server, sixpn.MachineAddr(red, thisHost, 0x000b0015), protocolUDP, udp(1, 2))
 	if verdict, _ := w.fire(limited); verdict != verdictRedirect {
 		t.Errorf("another port's sender gets no answer: the budget is not its own")
 	}
