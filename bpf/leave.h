@@ -24,6 +24,13 @@ static __always_inline struct machine *find_device(const struct packet *packet)
 	return find_machine(destination->network, destination->machine);
 }
 
+static __always_inline int is_device_of(const struct machine *device, const struct address *address)
+{
+	const volatile struct machine *now = device;
+
+	return now->machine == address->machine && now->network == address->network;
+}
+
 /* The largest IPv6 packet this frame puts on the wire: its own length, or a segment's. */
 static __always_inline __u32 wire_length(struct __sk_buff *skb, const struct packet *packet)
 {
@@ -39,7 +46,7 @@ static __always_inline __u32 wire_length(struct __sk_buff *skb, const struct pac
  * the packet is about to carry, the two ports, and what the flow entry says, so
  * that no mistake of an earlier stage crosses a wall.
  */
-static __always_inline int may_leave(const struct packet *packet, const struct port *in, const struct machine *out)
+static __always_inline int may_leave(const struct packet *packet, const struct port *in, __u32 ifindex)
 {
 	const struct address *source = &packet->new_source, *destination = &packet->new_destination;
 	enum address_class from = classify(source), to = classify(destination);
@@ -56,7 +63,7 @@ static __always_inline int may_leave(const struct packet *packet, const struct p
 		case CLASS_OWN_BACKEND:
 			return same_network && source->machine == destination->machine &&
 			       packet->path == PATH_FORWARD && packet->flags & FLOW_OWN_BACKEND &&
-			       out->ifindex == packet->ifindex;
+			       ifindex == packet->ifindex;
 		default:
 			return 0;
 		}
@@ -131,6 +138,7 @@ static __always_inline int leave(struct __sk_buff *skb, struct packet *packet, s
 	struct ethhdr *ethernet;
 	struct ipv6hdr *ip;
 	struct machine *out;
+	__u32 ifindex;
 	int reason;
 
 	if (packet->path != PATH_HOST && packet->new_destination.host != host)
@@ -144,8 +152,12 @@ static __always_inline int leave(struct __sk_buff *skb, struct packet *packet, s
 	}
 	if (packet->hop_limit <= 1 && packet->path != PATH_HOST)
 		return DROP_HOP_LIMIT;
-	if (!may_leave(packet, in, out))
+	ifindex = *(volatile __u32 *)&out->ifindex;
+	if (!may_leave(packet, in, ifindex))
 		return DROP_WALL;
+	/* Its place may be another Machine's by now; if it is not, the ifindex read before is right. */
+	if (packet->path != PATH_HOST && !is_device_of(out, &packet->new_destination))
+		return DROP_NO_MACHINE;
 
 	if (packet->path == PATH_FORWARD || packet->path == PATH_REPLY) {
 		reason = rewrite(skb, packet);
@@ -168,10 +180,10 @@ static __always_inline int leave(struct __sk_buff *skb, struct packet *packet, s
 	__builtin_memcpy(ethernet->h_source, out->router_mac, ETH_ALEN);
 
 	count_forwarded(skb, packet, in->counters, out->counters);
-	if (packet->path == PATH_HOST || (out->redirect == REDIRECT_PEER && out->ifindex != packet->ifindex))
-		*verdict = bpf_redirect_peer(out->ifindex, 0);
+	if (packet->path == PATH_HOST || (out->redirect == REDIRECT_PEER && ifindex != packet->ifindex))
+		*verdict = bpf_redirect_peer(ifindex, 0);
 	else
-		*verdict = bpf_redirect(out->ifindex, 0);
+		*verdict = bpf_redirect(ifindex, 0);
 	return DROP_NONE;
 }
 
