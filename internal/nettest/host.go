@@ -156,6 +156,10 @@ func (h *Host) places(words ...string) []string {
 func (h *Host) command(executable string, args []string) *exec.Cmd {
 	cmd := exec.Command(executable, args...)
 	cmd.Stdout, cmd.Stderr = h.config.Log, h.config.Log
+	cmd.Env = os.Environ()
+	for name, value := range detector {
+		cmd.Env = append(cmd.Env, name+"="+value)
+	}
 	// A session of its own: ctrl-C is for the one who made the host.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	return cmd

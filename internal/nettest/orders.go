@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -85,8 +86,13 @@ type Options struct {
 
 // Run creates a Machine and returns once it is started.
 func (h *Host) Run(ctx context.Context, app string, o Options, command ...string) (*Machine, error) {
+	env := maps.Clone(detector)
+	if env == nil {
+		env = map[string]string{}
+	}
+	maps.Copy(env, o.Env)
 	config := api.MachineConfig{
-		Init: api.Init{Exec: command}, Env: o.Env, MTU: o.MTU,
+		Init: api.Init{Exec: command}, Env: env, MTU: o.MTU,
 		Restart:    api.Restart{Policy: o.Restart},
 		StopConfig: api.StopConfig{Timeout: api.DurationValue(o.Linger)},
 	}

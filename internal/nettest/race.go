@@ -1,0 +1,7 @@
+//go:build race
+
+package nettest
+
+// The race detector waits a second at the end of every process, for races that are
+// just being reported; a host runs hundreds of short ones.
+var detector = map[string]string{"GORACE": "atexit_sleep_ms=0"}
