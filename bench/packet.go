@@ -161,7 +161,7 @@ func timeRuns(o *bpf.MeasureObjects, program *ebpf.Program, c packetCase, n int)
 	if copy(template.Frame[:], c.frame) != len(template.Frame) {
 		return 0, errors.New("the frame is shorter than the template")
 	}
-	if err := o.Template.Put(uint32(0), &template); err != nil {
+	if err := o.FrameTemplate.Put(uint32(0), &template); err != nil {
 		return 0, err
 	}
 	if err := o.Runs.Put(uint32(0), uint64(0)); err != nil {

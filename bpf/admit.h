@@ -92,9 +92,10 @@ __noinline int admit_neighbour(struct __sk_buff *skb, struct packet *packet, str
 
 static __always_inline int is_neighbour_message(__u8 type)
 {
-	return type >= ICMP_MLD_QUERY && (type <= ICMP_ROUTER_RENUMBERING || type == ICMP_MLD2_REPORT ||
-					  type == ICMP_INVERSE_SOLICITATION || type == ICMP_INVERSE_ADVERTISEMENT ||
-					  (type >= ICMP_CERTIFICATE_SOLICITATION && type <= ICMP_MULTICAST_ROUTER_LAST));
+	return type >= ICMP_MLD_QUERY &&
+	       (type <= ICMP_ROUTER_RENUMBERING || type == ICMP_MLD2_REPORT || type == ICMP_INVERSE_SOLICITATION ||
+		type == ICMP_INVERSE_ADVERTISEMENT ||
+		(type >= ICMP_CERTIFICATE_SOLICITATION && type <= ICMP_MULTICAST_ROUTER_LAST));
 }
 
 /* Only an echo request in one piece, without extension headers, is answered. */

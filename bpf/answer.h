@@ -91,7 +91,8 @@ __noinline int answer_echo(struct __sk_buff *skb, struct packet *packet, struct 
 	} __attribute__((packed)) echo __attribute__((aligned(8)));
 	struct in6_addr source;
 
-	if (!packet || !port || packet->checksum == CHECKSUM_COMPLETE || bpf_skb_load_bytes(skb, 0, &echo, sizeof(echo)))
+	if (!packet || !port || packet->checksum == CHECKSUM_COMPLETE ||
+	    bpf_skb_load_bytes(skb, 0, &echo, sizeof(echo)))
 		return DROP_INTERNAL;
 	__builtin_memcpy(echo.headers.ethernet.h_dest, echo.headers.ethernet.h_source, ETH_ALEN);
 	__builtin_memcpy(echo.headers.ethernet.h_source, port->mac, ETH_ALEN);
@@ -101,8 +102,8 @@ __noinline int answer_echo(struct __sk_buff *skb, struct packet *packet, struct 
 	echo.headers.ip.hop_limit = ROUTER_HOP_LIMIT;
 	echo.icmp.icmp6_type = ICMP_ECHO_REPLY;
 	if (packet->checksum != CHECKSUM_PARTIAL)
-		echo.icmp.icmp6_cksum = bpf_htons(checksum_adjust(
-			bpf_ntohs(echo.icmp.icmp6_cksum), (ICMP_ECHO_REPLY - ICMP_ECHO_REQUEST) << 8));
+		echo.icmp.icmp6_cksum = bpf_htons(
+			checksum_adjust(bpf_ntohs(echo.icmp.icmp6_cksum), (ICMP_ECHO_REPLY - ICMP_ECHO_REQUEST) << 8));
 	return bpf_skb_store_bytes(skb, 0, &echo, sizeof(echo), 0) ? DROP_INTERNAL : DROP_NONE;
 }
 
@@ -195,9 +196,9 @@ __noinline int answer_error(struct __sk_buff *skb, struct packet *packet, struct
 	sum = pseudo_sum(&agent, &packet->source, 8 + quote, IPPROTO_ICMPV6) + (type_code & 0xffff) +
 	      bpf_ntohl(answer.icmp.icmp6_dataun.un_data32[0]);
 	if (packet->checksum == CHECKSUM_PARTIAL) {
-		__u32 field = packet->l4 + (packet->protocol == IPPROTO_TCP   ? 16 :
-					    packet->protocol == IPPROTO_UDP   ? 6 :
-									        2);
+		__u32 field = packet->l4 + (packet->protocol == IPPROTO_TCP ? 16 :
+					    packet->protocol == IPPROTO_UDP ? 6 :
+									      2);
 		__be16 seed;
 
 		if (packet->protocol != IPPROTO_TCP && packet->protocol != IPPROTO_UDP &&

@@ -49,8 +49,8 @@ static __always_inline __u16 checksum_adjust(__u16 field, __u32 difference)
 }
 
 /* Of the pseudo header, RFC 8200, 8.1. */
-static __always_inline __u32 pseudo_sum(const struct address *source, const struct address *destination,
-					__u32 length, __u8 protocol)
+static __always_inline __u32 pseudo_sum(const struct address *source, const struct address *destination, __u32 length,
+					__u8 protocol)
 {
 	return pair_sum(source, destination) + sum32(length) + protocol;
 }

@@ -43,15 +43,16 @@ static __noinline int put_address(struct __sk_buff *skb, __u32 offset, const str
 }
 
 /* Writes the new quote. Its own checksum absorbs the change where the quote reaches that far, else the error's does. */
-static __noinline int write_quote(struct __sk_buff *skb, const struct packet *packet, const struct quote *old,
-				       const struct quote *new)
+static __noinline int write_quote(struct __sk_buff *skb, const struct packet *packet, const struct quote *quoted,
+				  const struct quote *translated)
 {
-	__be16 ports[2] = { bpf_htons(new->source_port), bpf_htons(new->destination_port) };
-	__u32 difference = CHECKSUM_ZERO - quote_sum(old) + quote_sum(new);
-	__u32 field = QUOTE + 40 + (old->protocol == IPPROTO_TCP ? 16 : 6);
+	__be16 ports[2] = { bpf_htons(translated->source_port), bpf_htons(translated->destination_port) };
+	__u32 difference = CHECKSUM_ZERO - quote_sum(quoted) + quote_sum(translated);
+	__u32 field = QUOTE + 40 + (quoted->protocol == IPPROTO_TCP ? 16 : 6);
 	__be16 checksum;
 
-	if (put_address(skb, QUOTE + 8, &new->source) || put_address(skb, QUOTE + 24, &new->destination) ||
+	if (put_address(skb, QUOTE + 8, &translated->source) ||
+	    put_address(skb, QUOTE + 24, &translated->destination) ||
 	    bpf_skb_store_bytes(skb, QUOTE + 40, ports, sizeof(ports), 0))
 		return DROP_INTERNAL;
 	if (field + 2 > L4 + (__u32)packet->payload || bpf_skb_load_bytes(skb, field, &checksum, 2) || !checksum) {
@@ -67,19 +68,19 @@ static __noinline int write_quote(struct __sk_buff *skb, const struct packet *pa
 }
 
 /* From a backend about what a client's flow sent it: 1 if there is such a flow. */
-static __noinline int error_to_client(struct packet *packet, const struct quote *old, struct quote *new)
+static __noinline int error_to_client(struct packet *packet, const struct quote *quoted, struct quote *translated)
 {
 	struct flow_key key = {
-		.network = old->source.network,
-		.machine = old->source.machine,
-		.port = old->source_port,
-		.slot = old->source.low,
-		.protocol = old->protocol,
+		.network = quoted->source.network,
+		.machine = quoted->source.machine,
+		.port = quoted->source_port,
+		.slot = quoted->source.low,
+		.protocol = quoted->protocol,
 	};
 	struct flow copy;
 
-	if (!flow_find(&key, &copy) || !is_backend(&copy, &old->destination, old->destination_port) ||
-	    !(copy.flags & FLOW_OWN_BACKEND) != (old->source.host != HOST_OWN_BACKEND))
+	if (!flow_find(&key, &copy) || !is_backend(&copy, &quoted->destination, quoted->destination_port) ||
+	    !(copy.flags & FLOW_OWN_BACKEND) != (quoted->source.host != HOST_OWN_BACKEND))
 		return 0;
 	packet->path = PATH_REPLY;
 	packet->flags = copy.flags;
@@ -87,31 +88,31 @@ static __noinline int error_to_client(struct packet *packet, const struct quote 
 	packet->new_destination.host = host;
 	packet->new_destination.low = copy.client_low;
 	packet->difference = reply_change(packet);
-	new->source = packet->new_destination;
-	new->destination = packet->new_source;
-	new->source_port = old->source_port;
-	new->destination_port = copy.vip_port;
+	translated->source = packet->new_destination;
+	translated->destination = packet->new_source;
+	translated->source_port = quoted->source_port;
+	translated->destination_port = copy.vip_port;
 	return 1;
 }
 
 /* From a client about what a VIP sent it: 1 if that was a flow's reply. */
-static __noinline int error_to_backend(struct packet *packet, const struct quote *old, struct quote *new)
+static __noinline int error_to_backend(struct packet *packet, const struct quote *quoted, struct quote *translated)
 {
-	__u32 vip = vip_number(&old->source);
-	__u64 slots = flow_slots(old->destination.low, vip, old->source_port);
+	__u32 vip = vip_number(&quoted->source);
+	__u64 slots = flow_slots(quoted->destination.low, vip, quoted->source_port);
 	struct flow_key key = {
-		.network = old->destination.network,
-		.machine = old->destination.machine,
-		.port = old->destination_port,
-		.protocol = old->protocol,
+		.network = quoted->destination.network,
+		.machine = quoted->destination.machine,
+		.port = quoted->destination_port,
+		.protocol = quoted->protocol,
 	};
 
 	for (__u32 probe = 0; probe < SLOT_PROBES; probe++) {
 		struct flow copy;
 
 		key.slot = flow_slot(slots, probe);
-		if (!flow_find(&key, &copy) || copy.vip != vip || copy.vip_port != old->source_port ||
-		    copy.client_low != old->destination.low)
+		if (!flow_find(&key, &copy) || copy.vip != vip || copy.vip_port != quoted->source_port ||
+		    copy.client_low != quoted->destination.low)
 			continue;
 		packet->path = PATH_FORWARD;
 		packet->flags = copy.flags;
@@ -123,10 +124,10 @@ static __noinline int error_to_backend(struct packet *packet, const struct quote
 		packet->new_destination.machine = copy.backend_machine;
 		packet->new_destination.low = LOW_MACHINE;
 		packet->difference = forward_change(packet);
-		new->source = packet->new_destination;
-		new->destination = packet->new_source;
-		new->source_port = copy.backend_port;
-		new->destination_port = old->destination_port;
+		translated->source = packet->new_destination;
+		translated->destination = packet->new_source;
+		translated->source_port = copy.backend_port;
+		translated->destination_port = quoted->destination_port;
 		return 1;
 	}
 	return 0;
@@ -141,38 +142,38 @@ __noinline int resolve_error(struct __sk_buff *skb, struct packet *packet, struc
 		__be16 ports[2];
 		__u8 trail[2];
 	} __attribute__((aligned(4))) raw;
-	struct quote old = {}, new = {};
-	int to_vip, translated = 0;
+	struct quote quoted = {}, corrected = {};
+	int to_vip, found = 0;
 
 	if (!packet || !port)
 		return DROP_INTERNAL;
 	if (packet->fragment || packet->l4 != L4 || packet->payload < 8 + QUOTE_READ ||
 	    bpf_skb_load_bytes(skb, QUOTE, raw.ip, QUOTE_READ) || raw.ip[0] >> 4 != 6)
 		return DROP_UNMATCHED_ERROR;
-	load_address(&old.source, raw.ip + 8);
-	load_address(&old.destination, raw.ip + 24);
-	old.protocol = raw.ip[6];
-	old.source_port = bpf_ntohs(raw.ports[0]);
-	old.destination_port = bpf_ntohs(raw.ports[1]);
-	new.protocol = old.protocol;
+	load_address(&quoted.source, raw.ip + 8);
+	load_address(&quoted.destination, raw.ip + 24);
+	quoted.protocol = raw.ip[6];
+	quoted.source_port = bpf_ntohs(raw.ports[0]);
+	quoted.destination_port = bpf_ntohs(raw.ports[1]);
+	corrected.protocol = quoted.protocol;
 
 	/* A Machine may only complain of what was sent to it, and only to who sent it. */
-	if (port->kind != PORT_HOST && !same_machine(&old.destination, &packet->source))
+	if (port->kind != PORT_HOST && !same_machine(&quoted.destination, &packet->source))
 		return DROP_UNMATCHED_ERROR;
 	to_vip = packet->destination.host == HOST_VIP;
-	if (!same_machine(&old.source, &packet->destination) ||
-	    (to_vip && old.source.low != packet->destination.low))
+	if (!same_machine(&quoted.source, &packet->destination) ||
+	    (to_vip && quoted.source.low != packet->destination.low))
 		return DROP_UNMATCHED_ERROR;
 
-	if (port->kind != PORT_HOST && (old.protocol == IPPROTO_TCP || old.protocol == IPPROTO_UDP)) {
+	if (port->kind != PORT_HOST && (quoted.protocol == IPPROTO_TCP || quoted.protocol == IPPROTO_UDP)) {
 		if (to_vip && packet->destination.network == packet->source.network)
-			translated = error_to_backend(packet, &old, &new);
-		else if (old.source.low & SLOT_BIT &&
-			 (old.source.host == host || old.source.host == HOST_OWN_BACKEND))
-			translated = error_to_client(packet, &old, &new);
+			found = error_to_backend(packet, &quoted, &corrected);
+		else if (quoted.source.low & SLOT_BIT &&
+			 (quoted.source.host == host || quoted.source.host == HOST_OWN_BACKEND))
+			found = error_to_client(packet, &quoted, &corrected);
 	}
-	if (translated)
-		return write_quote(skb, packet, &old, &new);
+	if (found)
+		return write_quote(skb, packet, &quoted, &corrected);
 	return to_vip || packet->destination.host == HOST_OWN_BACKEND ? DROP_UNMATCHED_ERROR : DROP_NONE;
 }
 

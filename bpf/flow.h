@@ -62,7 +62,8 @@ static __always_inline struct flow *flow_find(const struct flow_key *key, struct
 	barrier_var(flow);
 	*copy = *flow;
 	barrier_var(flow);
-	if (*(volatile __u32 *)&flow->state != state || copy->state != state || flow_status(copy) <= FLOW_BUSY || !same_key(&copy->key, key))
+	if (*(volatile __u32 *)&flow->state != state || copy->state != state || flow_status(copy) <= FLOW_BUSY ||
+	    !same_key(&copy->key, key))
 		return NULL;
 	return flow;
 }
@@ -95,23 +96,24 @@ static __always_inline int move_state(struct flow *flow, __u32 from, __u32 to)
 }
 
 /* Follows a packet of an entry that stays with its backend. Losing a race loses one observation, no more. */
-static __always_inline void flow_renew(struct flow *flow, const struct flow *copy, const struct packet *packet, int reply)
+static __always_inline void flow_renew(struct flow *flow, const struct flow *copy, const struct packet *packet,
+				       int reply)
 {
-	__u32 old = copy->state, new = old, status = old & FLOW_STATE_MASK;
+	__u32 old = copy->state, next = old, status = old & FLOW_STATE_MASK;
 	__u64 now = bpf_ktime_get_coarse_ns();
 
 	if (packet->protocol == IPPROTO_TCP) {
 		if (packet->tcp_flags & TCP_FIN)
-			new |= reply ? FLOW_FIN_REPLY : FLOW_FIN_FORWARD;
+			next |= reply ? FLOW_FIN_REPLY : FLOW_FIN_FORWARD;
 		if (reply)
-			new |= FLOW_ANSWERED;
+			next |= FLOW_ANSWERED;
 		else if (status == FLOW_SYN && old & FLOW_ANSWERED && !(packet->tcp_flags & TCP_SYN))
 			status = FLOW_ESTABLISHED;
-		if (packet->tcp_flags & TCP_RST || (new & FLOW_FIN_FORWARD && new & FLOW_FIN_REPLY))
+		if (packet->tcp_flags & TCP_RST || (next & FLOW_FIN_FORWARD && next & FLOW_FIN_REPLY))
 			status = FLOW_CLOSING;
-		new = (new & ~FLOW_STATE_MASK) | status;
-		if (new != old)
-			move_state(flow, old, new);
+		next = (next & ~FLOW_STATE_MASK) | status;
+		if (next != old)
+			move_state(flow, old, next);
 	} else if (reply && copy->flags & FLOW_CROSS_NETWORK) {
 		/* Else another org could hold an entry of this client open for ever. */
 		return;

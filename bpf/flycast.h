@@ -84,10 +84,10 @@ static long choose(__u32 step, struct choice *choice)
 static __noinline int backend_take(const struct packet *packet, const struct service *service, struct flow *flow)
 {
 	struct choice choice = {
-		.seed = mix(((__u64)packet->source.machine << 32 | (__u32)packet->source.low << 16 |
-			     packet->source_port) ^
-			    mix((__u64)vip_number(&packet->destination) << 32 | packet->destination_port << 8 |
-				packet->protocol)),
+		.seed = mix(
+			((__u64)packet->source.machine << 32 | (__u32)packet->source.low << 16 | packet->source_port) ^
+			mix((__u64)vip_number(&packet->destination) << 32 | packet->destination_port << 8 |
+			    packet->protocol)),
 		.service = service,
 		.reason = DROP_NO_BACKEND,
 	};

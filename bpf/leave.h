@@ -119,9 +119,9 @@ static __always_inline int rewrite(struct __sk_buff *skb, const struct packet *p
 				      packet->source_port - packet->destination_port;
 		/* UDP without a checksum is not IPv6 (RFC 8200, 8.1): it stays wrong. */
 		if (packet->protocol != IPPROTO_UDP || old) {
-			__u16 new = checksum_adjust(old, difference);
+			__u16 sum = checksum_adjust(old, difference);
 
-			*checksum = bpf_htons(new ?: packet->protocol == IPPROTO_UDP ? 0xffff : 0);
+			*checksum = bpf_htons(sum ?: packet->protocol == IPPROTO_UDP ? 0xffff : 0);
 		}
 	}
 	if (packet->protocol != IPPROTO_ICMPV6) {

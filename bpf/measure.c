@@ -23,7 +23,7 @@ struct {
 	__uint(max_entries, 1);
 	__type(key, __u32);
 	__type(value, struct measured_frame);
-} template SEC(".maps");
+} frame_template SEC(".maps");
 
 /* Runs of the programs below so far; it picks the flow. */
 struct {
@@ -36,7 +36,7 @@ struct {
 static __always_inline int restore(struct __sk_buff *skb)
 {
 	__u32 zero = 0;
-	struct measured_frame *from = bpf_map_lookup_elem(&template, &zero);
+	struct measured_frame *from = bpf_map_lookup_elem(&frame_template, &zero);
 	__u64 *run = bpf_map_lookup_elem(&runs, &zero);
 
 	if (!from || !run || bpf_skb_store_bytes(skb, 0, from->frame, TEMPLATE, 0))

@@ -38,6 +38,7 @@ const (
 	MeasureMapExpiry               = "expiry"
 	MeasureMapExpiryKeys           = "expiry_keys"
 	MeasureMapFlows                = "flows"
+	MeasureMapFrameTemplate        = "frame_template"
 	MeasureMapHostPort             = "host_port"
 	MeasureMapLiveFrame            = "live_frame"
 	MeasureMapMachineSlots         = "machine_slots"
@@ -51,7 +52,6 @@ const (
 	MeasureMapServiceRanges        = "service_ranges"
 	MeasureMapServices             = "services"
 	MeasureMapSunk                 = "sunk"
-	MeasureMapTemplate             = "template"
 	MeasureMapVips                 = "vips"
 	MeasureProgSixpnEmpty          = "sixpn_empty"
 	MeasureProgSixpnExpire         = "sixpn_expire"
@@ -136,6 +136,7 @@ type MeasureMapSpecs struct {
 	Expiry        *ebpf.MapSpec `ebpf:"expiry"`
 	ExpiryKeys    *ebpf.MapSpec `ebpf:"expiry_keys"`
 	Flows         *ebpf.MapSpec `ebpf:"flows"`
+	FrameTemplate *ebpf.MapSpec `ebpf:"frame_template"`
 	HostPort      *ebpf.MapSpec `ebpf:"host_port"`
 	LiveFrame     *ebpf.MapSpec `ebpf:"live_frame"`
 	MachineSlots  *ebpf.MapSpec `ebpf:"machine_slots"`
@@ -149,7 +150,6 @@ type MeasureMapSpecs struct {
 	ServiceRanges *ebpf.MapSpec `ebpf:"service_ranges"`
 	Services      *ebpf.MapSpec `ebpf:"services"`
 	Sunk          *ebpf.MapSpec `ebpf:"sunk"`
-	Template      *ebpf.MapSpec `ebpf:"template"`
 	Vips          *ebpf.MapSpec `ebpf:"vips"`
 }
 
@@ -198,6 +198,7 @@ type MeasureMaps struct {
 	Expiry        *ebpf.Map `ebpf:"expiry"`
 	ExpiryKeys    *ebpf.Map `ebpf:"expiry_keys"`
 	Flows         *ebpf.Map `ebpf:"flows"`
+	FrameTemplate *ebpf.Map `ebpf:"frame_template"`
 	HostPort      *ebpf.Map `ebpf:"host_port"`
 	LiveFrame     *ebpf.Map `ebpf:"live_frame"`
 	MachineSlots  *ebpf.Map `ebpf:"machine_slots"`
@@ -211,7 +212,6 @@ type MeasureMaps struct {
 	ServiceRanges *ebpf.Map `ebpf:"service_ranges"`
 	Services      *ebpf.Map `ebpf:"services"`
 	Sunk          *ebpf.Map `ebpf:"sunk"`
-	Template      *ebpf.Map `ebpf:"template"`
 	Vips          *ebpf.Map `ebpf:"vips"`
 }
 
@@ -226,6 +226,7 @@ func (m *MeasureMaps) Close() error {
 		m.Expiry,
 		m.ExpiryKeys,
 		m.Flows,
+		m.FrameTemplate,
 		m.HostPort,
 		m.LiveFrame,
 		m.MachineSlots,
@@ -239,7 +240,6 @@ func (m *MeasureMaps) Close() error {
 		m.ServiceRanges,
 		m.Services,
 		m.Sunk,
-		m.Template,
 		m.Vips,
 	)
 }
