@@ -24,7 +24,7 @@ type effort struct {
 }
 
 var (
-	quick    = effort{packetRounds: 11, packetRepeats: 500_000, liveRounds: 11, liveFrames: 250_000, tcpRounds: 11, tcpEach: 300 * time.Millisecond}
+	quick    = effort{packetRounds: 11, packetRepeats: 300_000, liveRounds: 11, liveFrames: 150_000, tcpRounds: 11, tcpEach: 250 * time.Millisecond}
 	thorough = effort{packetRounds: 21, packetRepeats: 2_000_000, liveRounds: 21, liveFrames: 1_000_000, tcpRounds: 21, tcpEach: time.Second}
 )
 
