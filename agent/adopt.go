@@ -36,14 +36,16 @@ func machineDevices(name string) (map[string]machine.Device, error) {
 	return found, nil
 }
 
-// settle waits until the ports of all Machines that an earlier agent left are in
-// the tables again. Only then may anything be taken out of them, and devices that
-// belong to no Machine be removed.
+// settle waits until the host port and the ports of all Machines that an earlier
+// agent left are in the tables again. Only then may anything be taken out of them,
+// and devices that belong to no Machine be removed.
 func (a *agent) settle(ctx context.Context) error {
-	select {
-	case <-a.manager.Adopted():
-	case <-ctx.Done():
-		return ctx.Err()
+	for _, done := range []<-chan struct{}{a.hostUp, a.manager.Adopted()} {
+		select {
+		case <-done:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
 	known := a.ports.list()
 	devices, err := machineDevices(a.config.Name)

@@ -37,6 +37,7 @@ type agent struct {
 	driver   *machine.Driver
 	manager  *machine.Manager
 	ports    *ports
+	hostUp   chan struct{} // closed once the host port is a port
 
 	closers []func() error // in the order of opening
 }
@@ -74,7 +75,7 @@ func Run(ctx context.Context, c Config) (err error) {
 }
 
 func run(ctx context.Context, c Config) (err error) {
-	a := &agent{config: c, log: c.Log, started: time.Now()}
+	a := &agent{config: c, log: c.Log, started: time.Now(), hostUp: make(chan struct{})}
 	defer func() { err = errors.Join(err, a.close()) }()
 	for _, step := range []struct {
 		name string

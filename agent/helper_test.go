@@ -32,7 +32,12 @@ type pair struct {
 
 func newPair(ctx context.Context, t *testing.T, c nettest.Config) *pair {
 	t.Helper()
-	p := &pair{Host: nettest.Start(ctx, t, c)}
+	return newPairOn(ctx, t, nettest.Start(ctx, t, c))
+}
+
+func newPairOn(ctx context.Context, t *testing.T, h *nettest.Host) *pair {
+	t.Helper()
+	p := &pair{Host: h}
 	nettest.Must(t, p.CreateOrg(ctx, "acme"))
 	nettest.Must(t, p.CreateApp(ctx, "web", "acme"))
 	nettest.Must(t, p.CreateApp(ctx, "client", "acme"))

@@ -33,5 +33,6 @@ func (a *agent) serveNames(ctx context.Context) error {
 	if err := a.raiseHostPort(ctx); err != nil {
 		return err
 	}
+	close(a.hostUp)
 	return dns.NewServer(dns.Config{Packet: udp, Listener: listener, Snapshot: a.store.Snapshot, Log: a.log}).Run(ctx)
 }

@@ -74,6 +74,32 @@ func TestTwoAgents(t *testing.T) {
 	p.converged(ctx, t, 2)
 }
 
+// TestNeighbours: agents of different names share a host and a run directory, and
+// know nothing of each other; the end of one leaves the other alone.
+func TestNeighbours(t *testing.T) {
+	ctx := nettest.Context(t)
+	first := newPair(ctx, t, nettest.Config{})
+	second := newPairOn(ctx, t, nettest.StartNeighbour(ctx, t, first.Host))
+	// Both have the same addresses: what one sends never comes to the other.
+	if first.client.Addr != second.client.Addr {
+		t.Fatalf("clients are %s and %s, expected the same: each has a store of its own", first.client.Addr, second.client.Addr)
+	}
+	for _, p := range []*pair{first, second} {
+		if by := connects(ctx, t, p.client, at(p.vip, vipPort)); by[p.server.ID] != 10 {
+			t.Errorf("%v answered, expected %s", by, p.server.ID)
+		}
+	}
+	nettest.Must(t, second.KillAgent())
+	nettest.Get[string](t)(second.Reset(ctx, "--state"))
+	first.works(ctx, t)
+	first.converged(ctx, t, 2)
+	nettest.Must(t, first.KillAgent())
+	nettest.Get[string](t)(first.Reset(ctx))
+	if left := nettest.Get[[]string](t)(first.Traces()); len(left) > 0 {
+		t.Errorf("after both were reset there is still %q", left)
+	}
+}
+
 // TestRefusedConfig: what cannot work is refused before anything is made.
 func TestRefusedConfig(t *testing.T) {
 	ctx := nettest.Context(t)

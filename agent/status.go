@@ -3,6 +3,7 @@ package agent
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"os"
 	"slices"
 	"strings"
@@ -36,6 +37,9 @@ func (d dataPlane) Status(context.Context) (api.Status, error) {
 			Version: d.config.Version, Pid: os.Getpid(), StartedAt: d.started.UTC(), Message: progress.Error,
 		},
 		Revision: api.RevisionStatus{Wanted: progress.Wanted, Applied: progress.Applied},
+	}
+	if n := len(snapshot.Unreadable); n > 0 && status.Agent.Message == "" {
+		status.Agent.Message = fmt.Sprintf("%d records of the store cannot be read by this build; their last readable versions are in force", n)
 	}
 	machines := byNumber(snapshot, d.host.ID)
 	var err error

@@ -40,6 +40,7 @@ type Host struct {
 	namespace *netns.Namespace
 	payload   string // the executable as Machines see it
 	agent     *process
+	neighbour bool // shares all but the agent with the host that it was made from
 }
 
 // process is an agent that runs, or ran.
@@ -128,12 +129,22 @@ func copyFile(from, to string) error {
 	return errors.Join(err, target.Close())
 }
 
+// Neighbour is the same host with another agent, which does not run yet. It is to
+// be closed first.
+func (h *Host) Neighbour() (*Host, error) {
+	other := *h
+	other.Name, other.agent, other.neighbour = "n"+strings.ToLower(rand.Text()[:8]), nil, true
+	var err error
+	other.Client, err = api.NewSocketClient(other.Socket(), 0)
+	return &other, err
+}
+
 // Socket is where the agent's API listens.
 func (h *Host) Socket() string { return filepath.Join(h.RunDir(), h.Name+".sock") }
 
 // RunDir, StateDir and PinDir are the agent's directories.
 func (h *Host) RunDir() string   { return filepath.Join(h.Dir, "run") }
-func (h *Host) StateDir() string { return filepath.Join(h.Dir, "state") }
+func (h *Host) StateDir() string { return filepath.Join(h.Dir, "state", h.Name) }
 func (h *Host) PinDir() string   { return filepath.Join("/sys/fs/bpf/sixpn", h.Name) }
 
 // LogPath is the agent's log, unless Config.Log says otherwise.
@@ -289,6 +300,9 @@ func (h *Host) Close() error {
 		if _, err := os.Stat(h.StateDir()); err == nil {
 			_, err := h.Reset(ctx, "--state")
 			errs = append(errs, err)
+		}
+		if h.neighbour {
+			return errors.Join(errs...)
 		}
 		errs = append(errs, h.namespace.Close())
 	}

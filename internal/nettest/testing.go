@@ -25,6 +25,23 @@ func Start(ctx context.Context, t testing.TB, c Config) *Host {
 	if err != nil {
 		t.Fatal(err)
 	}
+	h.startIn(ctx, t)
+	return h
+}
+
+// StartNeighbour starts another agent on a host; see Neighbour.
+func StartNeighbour(ctx context.Context, t testing.TB, of *Host) *Host {
+	t.Helper()
+	h, err := of.Neighbour()
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.startIn(ctx, t)
+	return h
+}
+
+func (h *Host) startIn(ctx context.Context, t testing.TB) {
+	t.Helper()
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Log(h.lastWords())
@@ -36,7 +53,6 @@ func Start(ctx context.Context, t testing.TB, c Config) *Host {
 	if err := h.StartAgent(ctx); err != nil {
 		t.Fatal(err)
 	}
-	return h
 }
 
 // Must ends the test if err is not nil.
