@@ -99,6 +99,9 @@ func (w *worker) start(ctx context.Context, record state.Machine, attempt, resta
 		if err = w.connect(ctx, record, p); err == nil {
 			w.setProcess(p)
 			w.log.Info("a machine started", "device", DeviceName(w.id), "address", record.Addr())
+			if !w.awaitListeners(ctx, record, p) {
+				return
+			}
 			w.settle(ctx, outcome{state: state.Started, code: w.exitCode(record), restarts: restarts})
 			w.reached("started written")
 			return

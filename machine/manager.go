@@ -24,6 +24,7 @@ type ManagerConfig struct {
 	Logs          LogLimits     // of every Machine
 	StopTimeout   time.Duration // before SIGKILL, for Machines that say none; default 5 s
 	ApplyTimeout  time.Duration // how long a stop waits for the kernel's tables; default 5 s
+	ListenTimeout time.Duration // how long a Machine with services may take to listen before it counts as started; default 5 s
 	PortTimeout   time.Duration // how long making or removing a port may take; default 30 s
 	StoreTimeout  time.Duration // how long one write may take; default 5 s
 	RetryInterval time.Duration // before what failed is tried again; default 1 s
@@ -58,6 +59,7 @@ func NewManager(c ManagerConfig) (*Manager, error) {
 	setDefault(&c.MTU, DefaultMTU)
 	setDefault(&c.StopTimeout, 5*time.Second)
 	setDefault(&c.ApplyTimeout, 5*time.Second)
+	setDefault(&c.ListenTimeout, 5*time.Second)
 	setDefault(&c.PortTimeout, 30*time.Second)
 	setDefault(&c.StoreTimeout, 5*time.Second)
 	setDefault(&c.RetryInterval, time.Second)

@@ -23,7 +23,8 @@ type world struct {
 	ports   *memoryPorts
 	journal *journal
 	manager *machine.Manager
-	stop    func() // ends the manager, as an agent that stops
+	listen  time.Duration // ListenTimeout
+	stop    func()        // ends the manager, as an agent that stops
 }
 
 func newWorld(t *testing.T) *world {
@@ -43,8 +44,9 @@ func (w *world) startManager(t *testing.T) {
 	}
 	w.manager, err = machine.NewManager(machine.ManagerConfig{
 		Name: w.config.Name, Driver: w.driver, Store: w.store, Ports: w.ports, RetryInterval: 5 * time.Millisecond,
-		Backoff: machine.Backoff{Initial: time.Millisecond, Max: 10 * time.Millisecond},
-		Log:     slog.New(slog.NewTextHandler(t.Output(), nil)),
+		ListenTimeout: w.listen,
+		Backoff:       machine.Backoff{Initial: time.Millisecond, Max: 10 * time.Millisecond},
+		Log:           slog.New(slog.NewTextHandler(t.Output(), nil)),
 	})
 	if err != nil {
 		t.Fatal(err)

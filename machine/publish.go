@@ -26,7 +26,10 @@ func (w *worker) publish(ctx context.Context) (int64, error) {
 	w.mu.Lock()
 	record, revision := w.record, w.revision
 	w.mu.Unlock()
-	if record == nil || outcomeOf(*record).equal(w.outcome) {
+	// A command may have said "starting" in the agent's place, and an agent that is
+	// no more too; the start that it has to begin is still to be noted.
+	begins := record != nil && w.outcome.state == state.Starting && record.Pending != ""
+	if record == nil || outcomeOf(*record).equal(w.outcome) && !begins {
 		return revision, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, w.m.config.StoreTimeout)

@@ -140,6 +140,9 @@ func (w *worker) step(ctx context.Context) (delay time.Duration, done bool) {
 	case p != nil && p.Spec().Instance != record.InstanceID:
 		return w.stop(ctx, p)
 	case p != nil:
+		if record.State == state.Starting && !w.awaitListeners(ctx, *record, p) { // of an earlier agent
+			return 0, false
+		}
 		w.settle(ctx, outcome{state: state.Started, code: w.exitCode(*record), restarts: w.restarts(*record)})
 		return w.retryOr(retry), false
 	}
