@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sixpn/sixpn"
 	"github.com/sixpn/sixpn/internal/nettest"
 )
 
@@ -25,6 +26,24 @@ func TestKillUnderTraffic(t *testing.T) {
 	nettest.Must(t, p.StartAgent(ctx))
 	endTraffic(ctx, t, traffic)
 	p.works(ctx, t)
+}
+
+// TestKillFirstStart kills an agent again and again before it was ever ready. It
+// starts in the end, and took one number for its host.
+func TestKillFirstStart(t *testing.T) {
+	ctx := nettest.Context(t)
+	h, err := nettest.NewHost(nettest.Config{})
+	nettest.Must(t, err)
+	t.Cleanup(func() { nettest.Must(t, h.Close()) })
+	for i := range 12 {
+		nettest.Must(t, h.KillDuringStart(ctx, time.Duration(i)*80*time.Millisecond))
+	}
+	nettest.Must(t, h.StartAgent(ctx))
+	status, err := h.Status(ctx)
+	nettest.Must(t, err)
+	if want := sixpn.FirstHost.String(); status.Agent.Host != want || len(status.Ports) != 1 {
+		t.Errorf("the host is %s with ports %+v, expected %s and the host port alone", status.Agent.Host, status.Ports, want)
+	}
 }
 
 // TestKillDuringOrders kills the agent while it makes and ends Machines; the next

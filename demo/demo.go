@@ -31,7 +31,7 @@ type check struct {
 	prove func(ctx context.Context, w *world) (detail string, err error)
 }
 
-// checks in their order. The last ones kill the agent.
+// checks in their order.
 var checks = []check{
 	{"isolation.same_org", sameOrg},
 	{"isolation.cross_org", crossOrg},
@@ -40,6 +40,7 @@ var checks = []check{
 	{"isolation.raw_icmp", rawICMP},
 	{"isolation.host_closed", hostClosed},
 	{"isolation.machine_cannot_touch_host", cannotTouchHost},
+	{"isolation.detached_is_closed", detachedIsClosed},
 	{"neighbour.gateway", gateway},
 	{"mtu.packet_too_big", packetTooBig},
 	{"dns.app", dnsApp},
@@ -56,7 +57,6 @@ var checks = []check{
 	{"flycast.established_flow_survives_add", survivesAdd},
 	{"flycast.own_backend", ownBackend},
 	{"restart.kill_agent_no_loss", killAgent},
-	{"isolation.detached_is_closed", detachedIsClosed},
 }
 
 // checkTimeout is how long one proof may take.

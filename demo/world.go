@@ -58,12 +58,15 @@ func build(ctx context.Context, c Config) (*world, error) {
 	if err := host.StartAgent(ctx); err != nil {
 		return w, err
 	}
-	for org, apps := range map[string][]string{orgAcme: {appWeb, appClient, appSolo}, orgRival: {appSpy, appVault}} {
-		if err := host.CreateOrg(ctx, org); err != nil {
+	for _, org := range []struct {
+		name string
+		apps []string
+	}{{orgAcme, []string{appWeb, appClient, appSolo}}, {orgRival, []string{appSpy, appVault}}} {
+		if err := host.CreateOrg(ctx, org.name); err != nil {
 			return w, err
 		}
-		for _, app := range apps {
-			if err := host.CreateApp(ctx, app, org); err != nil {
+		for _, app := range org.apps {
+			if err := host.CreateApp(ctx, app, org.name); err != nil {
 				return w, err
 			}
 		}
@@ -153,7 +156,7 @@ func (w *world) lookAround() string {
   sixpn machine exec -a client %[2]s -- %[3]s
   tail %[4]s
 and remove it with:
-  kill %[5]d
+  kill %[5]d && tail --pid=%[5]d -f /dev/null
   sixpn agent reset --name %[6]s --state-dir %[7]s --run-dir %[8]s --state
   rm -r %[9]s`,
 		h.Socket(), w.client.ID, strings.Join(h.Payload("lookup", "AAAA", "web.internal"), " "),
