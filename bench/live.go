@@ -147,43 +147,56 @@ func (w *world) attachPass(device netlink.Link) error {
 	})
 }
 
-// run sends frames and returns how many a second went through.
+// run sends frames and returns how many a second went through. A signal ends a test
+// run early, and it is begun anew: so are the clock and the count then.
 func (c *liveCase) run(frames int) (float64, error) {
-	before, err := c.count()
-	if err != nil {
-		return 0, err
-	}
 	// struct xdp_md: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex
-	frame := c.frame
 	xdp := make([]byte, 24)
-	binary.NativeEndian.PutUint32(xdp[4:], uint32(len(frame)))
+	binary.NativeEndian.PutUint32(xdp[4:], uint32(len(c.frame)))
 	binary.NativeEndian.PutUint32(xdp[12:], uint32(c.world.hostClient.Attrs().Index))
-	var took time.Duration
-	err = c.world.host.do(func() error {
-		start := time.Now()
+	var (
+		before uint64
+		start  time.Time
+		took   time.Duration
+		failed error
+	)
+	begin := func() {
+		before, failed = c.settled()
+		start = time.Now()
+	}
+	err := c.world.host.do(func() error {
+		begin()
 		_, err := c.program.Run(&ebpf.RunOptions{
-			Data: frame, Context: xdp, Repeat: uint32(frames), Flags: xdpTestRunLive, BatchSize: liveBatch,
+			Data: c.frame, Context: xdp, Repeat: uint32(frames), Flags: xdpTestRunLive, BatchSize: liveBatch, Reset: begin,
 		})
 		took = time.Since(start)
 		return err
 	})
+	if err := errors.Join(err, failed); err != nil {
+		return 0, err
+	}
+	after, err := c.settled()
 	if err != nil {
 		return 0, err
 	}
-	deadline := time.Now().Add(5 * time.Second)
-	for {
-		after, err := c.count()
-		if err != nil {
-			return 0, err
-		}
-		if after-before == uint64(frames) {
-			return float64(frames) / took.Seconds(), nil
-		}
-		if time.Now().After(deadline) {
-			return 0, fmt.Errorf("%d frames were sent, %d arrived", frames, after-before)
-		}
-		<-time.After(time.Millisecond)
+	if after-before != uint64(frames) {
+		return 0, fmt.Errorf("%d frames were sent, %d arrived", frames, after-before)
 	}
+	return float64(frames) / took.Seconds(), nil
+}
+
+// settled is the sink's count when nothing is under way any more: it stood still for
+// a while that no backlog of this host survives.
+func (c *liveCase) settled() (uint64, error) {
+	last, err := c.count()
+	for quiet := 0; err == nil && quiet < 5; quiet++ {
+		<-time.After(time.Millisecond)
+		var now uint64
+		if now, err = c.count(); now != last {
+			last, quiet = now, -1
+		}
+	}
+	return last, err
 }
 
 func (c *liveCase) count() (uint64, error) {

@@ -56,9 +56,6 @@ func measurePackets(ctx context.Context, rounds, repeats int, progress func(stri
 			}
 			if c.syn {
 				n = manyFlows
-				if err := emptyFlows(o); err != nil {
-					return nil, err
-				}
 			}
 			value, baseline, err := measurePacket(o, c, n)
 			if err != nil {
@@ -155,7 +152,8 @@ func measurePacket(o *bpf.MeasureObjects, c packetCase, n int) (value, baseline 
 	return router - restore + empty, empty, nil
 }
 
-// timeRuns returns the mean time of a run in ns.
+// timeRuns returns the mean time of a run in ns. A signal ends a test run early, and it
+// is begun anew: so are the runs' numbers then, and the flows that they made.
 func timeRuns(o *bpf.MeasureObjects, program *ebpf.Program, c packetCase, n int) (float64, error) {
 	template := bpf.MeasureMeasuredFrame{Flows: c.flows}
 	if copy(template.Frame[:], c.frame) != len(template.Frame) {
@@ -164,11 +162,16 @@ func timeRuns(o *bpf.MeasureObjects, program *ebpf.Program, c packetCase, n int)
 	if err := o.FrameTemplate.Put(uint32(0), &template); err != nil {
 		return 0, err
 	}
-	if err := o.Runs.Put(uint32(0), uint64(0)); err != nil {
-		return 0, err
+	var failed error
+	begin := func() {
+		failed = o.Runs.Put(uint32(0), uint64(0))
+		if failed == nil && c.syn {
+			failed = emptyFlows(o)
+		}
 	}
-	_, mean, err := program.Benchmark(c.frame, n, nil)
-	if err != nil {
+	begin()
+	_, mean, err := program.Benchmark(c.frame, n, begin)
+	if err := errors.Join(err, failed); err != nil {
 		return 0, err
 	}
 	return float64(mean) / float64(time.Nanosecond), nil

@@ -129,8 +129,9 @@ func TestCharacterStrings(t *testing.T) {
 // parts takes the data of a TXT record apart.
 func parts(data []byte) (all []string) {
 	for len(data) > 0 {
-		all = append(all, string(data[1:1+data[0]]))
-		data = data[1+data[0]:]
+		end := 1 + int(data[0])
+		all = append(all, string(data[1:end]))
+		data = data[end:]
 	}
 	return all
 }

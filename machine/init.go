@@ -31,6 +31,9 @@ var forwarded = []os.Signal{
 // runInit does the whole work of a Machine's PID 1. When it returns, the kernel
 // kills every process of the Machine.
 func runInit() error {
+	if err := unignoreSignals(); err != nil {
+		return err
+	}
 	signals := make(chan os.Signal, 64)
 	// What is handled here is at its default again in the commands. SIGPIPE must
 	// not be ignored, as that they would inherit.
