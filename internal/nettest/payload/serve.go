@@ -10,6 +10,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -92,6 +93,9 @@ func split(ports string) []string {
 
 func serveTCP(ctx context.Context, listener net.Listener, id string, vanish bool, out io.Writer) error {
 	context.AfterFunc(ctx, func() { listener.Close() })
+	// What is still open when the process ends is closed by the kernel, with a FIN.
+	var open sync.WaitGroup
+	defer open.Wait()
 	for {
 		conn, err := listener.Accept()
 		if err != nil {
@@ -101,7 +105,7 @@ func serveTCP(ctx context.Context, listener net.Listener, id string, vanish bool
 			return err
 		}
 		fmt.Fprintf(out, "connection from %s\n", conn.RemoteAddr())
-		go func() {
+		open.Go(func() {
 			end := func() { conn.Close() }
 			if vanish {
 				end = func() { silently(conn) }
@@ -111,7 +115,7 @@ func serveTCP(ctx context.Context, listener net.Listener, id string, vanish bool
 			if _, err := fmt.Fprintf(conn, "%s %s\n", id, conn.RemoteAddr()); err == nil {
 				_, _ = io.Copy(conn, conn) // until the client has enough
 			}
-		}()
+		})
 	}
 }
 
