@@ -79,15 +79,10 @@ static __noinline int error_to_client(struct packet *packet, const struct quote 
 	};
 	struct flow copy;
 
-	if (!flow_find(&key, &copy) || !is_backend(&copy, &quoted->destination, quoted->destination_port) ||
-	    !(copy.flags & FLOW_OWN_BACKEND) != (quoted->source.host != HOST_OWN_BACKEND))
+	if (!flow_find(&key, &copy) ||
+	    !is_reply_of(&copy, &quoted->destination, quoted->destination_port, quoted->source.host))
 		return 0;
-	packet->path = PATH_REPLY;
-	packet->flags = copy.flags;
-	set_vip(&packet->new_source, copy.key.network, copy.vip);
-	packet->new_destination.host = host;
-	packet->new_destination.low = copy.client_low;
-	packet->difference = reply_change(packet);
+	leave_reply(packet, &copy);
 	translated->source = packet->new_destination;
 	translated->destination = packet->new_source;
 	translated->source_port = quoted->source_port;
@@ -114,16 +109,7 @@ static __noinline int error_to_backend(struct packet *packet, const struct quote
 		if (!flow_find(&key, &copy) || copy.vip != vip || copy.vip_port != quoted->source_port ||
 		    copy.client_low != quoted->destination.low)
 			continue;
-		packet->path = PATH_FORWARD;
-		packet->flags = copy.flags;
-		packet->new_source.low = copy.key.slot;
-		if (copy.flags & FLOW_OWN_BACKEND)
-			packet->new_source.host = HOST_OWN_BACKEND;
-		packet->new_destination.network = copy.backend_network;
-		packet->new_destination.host = copy.backend_host;
-		packet->new_destination.machine = copy.backend_machine;
-		packet->new_destination.low = LOW_MACHINE;
-		packet->difference = forward_change(packet);
+		leave_forward(packet, &copy);
 		translated->source = packet->new_destination;
 		translated->destination = packet->new_source;
 		translated->source_port = copy.backend_port;

@@ -260,16 +260,34 @@ static __always_inline __u32 client_change(const struct address *from, const str
 	return CHECKSUM_ZERO - from->low - sum32(from->host) + to->low + sum32(to->host);
 }
 
-static __always_inline __u32 forward_change(const struct packet *packet)
+/* A packet of an entry leaves as the client's slot, to the backend. */
+static __always_inline void leave_forward(struct packet *packet, const struct flow *flow)
 {
-	return client_change(&packet->source, &packet->new_source) +
-	       address_change(&packet->destination, &packet->new_destination);
+	packet->path = PATH_FORWARD;
+	packet->flags = flow->flags;
+	packet->new_source.low = flow->key.slot;
+	if (flow->flags & FLOW_OWN_BACKEND)
+		packet->new_source.host = HOST_OWN_BACKEND;
+	packet->new_destination.network = flow->backend_network;
+	packet->new_destination.host = flow->backend_host;
+	packet->new_destination.machine = flow->backend_machine;
+	packet->new_destination.low = LOW_MACHINE;
+	packet->new_destination_port = flow->backend_port;
+	packet->difference = client_change(&packet->source, &packet->new_source) +
+			     address_change(&packet->destination, &packet->new_destination);
 }
 
-static __always_inline __u32 reply_change(const struct packet *packet)
+/* And its reply as the VIP's, to the client's own address. */
+static __always_inline void leave_reply(struct packet *packet, const struct flow *flow)
 {
-	return address_change(&packet->source, &packet->new_source) +
-	       client_change(&packet->destination, &packet->new_destination);
+	packet->path = PATH_REPLY;
+	packet->flags = flow->flags;
+	set_vip(&packet->new_source, flow->key.network, flow->vip);
+	packet->new_source_port = flow->vip_port;
+	packet->new_destination.host = host;
+	packet->new_destination.low = flow->client_low;
+	packet->difference = address_change(&packet->source, &packet->new_source) +
+			     client_change(&packet->destination, &packet->new_destination);
 }
 
 /* A packet to a VIP: finds or makes its entry, and says how it leaves. */
@@ -302,25 +320,20 @@ static __noinline int resolve_vip(struct packet *packet)
 			return reason;
 	}
 
-	packet->path = PATH_FORWARD;
-	packet->flags = copy.flags;
-	packet->new_source.low = copy.key.slot;
-	if (copy.flags & FLOW_OWN_BACKEND)
-		packet->new_source.host = HOST_OWN_BACKEND;
-	packet->new_destination.network = copy.backend_network;
-	packet->new_destination.host = copy.backend_host;
-	packet->new_destination.machine = copy.backend_machine;
-	packet->new_destination.low = LOW_MACHINE;
-	packet->new_destination_port = copy.backend_port;
-	packet->difference = forward_change(packet);
+	leave_forward(packet, &copy);
 	return DROP_NONE;
 }
 
-/* 1 if the entry's backend is the Machine at `address` and this its port. */
-static __always_inline int is_backend(const struct flow *flow, const struct address *address, __u16 port)
+/*
+ * 1 if the entry's backend is the Machine at `address` and this its port, and the
+ * client's host field is of the form that belongs to the entry.
+ */
+static __always_inline int is_reply_of(const struct flow *flow, const struct address *address, __u16 port,
+				       __u32 client_host)
 {
 	return flow->backend_machine == address->machine && flow->backend_host == address->host &&
-	       flow->backend_network == address->network && flow->backend_port == port;
+	       flow->backend_network == address->network && flow->backend_port == port &&
+	       !(flow->flags & FLOW_OWN_BACKEND) == (client_host != HOST_OWN_BACKEND);
 }
 
 /* A packet to a slot's address: 1 if it is the reply of a flow, which then says how it leaves. */
@@ -339,20 +352,10 @@ static __noinline int resolve_reply(struct packet *packet)
 	    (packet->protocol == IPPROTO_TCP ? is_bare_syn(packet) : packet->protocol != IPPROTO_UDP))
 		return 0;
 	flow = flow_find(&key, &copy);
-	if (!flow || !is_backend(&copy, &packet->source, packet->source_port))
-		return 0;
-	/* The two forms of a client's address belong to different entries. */
-	if (!(copy.flags & FLOW_OWN_BACKEND) != (packet->destination.host != HOST_OWN_BACKEND))
+	if (!flow || !is_reply_of(&copy, &packet->source, packet->source_port, packet->destination.host))
 		return 0;
 	flow_renew(flow, &copy, packet, 1);
-
-	packet->path = PATH_REPLY;
-	packet->flags = copy.flags;
-	set_vip(&packet->new_source, copy.key.network, copy.vip);
-	packet->new_source_port = copy.vip_port;
-	packet->new_destination.host = host;
-	packet->new_destination.low = copy.client_low;
-	packet->difference = reply_change(packet);
+	leave_reply(packet, &copy);
 	return 1;
 }
 
