@@ -12,6 +12,7 @@
 #include "parse.h"
 
 #define SECOND 1000000000ULL
+#define FLOW_LOOKS 4 /* a state changes a few times in a flow's life, hardly twice during one look */
 
 static __always_inline __u64 mix(__u64 value)
 {
@@ -49,23 +50,26 @@ static __always_inline __u32 flow_status(const struct flow *flow)
  * Copies the entry of `key` to `copy` and returns it, NULL if there is none to
  * use: an element freed during the read may have become another flow's, and one
  * that is being rewritten is nobody's. The state is read before and after, so
- * that a copy made during a rewrite shows.
+ * that a copy made during a rewrite shows. Mostly it was a packet of the other
+ * direction that changed it, and the flow is whole at the next look.
  */
 static __always_inline struct flow *flow_find(const struct flow_key *key, struct flow *copy)
 {
 	struct flow *flow = bpf_map_lookup_elem(&flows, key);
-	__u32 state;
 
 	if (!flow)
 		return NULL;
-	state = *(volatile __u32 *)&flow->state;
-	barrier_var(flow);
-	*copy = *flow;
-	barrier_var(flow);
-	if (*(volatile __u32 *)&flow->state != state || copy->state != state || flow_status(copy) <= FLOW_BUSY ||
-	    !same_key(&copy->key, key))
-		return NULL;
-	return flow;
+#pragma clang loop unroll(disable)
+	for (int look = 0; look < FLOW_LOOKS; look++) {
+		__u32 state = *(volatile __u32 *)&flow->state;
+
+		barrier_var(flow);
+		*copy = *flow;
+		barrier_var(flow);
+		if (*(volatile __u32 *)&flow->state == state && copy->state == state)
+			return flow_status(copy) > FLOW_BUSY && same_key(&copy->key, key) ? flow : NULL;
+	}
+	return NULL;
 }
 
 /* 1 if the entry is that of this packet on its way to a VIP; the key is the caller's matter. */
@@ -95,25 +99,46 @@ static __always_inline int move_state(struct flow *flow, __u32 from, __u32 to)
 	return __sync_val_compare_and_swap(&flow->state, from, to) == from;
 }
 
-/* Follows a packet of an entry that stays with its backend. Losing a race loses one observation, no more. */
+/* The state of an entry after a TCP packet. */
+static __always_inline __u32 next_state(__u32 old, const struct packet *packet, int reply)
+{
+	__u32 next = old, status = old & FLOW_STATE_MASK;
+
+	if (packet->tcp_flags & TCP_FIN)
+		next |= reply ? FLOW_FIN_REPLY : FLOW_FIN_FORWARD;
+	if (reply)
+		next |= FLOW_ANSWERED;
+	else if (status == FLOW_SYN && old & FLOW_ANSWERED && !(packet->tcp_flags & TCP_SYN))
+		status = FLOW_ESTABLISHED;
+	if (packet->tcp_flags & TCP_RST || (next & FLOW_FIN_FORWARD && next & FLOW_FIN_REPLY))
+		status = FLOW_CLOSING;
+	return (next & ~FLOW_STATE_MASK) | status;
+}
+
+/*
+ * Follows a packet of an entry that stays with its backend. Two directions may
+ * change it at once, and a FIN is not told twice: whoever loses looks again.
+ */
 static __always_inline void flow_renew(struct flow *flow, const struct flow *copy, const struct packet *packet,
 				       int reply)
 {
-	__u32 old = copy->state, next = old, status = old & FLOW_STATE_MASK;
 	__u64 now = bpf_ktime_get_coarse_ns();
+	__u32 old = copy->state;
 
 	if (packet->protocol == IPPROTO_TCP) {
-		if (packet->tcp_flags & TCP_FIN)
-			next |= reply ? FLOW_FIN_REPLY : FLOW_FIN_FORWARD;
-		if (reply)
-			next |= FLOW_ANSWERED;
-		else if (status == FLOW_SYN && old & FLOW_ANSWERED && !(packet->tcp_flags & TCP_SYN))
-			status = FLOW_ESTABLISHED;
-		if (packet->tcp_flags & TCP_RST || (next & FLOW_FIN_FORWARD && next & FLOW_FIN_REPLY))
-			status = FLOW_CLOSING;
-		next = (next & ~FLOW_STATE_MASK) | status;
-		if (next != old)
-			move_state(flow, old, next);
+#pragma clang loop unroll(disable)
+		for (int look = 0; look < FLOW_LOOKS; look++) {
+			__u32 next = next_state(old, packet, reply), seen, status;
+
+			if (next == old)
+				break;
+			seen = __sync_val_compare_and_swap(&flow->state, old, next);
+			status = seen & FLOW_STATE_MASK;
+			/* Nothing is known here of one that has begun anew or lost its backend. */
+			if (seen == old || (seen ^ old) & FLOW_TAG_MASK || status < FLOW_SYN || status > FLOW_CLOSING)
+				break;
+			old = seen;
+		}
 	} else if (reply && copy->flags & FLOW_CROSS_NETWORK) {
 		/* Else another org could hold an entry of this client open for ever. */
 		return;
