@@ -78,7 +78,7 @@ static __always_inline int same_machine(const struct address *a, const struct ad
 static __always_inline struct port *find_port(__u32 ifindex)
 {
 	for (__u32 i = 0; i < SLOT_TRIES; i++) {
-		__u32 slot = (PORT_HOME(ifindex) + i) & (SLOTS - 1);
+		__u32 slot = (port_home(ifindex) + i) & (SLOTS - 1);
 		struct port *port = bpf_map_lookup_elem(&port_slots, &slot);
 
 		if (port && port->ifindex == ifindex)
@@ -90,7 +90,7 @@ static __always_inline struct port *find_port(__u32 ifindex)
 static __always_inline struct machine *find_machine(__u32 network, __u32 number)
 {
 	for (__u32 i = 0; i < SLOT_TRIES; i++) {
-		__u32 slot = (MACHINE_HOME(network, number) + i) & (SLOTS - 1);
+		__u32 slot = (machine_home(network, number) + i) & (SLOTS - 1);
 		struct machine *machine = bpf_map_lookup_elem(&machine_slots, &slot);
 
 		if (machine && machine->machine == number && machine->network == network)

@@ -195,18 +195,14 @@ __noinline int answer_error(struct __sk_buff *skb, struct packet *packet, struct
 
 	sum = pseudo_sum(&agent, &packet->source, 8 + quote, IPPROTO_ICMPV6) + (type_code & 0xffff) +
 	      bpf_ntohl(answer.icmp.icmp6_dataun.un_data32[0]);
-	if (packet->checksum == CHECKSUM_PARTIAL) {
-		__u32 field = packet->l4 + (packet->protocol == IPPROTO_TCP ? 16 :
-					    packet->protocol == IPPROTO_UDP ? 6 :
-									      2);
+	if (packet->checksum == CHECKSUM_PARTIAL || packet->checksum == CHECKSUM_INNER) {
 		__be16 seed;
 
-		if (packet->protocol != IPPROTO_TCP && packet->protocol != IPPROTO_UDP &&
-		    packet->protocol != IPPROTO_ICMPV6)
+		/* SCTP's is no sum. bpf_skb_change_tail leaves the field in, or fails. */
+		if (packet->protocol == IPPROTO_SCTP || packet->checksum_start < L3 ||
+		    bpf_skb_load_bytes(skb, packet->checksum_field, &seed, sizeof(seed)))
 			return DROP_INTERNAL;
-		if (bpf_skb_load_bytes(skb, field, &seed, sizeof(seed)))
-			return DROP_INTERNAL;
-		sum += frame_sum(skb, L3, packet->l4 - L3) + (__u16)~bpf_ntohs(seed);
+		sum += frame_sum(skb, L3, packet->checksum_start - L3) + (__u16)~bpf_ntohs(seed);
 	} else {
 		sum += frame_sum(skb, L3, quote);
 	}

@@ -20,6 +20,8 @@ static __always_inline void count_forwarded(struct __sk_buff *skb, const struct 
 	/* Nothing shorter than the smallest MTU is more than one packet. */
 	if (packet->length > 1280 && skb->gso_segs > 1)
 		packets = skb->gso_segs;
+	else if (packet->length > 1280 && skb->gso_size) /* a tap's segments are not counted yet */
+		packets = (packet->length - packet->l4 + skb->gso_size - 1) / skb->gso_size;
 	if (rx) {
 		rx->rx_packets += packets;
 		rx->rx_bytes += packet->length;

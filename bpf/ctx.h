@@ -26,6 +26,7 @@
 #define CHECKSUM_UNNECESSARY 1
 #define CHECKSUM_COMPLETE 2
 #define CHECKSUM_PARTIAL 3
+#define CHECKSUM_INNER 4 /* partial, but of a packet inside this one: a tunnel between Machines */
 
 /* An address under fdaa::/16 when prefix is 0xfdaa; else only prefix means something. */
 struct address {
@@ -71,6 +72,8 @@ struct packet {
 	__u8 flags;    /* FLOW_* of the entry it matched */
 	__u8 hop_limit;
 	__u8 pad;
+	__u16 checksum_start; /* frame offsets, if it is PARTIAL or INNER */
+	__u16 checksum_field;
 	__u16 mtu; /* what a Packet Too Big will say */
 };
 
@@ -81,9 +84,26 @@ struct sk_buff {
 	__u16 csum_offset;
 	unsigned char *head;
 	unsigned char *data;
+	unsigned int end;
 } __attribute__((preserve_access_index));
 
+struct skb_shared_info {
+	unsigned int gso_type;
+} __attribute__((preserve_access_index));
+
+#define GSO_FRAGLIST (1 << 18)
+
 extern void *bpf_cast_to_kern_ctx(void *ctx) __ksym;
+
+/* 1 for a list of packets with headers of their own, of which a program sees the first only. */
+static __noinline int is_list(struct __sk_buff *skb)
+{
+	struct sk_buff *kernel = bpf_cast_to_kern_ctx(skb);
+	struct skb_shared_info *info = (void *)(kernel->head + kernel->end);
+	unsigned int type = 0;
+
+	return bpf_probe_read_kernel(&type, sizeof(type), &info->gso_type) || type & GSO_FRAGLIST;
+}
 
 /* Makes the first `bytes` of the frame readable through data pointers, or all of a shorter one. */
 static __always_inline void linearize(struct __sk_buff *skb, __u32 bytes)

@@ -56,6 +56,7 @@ static long expire_step(__u32 index, void *unused)
 	__u32 zero = 0, status;
 	struct expiry_pass *pass = bpf_map_lookup_elem(&expiry, &zero);
 	struct flow *flow, copy;
+	__s64 idle;
 	__u64 now = bpf_ktime_get_ns(); /* the clock of last_seen; its coarse form is not for this program */
 
 	if (!listed || !pass)
@@ -67,7 +68,10 @@ static long expire_step(__u32 index, void *unused)
 	pass->seen++;
 	status = flow_status(&copy);
 	/* Another CPU may have renewed it after this one read the clock. */
-	if ((__s64)(now - copy.last_seen) > (__s64)flow_timeout(pass, status)) {
+	idle = (__s64)(now - copy.last_seen);
+	/* Of a Machine that is gone nobody will close it; a moment without its row is no end. */
+	if (idle > (__s64)flow_timeout(pass, status) ||
+	    (idle > (__s64)pass->timeout_closing && !find_machine(key.network, key.machine))) {
 		pass->expired += flow_delete(flow, &key, copy.state);
 		return 0;
 	}

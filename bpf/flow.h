@@ -94,6 +94,11 @@ static __always_inline struct flow *flow_forward(const struct packet *packet, __
 	return flow && is_flow_of(copy, packet) ? flow : NULL;
 }
 
+static __always_inline int is_bare_syn(const struct packet *packet)
+{
+	return (packet->tcp_flags & (TCP_SYN | TCP_ACK | TCP_RST | TCP_FIN)) == TCP_SYN;
+}
+
 static __always_inline int move_state(struct flow *flow, __u32 from, __u32 to)
 {
 	return __sync_val_compare_and_swap(&flow->state, from, to) == from;
@@ -104,6 +109,9 @@ static __always_inline __u32 next_state(__u32 old, const struct packet *packet, 
 {
 	__u32 next = old, status = old & FLOW_STATE_MASK;
 
+	/* The client's port again: whatever ended before was another connection. */
+	if (!reply && is_bare_syn(packet))
+		next &= ~(FLOW_FIN_FORWARD | FLOW_FIN_REPLY);
 	if (packet->tcp_flags & TCP_FIN)
 		next |= reply ? FLOW_FIN_REPLY : FLOW_FIN_FORWARD;
 	if (reply)
@@ -139,10 +147,10 @@ static __always_inline void flow_renew(struct flow *flow, const struct flow *cop
 				break;
 			old = seen;
 		}
-	} else if (reply && copy->flags & FLOW_CROSS_NETWORK) {
-		/* Else another org could hold an entry of this client open for ever. */
-		return;
 	}
+	/* Else a backend, perhaps another org's, could hold an entry of this client open for ever. */
+	if (reply && (copy->flags & FLOW_CROSS_NETWORK || flow_status(copy) == FLOW_CLOSING))
+		return;
 	/* One write a second: the line stays shared between CPUs. */
 	if (now - copy->last_seen > SECOND)
 		flow->last_seen = now;

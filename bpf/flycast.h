@@ -83,17 +83,20 @@ static long choose(__u32 step, struct choice *choice)
  */
 static __noinline int backend_take(const struct packet *packet, const struct service *service, struct flow *flow)
 {
+	/* An element of `services` that is replaced becomes another service's at once: this copy may be of that one. */
+	struct service own = *service;
 	struct choice choice = {
 		.seed = mix(
 			((__u64)packet->source.machine << 32 | (__u32)packet->source.low << 16 | packet->source_port) ^
 			mix((__u64)vip_number(&packet->destination) << 32 | packet->destination_port << 8 |
 			    packet->protocol)),
-		.service = service,
+		.service = &own,
 		.reason = DROP_NO_BACKEND,
 	};
+	const struct service *again;
 	struct backend *backend;
 
-	if (!service->prime)
+	if (!own.prime)
 		return DROP_NO_BACKEND;
 	bpf_loop(2 * CHOICES, choose, &choice, 0);
 	if (!choice.index)
@@ -107,8 +110,17 @@ static __noinline int backend_take(const struct packet *packet, const struct ser
 	flow->backend_host = backend->host;
 	flow->backend_machine = backend->machine;
 	flow->backend_port = backend->port;
-	flow->service = service->id;
-	flow->flags = service->flags & SERVICE_CROSS_NETWORK ? FLOW_CROSS_NETWORK : 0;
+	flow->service = own.id;
+	/* The backend is one of `own.id`; that this is the packet's service is certain only now. */
+	again = find_service(packet);
+	if (again) {
+		flow->flags = *(volatile __u8 *)&again->flags & SERVICE_CROSS_NETWORK ? FLOW_CROSS_NETWORK : 0;
+		barrier_var(again);
+	}
+	if (!again || *(volatile __u32 *)&again->id != own.id) {
+		backend_give(choice.index, flow->backend_generation);
+		return DROP_NO_BACKEND;
+	}
 	if (backend->machine == packet->source.machine && backend->network == packet->source.network)
 		flow->flags = FLOW_OWN_BACKEND;
 	return DROP_NONE;
@@ -117,11 +129,6 @@ static __noinline int backend_take(const struct packet *packet, const struct ser
 static __always_inline __u32 fresh_state(const struct packet *packet)
 {
 	return (bpf_get_prandom_u32() & FLOW_TAG_MASK) | (packet->protocol == IPPROTO_TCP ? FLOW_SYN : FLOW_UDP);
-}
-
-static __always_inline int is_bare_syn(const struct packet *packet)
-{
-	return (packet->tcp_flags & (TCP_SYN | TCP_ACK | TCP_RST | TCP_FIN)) == TCP_SYN;
 }
 
 /* May this packet begin a flow, or begin it anew? */

@@ -152,6 +152,9 @@ static __always_inline int leave(struct __sk_buff *skb, struct packet *packet, s
 	}
 	if (packet->hop_limit <= 1 && packet->path != PATH_HOST)
 		return DROP_HOP_LIMIT;
+	/* What a tunnel left to the kernel is not where a translation would look for it. */
+	if (packet->checksum == CHECKSUM_INNER && packet->path != PATH_PLAIN)
+		return DROP_CHECKSUM_OFFLOAD;
 	ifindex = *(volatile __u32 *)&out->ifindex;
 	if (!may_leave(packet, in, ifindex))
 		return DROP_WALL;

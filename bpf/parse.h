@@ -164,8 +164,18 @@ static __always_inline int parse_checksum(struct __sk_buff *skb, struct packet *
 	packet->checksum = checksum_state(skb, &start, &field);
 	if (packet->checksum != CHECKSUM_PARTIAL)
 		return DROP_NONE;
-	if (packet->fragment == FRAGMENT_LATER || start != l4)
+	if (packet->fragment == FRAGMENT_LATER)
 		return DROP_CHECKSUM_OFFLOAD;
+	packet->checksum_start = start;
+	packet->checksum_field = field;
+	if (start != l4) {
+		/* In a tunnel's payload; nothing there was checked, and it may not be translated. */
+		if (packet->fragment || packet->protocol == IPPROTO_TCP || packet->protocol == IPPROTO_ICMPV6 ||
+		    start < l4 + 8 || field < start || field + 2 > packet->length)
+			return DROP_CHECKSUM_OFFLOAD;
+		packet->checksum = CHECKSUM_INNER;
+		return DROP_NONE;
+	}
 	switch (packet->protocol) {
 	case IPPROTO_TCP:
 		return field == l4 + 16 ? DROP_NONE : DROP_CHECKSUM_OFFLOAD;
@@ -190,6 +200,8 @@ static __always_inline int parse(struct __sk_buff *skb, struct packet *packet)
 	ethernet = data;
 	ip = data + L3;
 	packet->length = skb->len;
+	if (skb->gso_size && is_list(skb))
+		return DROP_CHECKSUM_OFFLOAD;
 
 	if ((void *)(ethernet + 1) > end || ethernet->h_proto != bpf_htons(ETH_P_IPV6) || skb->vlan_present)
 		return DROP_NOT_IPV6;

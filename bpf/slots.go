@@ -10,7 +10,7 @@ import (
 // Places of port_slots and machine_slots, as types.h has them.
 const (
 	Slots     = 16384
-	SlotTries = 8
+	SlotTries = 16
 )
 
 // ErrSlotsFull says that every place an element may have is taken.
@@ -39,12 +39,19 @@ func PortSlots(m *ebpf.Map) SlotTable[uint32, RouterPort] {
 func MachineSlots(m *ebpf.Map) SlotTable[RouterMachineKey, RouterMachine] {
 	return SlotTable[RouterMachineKey, RouterMachine]{
 		m:    m,
-		home: func(k RouterMachineKey) uint32 { return k.Network*0x9e3779b1 + k.Machine },
+		home: machineHome,
 		key: func(v RouterMachine) RouterMachineKey {
 			return RouterMachineKey{Network: v.Network, Machine: v.Machine}
 		},
 		hide: func(v RouterMachine) RouterMachine { v.Network, v.Machine = 0, 0; return v },
 	}
+}
+
+// machineHome is machine_home of types.h.
+func machineHome(k RouterMachineKey) uint32 {
+	hash := k.Network*0x9e3779b1 ^ k.Machine*0x85ebca6b
+	hash = (hash ^ hash>>15) * 0x2c1b3c6d
+	return hash ^ hash>>16
 }
 
 // find returns the place that holds key, and the first that is free, or -1.
@@ -90,7 +97,7 @@ func (t SlotTable[K, V]) Put(value V) error {
 	}
 	switch {
 	case held >= 0 && old == value:
-		return nil
+		return t.clearOthers(t.key(value), uint32(held))
 	case free < 0 && held < 0:
 		return fmt.Errorf("%w: %v in %s", ErrSlotsFull, t.key(value), t.m)
 	case free < 0:
@@ -105,8 +112,26 @@ func (t SlotTable[K, V]) Put(value V) error {
 	if err := t.m.Put(uint32(free), value); err != nil {
 		return fmt.Errorf("write place %d of %s: %w", free, t.m, err)
 	}
-	if held >= 0 {
-		return t.clear(uint32(held), old)
+	return t.clearOthers(t.key(value), uint32(free))
+}
+
+// clearOthers clears every other place of key: the old one, and a double that a
+// writer left which died between two writes.
+func (t SlotTable[K, V]) clearOthers(key K, keep uint32) error {
+	for i := uint32(0); i < SlotTries; i++ {
+		slot := (t.home(key) + i) % Slots
+		var v V
+		if slot == keep {
+			continue
+		}
+		if err := t.m.Lookup(slot, &v); err != nil {
+			return fmt.Errorf("read place %d of %s: %w", slot, t.m, err)
+		}
+		if t.key(v) == key {
+			if err := t.clear(slot, v); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
 }

@@ -91,9 +91,21 @@ enum redirect_method {
  * the key last and clears it first. slots.go has the Go side.
  */
 #define SLOTS 16384
-#define SLOT_TRIES 8
-#define PORT_HOME(ifindex) (ifindex)
-#define MACHINE_HOME(network, machine) ((network) * 0x9e3779b1U + (machine))
+#define SLOT_TRIES 16
+
+static inline __attribute__((always_inline)) __u32 port_home(__u32 ifindex)
+{
+	return ifindex;
+}
+
+/* Mixed, for numbers count up in every network: their runs must not lie on each other. */
+static inline __attribute__((always_inline)) __u32 machine_home(__u32 network, __u32 machine)
+{
+	__u32 hash = (network * 0x9e3779b1U) ^ (machine * 0x85ebca6bU);
+
+	hash = (hash ^ hash >> 15) * 0x2c1b3c6dU;
+	return hash ^ hash >> 16;
+}
 
 /* A device of the router. Element of `port_slots`, by ifindex. */
 struct port {
