@@ -1,0 +1,106 @@
+package e2e_test
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
+
+	"github.com/sixpn/sixpn/internal/nettest"
+	"github.com/sixpn/sixpn/state"
+)
+
+// checkAtRest waits until all that was ordered is done and nothing waits to be tidied
+// up.
+func checkAtRest(ctx context.Context, t *testing.T, w *world) {
+	t.Helper()
+	// The agent's own store, asked beside it: the API does not tell what is desired.
+	client := nettest.Get[*clientv3.Client](t)(clientv3.New(clientv3.Config{
+		Context: ctx, Endpoints: []string{"unix://" + filepath.Join(w.StateDir(), "store", "etcd.sock")}, Logger: zap.NewNop(),
+	}))
+	defer client.Close()
+	tables := openTables(t, w)
+	nettest.Must(t, nettest.Eventually(ctx, "all orders are done", func(ctx context.Context) error {
+		store, err := state.Open(ctx, client, slog.New(slog.DiscardHandler))
+		if err != nil {
+			return err
+		}
+		snapshot := store.Snapshot()
+		for _, m := range snapshot.Machines {
+			if err := rests(m); err != nil {
+				return err
+			}
+		}
+		status, err := w.Status(ctx)
+		if err != nil {
+			return err
+		}
+		if r := status.Revision; r.Wanted != snapshot.Revision || r.Applied != r.Wanted || status.Agent.Message != "" {
+			return fmt.Errorf("the store is at revision %d, the tables say %+v %s", snapshot.Revision, r, status.Agent.Message)
+		}
+		return tidy(tables, snapshot)
+	}))
+}
+
+// rests says what a Machine has yet to become.
+func rests(m state.Machine) error {
+	want := m.Desired
+	if want == state.Started && !serves(m) {
+		want = state.Stopped // it has ended by itself
+	}
+	if m.State != want {
+		return fmt.Errorf("machine %s (%s) is %s and not %s: %s", m.ID, m.App, m.State, want, m.Message)
+	}
+	if m.Desired == state.Started && m.Pending == m.InstanceID {
+		return fmt.Errorf("machine %s (%s) is %s, but its start is still to come", m.ID, m.App, m.State)
+	}
+	return nil
+}
+
+// serves says whether a Machine's command lasts.
+func serves(m state.Machine) bool { return !slices.Contains(m.Config.Init.Exec, "environment") }
+
+// running are the ids of the Machines that run, in order.
+func running(s *state.Snapshot) (ids []string) {
+	for id, m := range s.Machines {
+		if m.State == state.Started {
+			ids = append(ids, id)
+		}
+	}
+	slices.Sort(ids)
+	return ids
+}
+
+// tidy says what a later Sync has yet to free.
+func tidy(tables *kernelTables, snapshot *state.Snapshot) error {
+	loads, err := tables.Loads()
+	if err != nil {
+		return err
+	}
+	for _, load := range loads {
+		if load.Gone {
+			return fmt.Errorf("backend %d of machine %s is gone and not free, %d flows count in it", load.Index, load.Machine, load.Live)
+		}
+	}
+	quotas, err := tables.QuotaUses()
+	if err != nil {
+		return err
+	}
+	wanted := map[client]bool{}
+	for _, id := range running(snapshot) {
+		m := snapshot.Machines[id]
+		wanted[client{m.Network, m.Number}], wanted[client{m.Network, 0}] = true, true
+	}
+	for _, quota := range quotas {
+		if who := (client{quota.Network, quota.Machine}); !wanted[who] {
+			return fmt.Errorf("the quota of machine %s of network %s, which does not run, is not free: %d flows count in it, %s",
+				quota.Machine, quota.Network, quota.Used, tables.flowsOf(who))
+		}
+	}
+	return nil
+}
