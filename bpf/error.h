@@ -27,11 +27,6 @@ static __always_inline int is_error(const struct packet *packet)
 	       packet->fragment != FRAGMENT_LATER;
 }
 
-static __always_inline __u32 quote_sum(const struct quote *quote)
-{
-	return pair_sum(&quote->source, &quote->destination) + quote->source_port + quote->destination_port;
-}
-
 /* Writes an address into the frame. */
 static __noinline int put_address(struct __sk_buff *skb, __u32 offset, const struct address *address)
 {
@@ -42,17 +37,21 @@ static __noinline int put_address(struct __sk_buff *skb, __u32 offset, const str
 	return bpf_skb_store_bytes(skb, offset, raw + 2, 16, 0);
 }
 
-/* Writes the new quote. Its own checksum absorbs the change where the quote reaches that far, else the error's does. */
-static __noinline int write_quote(struct __sk_buff *skb, const struct packet *packet, const struct quote *quoted,
-				  const struct quote *translated)
+/*
+ * Writes the quote anew: what the packet answers is the new pair in reverse. Its own
+ * checksum absorbs the change where the quote reaches that far, else the error's does.
+ */
+static __noinline int write_quote(struct __sk_buff *skb, const struct packet *packet, const struct quote *quoted)
 {
-	__be16 ports[2] = { bpf_htons(translated->source_port), bpf_htons(translated->destination_port) };
-	__u32 difference = CHECKSUM_ZERO - quote_sum(quoted) + quote_sum(translated);
+	__be16 ports[2] = { bpf_htons(packet->new_destination_port), bpf_htons(packet->new_source_port) };
+	__u32 difference = 2 * CHECKSUM_ZERO - pair_sum(&quoted->source, &quoted->destination) - quoted->source_port -
+			   quoted->destination_port + pair_sum(&packet->new_destination, &packet->new_source) +
+			   packet->new_destination_port + packet->new_source_port;
 	__u32 field = QUOTE + 40 + (quoted->protocol == IPPROTO_TCP ? 16 : 6);
 	__be16 checksum;
 
-	if (put_address(skb, QUOTE + 8, &translated->source) ||
-	    put_address(skb, QUOTE + 24, &translated->destination) ||
+	if (put_address(skb, QUOTE + 8, &packet->new_destination) ||
+	    put_address(skb, QUOTE + 24, &packet->new_source) ||
 	    bpf_skb_store_bytes(skb, QUOTE + 40, ports, sizeof(ports), 0))
 		return DROP_INTERNAL;
 	if (field + 2 > L4 + (__u32)packet->payload || bpf_skb_load_bytes(skb, field, &checksum, 2) || !checksum) {
@@ -68,7 +67,7 @@ static __noinline int write_quote(struct __sk_buff *skb, const struct packet *pa
 }
 
 /* From a backend about what a client's flow sent it: 1 if there is such a flow. */
-static __noinline int error_to_client(struct packet *packet, const struct quote *quoted, struct quote *translated)
+static __noinline int error_to_client(struct packet *packet, const struct quote *quoted)
 {
 	struct flow_key key = {
 		.network = quoted->source.network,
@@ -83,15 +82,12 @@ static __noinline int error_to_client(struct packet *packet, const struct quote 
 	    !is_reply_of(&copy, &quoted->destination, quoted->destination_port, quoted->source.host))
 		return 0;
 	leave_reply(packet, &copy);
-	translated->source = packet->new_destination;
-	translated->destination = packet->new_source;
-	translated->source_port = quoted->source_port;
-	translated->destination_port = copy.vip_port;
+	packet->new_destination_port = quoted->source_port;
 	return 1;
 }
 
 /* From a client about what a VIP sent it: 1 if that was a flow's reply. */
-static __noinline int error_to_backend(struct packet *packet, const struct quote *quoted, struct quote *translated)
+static __noinline int error_to_backend(struct packet *packet, const struct quote *quoted)
 {
 	__u32 vip = vip_number(&quoted->source);
 	__u64 slots = flow_slots(quoted->destination.low, vip, quoted->source_port);
@@ -110,10 +106,7 @@ static __noinline int error_to_backend(struct packet *packet, const struct quote
 		    copy.client_low != quoted->destination.low)
 			continue;
 		leave_forward(packet, &copy);
-		translated->source = packet->new_destination;
-		translated->destination = packet->new_source;
-		translated->source_port = copy.backend_port;
-		translated->destination_port = quoted->destination_port;
+		packet->new_source_port = quoted->destination_port;
 		return 1;
 	}
 	return 0;
@@ -121,27 +114,23 @@ static __noinline int error_to_backend(struct packet *packet, const struct quote
 
 __noinline int resolve_error(struct __sk_buff *skb, struct packet *packet, struct port *port)
 {
-	/* Two bytes ahead put the fields of the addresses on the stack's alignment. */
-	struct {
-		__u8 lead[2];
-		__u8 ip[40];
-		__be16 ports[2];
-		__u8 trail[2];
-	} __attribute__((aligned(4))) raw;
-	struct quote quoted = {}, corrected = {};
+	struct quote quoted = {};
+	void *data, *end;
 	int to_vip, found = 0;
 
 	if (!packet || !port)
 		return DROP_INTERNAL;
+	linearize(skb, QUOTE + QUOTE_READ);
+	data = (void *)(long)skb->data;
+	end = (void *)(long)skb->data_end;
 	if (packet->fragment || packet->l4 != L4 || packet->payload < 8 + QUOTE_READ ||
-	    bpf_skb_load_bytes(skb, QUOTE, raw.ip, QUOTE_READ) || raw.ip[0] >> 4 != 6)
+	    data + QUOTE + QUOTE_READ > end || *(__u8 *)(data + QUOTE) >> 4 != 6)
 		return DROP_UNMATCHED_ERROR;
-	load_address(&quoted.source, raw.ip + 8);
-	load_address(&quoted.destination, raw.ip + 24);
-	quoted.protocol = raw.ip[6];
-	quoted.source_port = bpf_ntohs(raw.ports[0]);
-	quoted.destination_port = bpf_ntohs(raw.ports[1]);
-	corrected.protocol = quoted.protocol;
+	load_address(&quoted.source, data + QUOTE + 8);
+	load_address(&quoted.destination, data + QUOTE + 24);
+	quoted.protocol = *(__u8 *)(data + QUOTE + 6);
+	quoted.source_port = bpf_ntohs(*(__be16 *)(data + QUOTE + 40));
+	quoted.destination_port = bpf_ntohs(*(__be16 *)(data + QUOTE + 42));
 
 	/* A Machine may only complain of what was sent to it, and only to who sent it. */
 	if (port->kind != PORT_HOST && !same_machine(&quoted.destination, &packet->source))
@@ -153,13 +142,13 @@ __noinline int resolve_error(struct __sk_buff *skb, struct packet *packet, struc
 
 	if (port->kind != PORT_HOST && (quoted.protocol == IPPROTO_TCP || quoted.protocol == IPPROTO_UDP)) {
 		if (to_vip && packet->destination.network == packet->source.network)
-			found = error_to_backend(packet, &quoted, &corrected);
+			found = error_to_backend(packet, &quoted);
 		else if (quoted.source.low & SLOT_BIT &&
 			 (quoted.source.host == host || quoted.source.host == HOST_OWN_BACKEND))
-			found = error_to_client(packet, &quoted, &corrected);
+			found = error_to_client(packet, &quoted);
 	}
 	if (found)
-		return write_quote(skb, packet, &quoted, &corrected);
+		return write_quote(skb, packet, &quoted);
 	return to_vip || packet->destination.host == HOST_OWN_BACKEND ? DROP_UNMATCHED_ERROR : DROP_NONE;
 }
 

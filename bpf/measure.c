@@ -33,7 +33,7 @@ struct {
 	__type(value, __u64);
 } runs SEC(".maps");
 
-static __always_inline int restore(struct __sk_buff *skb)
+static __noinline int restore(struct __sk_buff *skb)
 {
 	__u32 zero = 0;
 	struct measured_frame *from = bpf_map_lookup_elem(&frame_template, &zero);
