@@ -12,8 +12,11 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"sync"
 	"syscall"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 )
 
 // DriverConfig says where a driver keeps its Machines. Only Name, Dir and
@@ -63,6 +66,10 @@ type Driver struct {
 }
 
 var idPattern = regexp.MustCompile(`^[a-z0-9]{1,14}$`)
+
+// adoptAtOnce is how many Machines are adopted at the same time: one whose supervisor
+// does not answer holds up no other.
+const adoptAtOnce = 64
 
 const maxSocketPath = 107 // sun_path without its final zero
 
@@ -253,20 +260,29 @@ func (d *Driver) Adopt(ctx context.Context) ([]*Process, error) {
 	if err != nil {
 		return nil, err
 	}
+	var mu sync.Mutex
 	var found []*Process
 	var failures []error
+	var adopting errgroup.Group
+	adopting.SetLimit(adoptAtOnce)
 	for _, e := range entries {
 		if !e.IsDir() || !idPattern.MatchString(e.Name()) {
 			continue
 		}
-		p, err := d.adopt(ctx, e.Name())
-		if err != nil {
-			failures = append(failures, fmt.Errorf("adopt machine %s: %w", e.Name(), err))
-		}
-		if p != nil {
-			found = append(found, p)
-		}
+		adopting.Go(func() error {
+			p, err := d.adopt(ctx, e.Name())
+			mu.Lock()
+			defer mu.Unlock()
+			if err != nil {
+				failures = append(failures, fmt.Errorf("adopt machine %s: %w", e.Name(), err))
+			}
+			if p != nil {
+				found = append(found, p)
+			}
+			return nil
+		})
 	}
+	_ = adopting.Wait() // failures has all of them
 	return found, errors.Join(failures...)
 }
 

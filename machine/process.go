@@ -118,6 +118,8 @@ func (p *Process) watch(c *conn) {
 	close(p.exited)
 }
 
+var errUnanswered = errors.New("it ended before it answered")
+
 // request asks the supervisor (or, through it, init) one thing. All but a
 // command that runs is answered at once, so a late answer is an error.
 func (p *Process) request(ctx context.Context, m message, files ...*os.File) (message, []*os.File, error) {
@@ -142,7 +144,7 @@ func (p *Process) request(ctx context.Context, m message, files ...*os.File) (me
 		}
 	}
 	if errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) {
-		err = errors.New("it ended before it answered")
+		err = errUnanswered
 	}
 	if err != nil {
 		closeAll(received)
@@ -180,9 +182,13 @@ func (p *Process) Start(ctx context.Context) error {
 }
 
 // Signal sends a signal to the command. It does not reach a frozen Machine
-// until it is thawed.
+// until it is thawed. A Machine that ends meanwhile, by this signal most likely, has
+// got it.
 func (p *Process) Signal(ctx context.Context, signal syscall.Signal) error {
 	_, _, err := p.request(ctx, message{Op: opSignal, Signal: signal})
+	if errors.Is(err, errUnanswered) {
+		return nil
+	}
 	return err
 }
 

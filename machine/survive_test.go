@@ -8,6 +8,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/sixpn/sixpn/machine"
 )
@@ -236,4 +237,51 @@ func TestCreateThatIsCutOffLeavesNothing(t *testing.T) {
 	}
 	machine.OnStep(d, func(string) {})
 	run(t, d, shell("c", "true"))
+}
+
+// TestAdoptStuckSupervisors: one that does not answer is ended after its time, and
+// holds up neither another one that does not nor any that does.
+func TestAdoptStuckSupervisors(t *testing.T) {
+	const stuck, timeout = 4, time.Second
+	config := driverConfig(t)
+	first, err := machine.NewDriver(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	start(t, first, shell("well", forever))
+	for i := range stuck {
+		p := start(t, first, shell("stuck"+strconv.Itoa(i), forever))
+		ids, err := machine.SupervisorProcesses(p)
+		if err != nil || len(ids) != 1 {
+			t.Fatalf("supervisors %v, %v", ids, err)
+		}
+		if err := syscall.Kill(ids[0], syscall.SIGSTOP); err != nil {
+			t.Fatal(err)
+		}
+	}
+	config.CreateTimeout = timeout
+	second, err := machine.NewDriver(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	found, err := second.Adopt(testContext(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if took := time.Since(began); took >= stuck*timeout {
+		t.Errorf("it took %v, as if one after the other had been waited for", took)
+	}
+	for _, p := range found {
+		want := machine.PhaseEnded
+		if p.ID() == "well" {
+			want = machine.PhaseRunning
+		}
+		if p.Phase() != want {
+			t.Errorf("machine %s is %s, expected %s", p.ID(), p.Phase(), want)
+		}
+	}
+	if len(found) != stuck+1 {
+		t.Errorf("%d machines were adopted, expected %d", len(found), stuck+1)
+	}
 }
