@@ -39,7 +39,7 @@ func transfer(t *testing.T, from *guest, to netip.AddrPort, listener net.Listene
 	data := pattern(size)
 	served := make(chan error, 1)
 	go func() { served <- echoOnce(listener, size) }()
-	conn, err := from.dial("tcp6", to)
+	conn, err := from.dial("tcp", to)
 	if err != nil {
 		t.Fatalf("connect to %s: %v", to, err)
 	}
