@@ -214,7 +214,10 @@ func TestStates(t *testing.T) {
 		"one end twice":                   append(handshake, segment{true, flagFIN | flagACK, established}, segment{true, flagFIN | flagACK, established}),
 		"reset by the client":             append(handshake, segment{false, flagRST, closing}),
 		"reset by the server":             append(handshake, segment{true, flagRST, closing}),
-		"a new connection on closing":     append(handshake, segment{true, flagRST, closing}, segment{false, flagSYN, syn}, segment{true, flagSYN | flagACK, syn}, segment{false, flagACK, established}),
+		// What ended before the new SYN was another connection.
+		"a new connection on one that the client closed": append(handshake, segment{false, flagFIN | flagACK, established}, segment{false, flagSYN, established}, segment{true, flagSYN | flagACK, established}, segment{false, flagACK, established}, segment{true, flagFIN | flagACK, established}, segment{false, flagFIN | flagACK, closing}),
+		"a new connection on one that the server closed": append(handshake, segment{true, flagFIN | flagACK, established}, segment{false, flagSYN, established}, segment{false, flagFIN | flagACK, established}, segment{true, flagFIN | flagACK, closing}),
+		"a new connection on closing":                    append(handshake, segment{true, flagRST, closing}, segment{false, flagSYN, syn}, segment{true, flagSYN | flagACK, syn}, segment{false, flagACK, established}),
 	} {
 		t.Run(name, func(t *testing.T) {
 			w.t = t
