@@ -78,7 +78,11 @@ func (a *agent) mayRun(id string) bool {
 // fill is loader.Config.Fill: a build whose tables have another layout begins with
 // all that the state and the devices say, before it takes the place of the running
 // one.
-func (a *agent) fill(_, fresh *bpf.RouterMaps) error {
+func (a *agent) fill(running, fresh *bpf.RouterMaps) error {
+	// Flows name services and backends by number: what has one keeps it.
+	if err := tables.Carry(running, fresh); err != nil {
+		return err
+	}
 	filled, err := tables.Open(fresh, a.tableOptions())
 	if err != nil {
 		return err
@@ -100,13 +104,8 @@ func (a *agent) fill(_, fresh *bpf.RouterMaps) error {
 			MTU: device.MTU, GuestMAC: device.GuestMAC, RouterMAC: device.RouterMAC, Peer: true,
 		})
 	}
-	settings := a.settings()
-	if settings.MachineFlows == 0 {
-		settings.MachineFlows = reconcile.DefaultSettings.MachineFlows
-	}
-	if settings.NetworkFlows == 0 {
-		settings.NetworkFlows = reconcile.DefaultSettings.NetworkFlows
-	}
-	_, err = filled.Sync(context.Background(), reconcile.Compile(snapshot, a.host.ID, local, settings))
+	want := reconcile.Compile(snapshot, a.host.ID, local, a.settings(fresh))
+	want.AddOnly = true // what goes is the loop's matter, once it knows everything
+	_, err = filled.Sync(context.Background(), want)
 	return err
 }

@@ -3,6 +3,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/sixpn/sixpn/bpf"
 	"github.com/sixpn/sixpn/flycast"
 	"github.com/sixpn/sixpn/loader"
 	"github.com/sixpn/sixpn/machine"
@@ -146,8 +148,13 @@ func (a *agent) tableOptions() maps.Options {
 	return maps.Options{Maglev: flycast.Maglev, Grace: a.config.Timeouts.Grace}
 }
 
-func (a *agent) settings() reconcile.Settings {
-	return reconcile.Settings{MachineFlows: a.config.MachineFlows, NetworkFlows: a.config.NetworkFlows}
+// settings are the limits, of which the size of the flow table is one.
+func (a *agent) settings(tables *bpf.RouterMaps) reconcile.Settings {
+	return reconcile.Settings{
+		MachineFlows: cmp.Or(a.config.MachineFlows, reconcile.DefaultSettings.MachineFlows),
+		NetworkFlows: cmp.Or(a.config.NetworkFlows, reconcile.DefaultSettings.NetworkFlows),
+		TableFlows:   tables.Flows.MaxEntries(),
+	}
 }
 
 // openTables makes what writes the kernel's tables and looks after its flows.
@@ -166,7 +173,7 @@ func (a *agent) openTables(context.Context) (err error) {
 		return err
 	}
 	a.loop, err = reconcile.NewLoop(reconcile.Config{
-		Host: a.host.ID, Store: a.store, Tables: a.tables, Settings: a.settings(), OnGone: a.pacer.Hurry, Log: a.log,
+		Host: a.host.ID, Store: a.store, Tables: a.tables, Settings: a.settings(a.loader.Maps()), OnGone: a.pacer.Hurry, Log: a.log,
 	})
 	return err
 }

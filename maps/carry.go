@@ -18,14 +18,23 @@ import (
 // Live flows that begin or end between Carry and the change of programs are not in the
 // copied counts. Per-CPU counters begin at zero.
 func Carry(from, to *bpf.RouterMaps) error {
-	return errors.Join(
-		carry[uint32, bpf.RouterLoad](tableBackendLoad, from.BackendLoad, to.BackendLoad),
+	// The counts are of the flows: a flow table that begins anew begins at zero.
+	flows, err := sameMap(from.Flows, to.Flows)
+	if err != nil {
+		return err
+	}
+	if flows {
+		err = errors.Join(
+			carry[uint32, bpf.RouterLoad](tableBackendLoad, from.BackendLoad, to.BackendLoad),
+			carry[bpf.RouterMachineKey, bpf.RouterQuota](tableQuotas, from.Quotas, to.Quotas),
+		)
+	}
+	return errors.Join(err,
 		carry[uint32, bpf.RouterBackend](tableBackends, from.Backends, to.Backends),
 		carry[uint32, uint32](tableMaglev, from.Maglev, to.Maglev),
 		carry[bpf.RouterServiceKey, bpf.RouterService](tableServices, from.Services, to.Services),
 		carry[bpf.RouterServiceRangeKey, bpf.RouterService](tableRanges, from.ServiceRanges, to.ServiceRanges),
 		carry[bpf.RouterVipKey, uint32](tableVIPs, from.Vips, to.Vips),
-		carry[bpf.RouterMachineKey, bpf.RouterQuota](tableQuotas, from.Quotas, to.Quotas),
 	)
 }
 

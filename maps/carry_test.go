@@ -17,7 +17,7 @@ func TestCarry(t *testing.T) {
 		large[name] = 2 * entries
 	}
 	for name, share := range map[string]func(running, fresh *bpf.RouterMaps){
-		"all made again": func(_, _ *bpf.RouterMaps) {},
+		"all but the flows made again": func(_, _ *bpf.RouterMaps) {},
 		"services made again": func(running, fresh *bpf.RouterMaps) {
 			fresh.Backends, fresh.BackendLoad, fresh.Maglev, fresh.Quotas = running.Backends, running.BackendLoad, running.Maglev, running.Quotas
 		},
@@ -37,6 +37,7 @@ func TestCarry(t *testing.T) {
 
 			fresh := newKernel(t, large)
 			mixed := *fresh.RouterMaps
+			mixed.Flows = running.Flows
 			share(running.RouterMaps, &mixed)
 			k := &kernel{RouterMaps: &mixed, t: t, now: running.now, length: running.length}
 			must(t, sixpnmaps.Carry(running.RouterMaps, k.RouterMaps))
@@ -55,5 +56,22 @@ func TestCarry(t *testing.T) {
 			}
 			compare(t, k.view(), k.expect(town()), "carried")
 		})
+	}
+}
+
+// A flow table that begins anew has no flows, and so there is nothing to count.
+func TestCarryWithoutFlows(t *testing.T) {
+	t.Parallel()
+	running := newKernel(t, small)
+	running.settle(t, running.open(), town())
+	index := running.elements(backendAt(red, 1, 8080))[0]
+	running.setLive(index, 5)
+	fresh := newKernel(t, small)
+	must(t, sixpnmaps.Carry(running.RouterMaps, fresh.RouterMaps))
+	if got := fresh.load(index); got.Live != 0 {
+		t.Errorf("%d flows count in a table that has none", got.Live)
+	}
+	if got, want := fresh.backends()[index], running.backends()[index]; got != want {
+		t.Errorf("backend %d is %+v, was %+v", index, got, want)
 	}
 }

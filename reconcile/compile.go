@@ -43,10 +43,12 @@ type Local struct {
 type Settings struct {
 	MachineFlows uint32 // live Flycast flows of one Machine as client
 	NetworkFlows uint32 // the same of all Machines of a network on this host
+	TableFlows   uint32 // what the flow table holds; 0: so many that nobody need share
 	Rules        flycast.Rules
 }
 
-// DefaultSettings suit the flow table's default size.
+// DefaultSettings are what one Machine, and one network, may have at most while there
+// is room for it.
 var DefaultSettings = Settings{MachineFlows: 16384, NetworkFlows: 65536}
 
 // Compile says what the tables of a host should hold. It wants the addresses and
@@ -70,9 +72,11 @@ func Compile(snapshot *state.Snapshot, host sixpn.Host, local Local, settings Se
 			RouterMAC: mac(port.RouterMAC),
 		}
 	}
-	networks := map[sixpn.Network]bool{}
+	networks := map[sixpn.Network]int{} // Machines here
 	for _, port := range local.Ports {
-		networks[port.Network] = true
+		networks[port.Network]++
+	}
+	for _, port := range local.Ports {
 		want.Ports = append(want.Ports, maps.Port{
 			Ifindex:   port.Ifindex,
 			Kind:      bpf.RouterPortKindPORT_MACHINE,
@@ -93,10 +97,15 @@ func Compile(snapshot *state.Snapshot, host sixpn.Host, local Local, settings Se
 			GuestMAC:  mac(port.GuestMAC),
 			RouterMAC: mac(port.RouterMAC),
 		})
-		want.Quotas = append(want.Quotas, maps.Quota{Network: port.Network, Machine: port.Number, Limit: settings.MachineFlows})
+		share := settings.share(networks[port.Network], len(local.Ports))
+		want.Quotas = append(want.Quotas, maps.Quota{
+			Network: port.Network,
+			Machine: port.Number,
+			Limit:   min(settings.MachineFlows, share),
+		})
 	}
-	for network := range networks {
-		want.Quotas = append(want.Quotas, maps.Quota{Network: network, Limit: settings.NetworkFlows})
+	for network, here := range networks {
+		want.Quotas = append(want.Quotas, maps.Quota{Network: network, Limit: settings.share(here, len(local.Ports))})
 	}
 
 	machines := map[string][]state.Machine{} // by app
@@ -104,7 +113,7 @@ func Compile(snapshot *state.Snapshot, host sixpn.Host, local Local, settings Se
 		machines[machine.App] = append(machines[machine.App], machine)
 	}
 	for _, vip := range snapshot.VIPs {
-		if !networks[vip.Network] {
+		if networks[vip.Network] == 0 {
 			continue
 		}
 		want.VIPs = append(want.VIPs, maps.VIP{Network: vip.Network, Number: vip.Number})
@@ -114,6 +123,16 @@ func Compile(snapshot *state.Snapshot, host sixpn.Host, local Local, settings Se
 	}
 	sortWant(&want)
 	return want
+}
+
+// share is how many flows a network may hold that has so many of all Machines of this
+// host. The shares of all networks together are what the table holds: however many
+// networks a tenant has, the others keep theirs.
+func (s Settings) share(here, all int) uint32 {
+	if s.TableFlows == 0 {
+		return s.NetworkFlows
+	}
+	return min(s.NetworkFlows, max(1, uint32(uint64(s.TableFlows)*uint64(here)/uint64(all))))
 }
 
 func sortWant(want *maps.Want) {

@@ -289,3 +289,43 @@ func TestCompileRanges(t *testing.T) {
 		}
 	})
 }
+
+// However many networks a tenant has, what all may hold fits the table, and each has
+// what its Machines are of all.
+func TestShares(t *testing.T) {
+	for _, c := range []struct {
+		name     string
+		table    uint32
+		machines []int // of each network
+		want     []uint32
+	}{
+		{"one network", 1000, []int{3}, []uint32{800}}, // the limit of a network
+		{"one network, no table to share", 0, []int{3}, []uint32{800}},
+		{"two alike", 1000, []int{2, 2}, []uint32{500, 500}},
+		{"one of three Machines in four", 1000, []int{1, 3}, []uint32{250, 750}},
+		{"more Machines than flows", 2, []int{2, 2}, []uint32{1, 1}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var local reconcile.Local
+			for n, count := range c.machines {
+				for m := range count {
+					local.Ports = append(local.Ports, reconcile.Port{
+						Ifindex: uint32(100 + len(local.Ports)), Network: sixpn.Network(1 + n), Host: here, Number: sixpn.Machine(1 + m), MTU: 1420,
+					})
+				}
+			}
+			settings := reconcile.Settings{MachineFlows: 600, NetworkFlows: 800, TableFlows: c.table}
+			var got []uint32
+			for _, quota := range reconcile.Compile(new(state.Snapshot), here, local, settings).Quotas {
+				if quota.Machine == 0 {
+					got = append(got, quota.Limit)
+				} else if want := min(600, c.want[quota.Network-1]); quota.Limit != want {
+					t.Errorf("a Machine of network %s may hold %d flows, expected %d", quota.Network, quota.Limit, want)
+				}
+			}
+			if d := cmp.Diff(c.want, got); d != "" {
+				t.Errorf("networks (- expected, + compiled):\n%s", d)
+			}
+		})
+	}
+}
