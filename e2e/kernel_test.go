@@ -62,7 +62,9 @@ func openTables(t *testing.T, w *world) *kernelTables {
 func checkTables(ctx context.Context, t *testing.T, w *world, snapshot *state.Snapshot) {
 	t.Helper()
 	k := openTables(t, w)
-	want := reconcile.Compile(snapshot, hostOf(t, snapshot), localPorts(ctx, t, w, snapshot), reconcile.DefaultSettings)
+	settings := reconcile.DefaultSettings
+	settings.TableFlows = k.maps.Flows.MaxEntries()
+	want := reconcile.Compile(snapshot, hostOf(t, snapshot), localPorts(ctx, t, w, snapshot), settings)
 	if len(want.Services) == 0 {
 		t.Error("the state wants no service")
 	}
