@@ -3,6 +3,8 @@
 #ifndef SIXPN_COUNT_H
 #define SIXPN_COUNT_H
 
+#include <linux/udp.h>
+
 #include "ctx.h"
 #include "maps.h"
 
@@ -10,6 +12,14 @@
 
 /* Drop events a second and CPU; set at load. */
 volatile const __u32 events_per_second = 100;
+
+/* How many packets of `size` bytes of payload a frame is cut into. */
+static __always_inline __u32 segments(const struct packet *packet, __u32 size)
+{
+	__u32 headers = packet->l4 + (packet->protocol == IPPROTO_TCP ? packet->tcp_length : sizeof(struct udphdr));
+
+	return packet->length > headers ? (packet->length - headers + size - 1) / size : 1;
+}
 
 static __always_inline void count_forwarded(struct __sk_buff *skb, const struct packet *packet, __u32 in, __u32 out)
 {
@@ -21,7 +31,7 @@ static __always_inline void count_forwarded(struct __sk_buff *skb, const struct 
 	if (packet->length > 1280 && skb->gso_segs > 1)
 		packets = skb->gso_segs;
 	else if (packet->length > 1280 && skb->gso_size) /* a tap's segments are not counted yet */
-		packets = (packet->length - packet->l4 + skb->gso_size - 1) / skb->gso_size;
+		packets = segments(packet, skb->gso_size);
 	if (rx) {
 		rx->rx_packets += packets;
 		rx->rx_bytes += packet->length;

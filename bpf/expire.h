@@ -78,7 +78,8 @@ static long expire_step(__u32 index, void *unused)
 	if (status != FLOW_GONE && lost_backend(&copy) &&
 	    move_state(flow, copy.state, (copy.state & ~FLOW_STATE_MASK) | FLOW_GONE)) {
 		pass->gone++;
-		if (key.protocol == IPPROTO_TCP)
+		/* One that was closing has nobody to tell. */
+		if (key.protocol == IPPROTO_TCP && status != FLOW_CLOSING)
 			announce_reset(&copy);
 	}
 	return 0;

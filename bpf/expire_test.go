@@ -174,6 +174,20 @@ func TestGoneBackend(t *testing.T) {
 	}
 }
 
+// A connection that was closing when its backend went has nobody left to tell.
+func TestGoneBackendOfAClosingFlow(t *testing.T) {
+	w := newWorld(t)
+	flycastWorld(w)
+	w.establish()
+	w.begin(stream(w, flagRST|flagACK))
+	w.requireState(t, bpf.RouterFlowStateFLOW_CLOSING)
+	w.changeBackend(streamBackend, func(b *bpf.RouterBackend) { b.Flags = 1 })
+	w.requirePass(t, patient, 1, 0, 1)
+	if events := w.resetEvents(); len(events) != 0 {
+		t.Errorf("reset events %+v, want none", events)
+	}
+}
+
 // A flow that moved to a new backend is counted there alone, and ends there alone.
 func TestRestartedFlowIsCountedOnce(t *testing.T) {
 	w := newWorld(t)
