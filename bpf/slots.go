@@ -104,7 +104,7 @@ func (t SlotTable[K, V]) Put(value V) error {
 		if err := t.clear(uint32(held), old); err != nil {
 			return err
 		}
-		free, held = held, -1
+		free = held
 	}
 	if err := t.m.Put(uint32(free), t.hide(value)); err != nil {
 		return fmt.Errorf("write place %d of %s: %w", free, t.m, err)
