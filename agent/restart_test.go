@@ -2,6 +2,7 @@ package agent_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -156,6 +157,13 @@ func TestPinsDeleted(t *testing.T) {
 		}
 	}
 	nettest.Must(t, p.StartAgent(ctx))
+	// The guest's kernel may have given its gateway up meanwhile, and asks again.
+	nettest.Must(t, nettest.Eventually(ctx, "the guest has its gateway back", func(context.Context) error {
+		if p.answered(t, address, 1, 200*time.Millisecond) == 0 {
+			return errors.New("a datagram was not answered")
+		}
+		return nil
+	}))
 	p.works(ctx, t)
 	p.converged(ctx, t, 2)
 }
