@@ -1,7 +1,9 @@
 package machine_test
 
 import (
+	"bytes"
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -258,6 +260,17 @@ func TestAdoptStuckSupervisors(t *testing.T) {
 		if err := syscall.Kill(ids[0], syscall.SIGSTOP); err != nil {
 			t.Fatal(err)
 		}
+		// Its threads stop one after the other, and the last could still answer.
+		eventually(t, "every thread of the supervisor has stopped", func() bool {
+			states, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", ids[0]))
+			for _, path := range states {
+				stat, _ := os.ReadFile(path)
+				if !bytes.Contains(stat, []byte(") T ")) {
+					return false
+				}
+			}
+			return err == nil && len(states) > 0
+		})
 	}
 	config.CreateTimeout = timeout
 	second, err := machine.NewDriver(config)
