@@ -28,6 +28,9 @@ type App struct {
 	Org       string        `json:"org"`
 	Network   sixpn.Network `json:"network"`
 	CreatedAt time.Time     `json:"created_at"`
+	// Destroying is set once the app is being removed: it takes no new Machine, and
+	// its record goes with the last one it has.
+	Destroying bool `json:"destroying,omitempty"`
 }
 
 // Host is one host of the fleet. Its number is never reused.
@@ -61,6 +64,8 @@ const (
 	Started    MachineState = "started"
 	Stopping   MachineState = "stopping"
 	Stopped    MachineState = "stopped"
+	Suspending MachineState = "suspending"
+	Suspended  MachineState = "suspended" // frozen where it was; started again it goes on
 	Failed     MachineState = "failed"
 	Destroying MachineState = "destroying"
 	Destroyed  MachineState = "destroyed"
@@ -75,7 +80,7 @@ type Machine struct {
 	Host       sixpn.Host    `json:"host"`
 	Number     sixpn.Machine `json:"number"` // machine field of its address, never reused
 	Region     string        `json:"region"`
-	Desired    MachineState  `json:"desired"` // Started, Stopped or Destroyed: what the last command asked for
+	Desired    MachineState  `json:"desired"` // Started, Stopped, Suspended or Destroyed: what the last command asked for
 	State      MachineState  `json:"state"`   // what its host last saw
 	InstanceID string        `json:"instance_id"`
 	// Pending is an InstanceID whose run was asked for while another had to end
@@ -86,6 +91,11 @@ type Machine struct {
 	ExitCode  *int          `json:"exit_code,omitempty"` // of the last run, nil before the first ended; 128+signal
 	Message   string        `json:"message,omitempty"`   // why it failed, for people
 	Restarts  int           `json:"restarts,omitempty"`  // by policy, since it was last asked to start
+	Cordoned  bool          `json:"cordoned,omitempty"`  // takes no new Flycast flow until it is uncordoned
+	Lease     *Lease        `json:"lease,omitempty"`
+	Checks    []CheckStatus `json:"checks,omitempty"`  // by name, of the run that InstanceID names; written by its host when one changes
+	Relayed   []uint16      `json:"relayed,omitempty"` // internal TCP ports on which it listens with IPv4 only, so that Flycast reaches it through a relay that hides the client's address
+	Events    []Event       `json:"events,omitempty"`  // the latest MaxEvents, newest first
 	CreatedAt time.Time     `json:"created_at"`
 	UpdatedAt time.Time     `json:"updated_at"`
 }
@@ -103,6 +113,44 @@ func (m Machine) ProcessGroup() string {
 	return "app"
 }
 
+// Lease keeps everyone who does not know its nonce from changing a Machine until
+// it expires.
+type Lease struct {
+	Nonce       string    `json:"nonce"`
+	Owner       string    `json:"owner,omitempty"`
+	Description string    `json:"description,omitempty"`
+	Version     string    `json:"version"` // InstanceID of the Machine when the lease was taken
+	ExpiresAt   time.Time `json:"expires_at"`
+}
+
+// CheckStatus is what a health check last said.
+type CheckStatus struct {
+	Name      string    `json:"name"`
+	Service   int       `json:"service"` // index in Config.Services, -1 for a check of Config.Checks
+	Status    string    `json:"status"`  // CheckPassing, CheckWarning or CheckCritical
+	Output    string    `json:"output,omitempty"`
+	UpdatedAt time.Time `json:"updated_at"`
+}
+
+// What a check can say. CheckWarning is a check that has not been answered yet:
+// until its grace period is over its Machine counts as healthy.
+const (
+	CheckPassing  = "passing"
+	CheckWarning  = "warning"
+	CheckCritical = "critical"
+)
+
+// Event is something that happened to a Machine.
+type Event struct {
+	ID        string       `json:"id"`
+	Type      string       `json:"type"`   // "launch", "start", "exit", "stop", "suspend", "resume", "restart", "update", "destroy", "cordon", …
+	Status    MachineState `json:"status"` // of the Machine afterwards
+	Source    string       `json:"source"` // "user" or "flyd", as the Machines API calls who did it
+	Timestamp time.Time    `json:"timestamp"`
+	ExitCode  *int         `json:"exit_code,omitempty"` // of "exit"
+	Requested bool         `json:"requested,omitempty"` // of "exit": it had been asked to stop
+}
+
 // MachineConfig is the `config` of the Machines API, as far as it has a meaning
 // here.
 type MachineConfig struct {
@@ -115,7 +163,74 @@ type MachineConfig struct {
 	StopConfig  StopConfig        `json:"stop_config"`
 	WorkDir     string            `json:"workdir,omitempty"` // directory inside, default /
 	MTU         uint16            `json:"mtu,omitempty"`     // 0: the host's default
+	DNS         DNS               `json:"dns,omitzero"`
+	Checks      map[string]Check  `json:"checks,omitempty"` // of the Machine as a whole, by name
+	Attach      *Attach           `json:"attach,omitempty"` // nil: a process that this host starts
+	Image       string            `json:"image,omitempty"`  // kept for clients that look at it; it has no meaning here
+	Guest       *Guest            `json:"guest,omitempty"`  // likewise
 }
+
+// Attach is a Machine that something else runs: a virtual machine behind a tap, a
+// veth, or a network namespace. Exactly one member is set. Such a Machine has no
+// command; it is started once its device is a port of the router.
+type Attach struct {
+	Device string `json:"device,omitempty"` // an existing tap or veth of the agent's network namespace
+	NetNS  string `json:"netns,omitempty"`  // path of a network namespace, which gets an eth0
+	Pid    int    `json:"pid,omitempty"`    // of a process in that network namespace, for the time of the attachment
+	MAC    string `json:"mac,omitempty"`    // of the guest behind Device; empty: learned for a veth, else from its first frames
+}
+
+// Guest is the size of a Machine elsewhere.
+type Guest struct {
+	CPUKind  string `json:"cpu_kind,omitempty"`
+	CPUs     int    `json:"cpus,omitempty"`
+	MemoryMB int    `json:"memory_mb,omitempty"`
+}
+
+// DNS is how a Machine resolves names, and whether it has one.
+type DNS struct {
+	SkipRegistration bool        `json:"skip_registration,omitempty"` // no name under .internal leads to it
+	Nameservers      []string    `json:"nameservers,omitempty"`       // of its /etc/resolv.conf; default fdaa::3
+	Searches         []string    `json:"searches,omitempty"`
+	Options          []DNSOption `json:"options,omitempty"`
+	Hostname         string      `json:"hostname,omitempty"` // default its id
+}
+
+// DNSOption is one option of resolv.conf(5).
+type DNSOption struct {
+	Name  string `json:"name"`
+	Value string `json:"value,omitempty"`
+}
+
+// Check is a health check. Of a service, Port 0 means its internal port.
+type Check struct {
+	Type          string        `json:"type"` // "tcp" or "http"
+	Port          uint16        `json:"port,omitempty"`
+	Interval      time.Duration `json:"interval,omitempty"`     // 0: DefaultCheckInterval
+	Timeout       time.Duration `json:"timeout,omitempty"`      // 0: DefaultCheckTimeout
+	GracePeriod   time.Duration `json:"grace_period,omitempty"` // after a start, in which failures do not count
+	Method        string        `json:"method,omitempty"`       // of http; default GET
+	Path          string        `json:"path,omitempty"`         // default /
+	Protocol      string        `json:"protocol,omitempty"`     // "http" (default) or "https"
+	TLSSkipVerify bool          `json:"tls_skip_verify,omitempty"`
+	TLSServerName string        `json:"tls_server_name,omitempty"`
+	Headers       []Header      `json:"headers,omitempty"`
+}
+
+// Header is one header field of a check's request.
+type Header struct {
+	Name   string   `json:"name"`
+	Values []string `json:"values"`
+}
+
+// What a check without these takes.
+const (
+	DefaultCheckInterval = 15 * time.Second
+	DefaultCheckTimeout  = 2 * time.Second
+)
+
+// MaxEvents is how many events a Machine's record keeps.
+const MaxEvents = 32
 
 // Init is what runs in a Machine.
 type Init struct {
@@ -140,6 +255,11 @@ type Service struct {
 	InternalPort uint16        `json:"internal_port"`
 	Ports        []ServicePort `json:"ports"`
 	Concurrency  Concurrency   `json:"concurrency"`
+	Checks       []Check       `json:"checks,omitempty"`
+	// Kept for what starts and stops Machines by their traffic, which is not built yet.
+	Autostop           string `json:"autostop,omitempty"` // "off", "stop" or "suspend"
+	Autostart          *bool  `json:"autostart,omitempty"`
+	MinMachinesRunning int    `json:"min_machines_running,omitempty"`
 }
 
 // ServicePort is one port, or a range of ports, of the app's VIPs.
