@@ -1,58 +1,83 @@
-// Package bench measures the packet path: the router's programs alone, live frames,
-// and TCP, each beside a baseline in the same run. docs/performance.md explains the
+// Package bench measures the packet path (the router's programs alone, live frames,
+// and TCP) and the resolver, each beside a baseline in the same run. docs/performance.md explains the
 // method and holds the tables.
 package bench
 
 import (
 	"context"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 )
 
-// Config says how long to measure.
+// Config says what to measure and how long.
 type Config struct {
-	Quick    bool         // under a minute
+	Quick    bool         // about a minute
+	Only     []string     // of Subjects; empty: all
+	CoreDNS  string       // its program; "" finds it beside this one or in PATH
 	Progress func(string) // told what is being measured; may be nil
 }
 
-// Rounds are pairs of value and baseline. There are at least ten of each.
+// Subjects are the groups of measurements, in their order.
+var Subjects = []string{"packet", "live", "tcp", "dns"}
+
+// effort is how much is measured. Rounds are pairs of value and baseline, at least
+// ten of each.
 type effort struct {
 	packetRounds, packetRepeats int
 	liveRounds, liveFrames      int
 	tcpRounds                   int
 	tcpEach                     time.Duration
+	dnsRounds                   int
+	dnsEach                     time.Duration
 }
 
 var (
-	quick    = effort{packetRounds: 11, packetRepeats: 300_000, liveRounds: 11, liveFrames: 150_000, tcpRounds: 11, tcpEach: 250 * time.Millisecond}
-	thorough = effort{packetRounds: 21, packetRepeats: 2_000_000, liveRounds: 21, liveFrames: 1_000_000, tcpRounds: 21, tcpEach: time.Second}
+	quick = effort{
+		packetRounds: 11, packetRepeats: 300_000, liveRounds: 11, liveFrames: 150_000, tcpRounds: 11, tcpEach: 250 * time.Millisecond,
+		dnsRounds: 11, dnsEach: 200 * time.Millisecond,
+	}
+	thorough = effort{
+		packetRounds: 21, packetRepeats: 2_000_000, liveRounds: 21, liveFrames: 1_000_000, tcpRounds: 21, tcpEach: time.Second,
+		dnsRounds: 21, dnsEach: time.Second,
+	}
 )
 
-// Run measures everything. It needs root, and leaves nothing behind.
+// Run measures. It needs root, and leaves nothing behind.
 func Run(ctx context.Context, config Config) ([]Result, error) {
+	for _, subject := range config.Only {
+		if !slices.Contains(Subjects, subject) {
+			return nil, fmt.Errorf("there is no measurement %q: expected some of %s", subject, strings.Join(Subjects, ", "))
+		}
+	}
 	e := thorough
 	if config.Quick {
 		e = quick
 	}
-	progress := config.Progress
-	if progress == nil {
-		progress = func(string) {}
+	if config.Progress == nil {
+		config.Progress = func(string) {}
 	}
-	return run(ctx, e, progress)
+	return run(ctx, e, config)
 }
 
-func run(ctx context.Context, e effort, progress func(string)) ([]Result, error) {
-	packets, err := measurePackets(ctx, e.packetRounds, e.packetRepeats, progress)
-	if err != nil {
-		return nil, fmt.Errorf("measure packets: %w", err)
+func run(ctx context.Context, e effort, config Config) (all []Result, err error) {
+	progress := config.Progress
+	measure := map[string]func() ([]Result, error){
+		"packet": func() ([]Result, error) { return measurePackets(ctx, e.packetRounds, e.packetRepeats, progress) },
+		"live":   func() ([]Result, error) { return measureLive(ctx, e.liveRounds, e.liveFrames, progress) },
+		"tcp":    func() ([]Result, error) { return measureTCP(ctx, e.tcpRounds, e.tcpEach, progress) },
+		"dns":    func() ([]Result, error) { return measureDNS(ctx, e, config.CoreDNS, progress) },
 	}
-	live, err := measureLive(ctx, e.liveRounds, e.liveFrames, progress)
-	if err != nil {
-		return nil, fmt.Errorf("measure live frames: %w", err)
+	for _, subject := range Subjects {
+		if len(config.Only) > 0 && !slices.Contains(config.Only, subject) {
+			continue
+		}
+		results, err := measure[subject]()
+		if err != nil {
+			return nil, fmt.Errorf("measure %s: %w", subject, err)
+		}
+		all = append(all, results...)
 	}
-	tcp, err := measureTCP(ctx, e.tcpRounds, e.tcpEach, progress)
-	if err != nil {
-		return nil, fmt.Errorf("measure TCP: %w", err)
-	}
-	return append(append(packets, live...), tcp...), nil
+	return all, nil
 }

@@ -40,7 +40,7 @@ func TestRatioIsPaired(t *testing.T) {
 // and all three ways of writing the results hold.
 func TestRun(t *testing.T) {
 	e := effort{packetRounds: 2, packetRepeats: 1000, liveRounds: 2, liveFrames: 6400, tcpRounds: 2, tcpEach: 20 * time.Millisecond}
-	results, err := run(context.Background(), e, func(string) {})
+	results, err := run(context.Background(), e, Config{Only: []string{"packet", "live", "tcp"}, Progress: func(string) {}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -254,25 +254,39 @@ func (m *Machine) Namespace() (*netns.Namespace, error) {
 
 // PID is a process of the Machine as the host sees it.
 func (m *Machine) PID() (int, error) {
+	pids, err := m.PIDs()
+	if err == nil && len(pids) == 0 {
+		err = fmt.Errorf("machine %s has no process", m.ID)
+	}
+	if err != nil {
+		return 0, err
+	}
+	return pids[0], nil
+}
+
+// PIDs are the processes of the Machine as the host sees them.
+func (m *Machine) PIDs() (pids []int, err error) {
 	// What a Machine leaves on disk is described in the machine package.
 	content, err := os.ReadFile(filepath.Join(m.Host.StateDir(), "machines", m.ID, "record.json"))
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	var record struct {
 		Cgroup string `json:"cgroup"`
 	}
 	if err := json.Unmarshal(content, &record); err != nil {
-		return 0, err
+		return nil, err
 	}
 	processes, err := os.ReadFile(filepath.Join(record.Cgroup, "payload", "cgroup.procs"))
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
-	first, _, _ := strings.Cut(string(processes), "\n")
-	pid, err := strconv.Atoi(first)
-	if err != nil {
-		return 0, fmt.Errorf("machine %s has no process: %w", m.ID, err)
+	for line := range strings.Lines(string(processes)) {
+		pid, err := strconv.Atoi(strings.TrimSpace(line))
+		if err != nil {
+			return nil, err
+		}
+		pids = append(pids, pid)
 	}
-	return pid, nil
+	return pids, nil
 }
