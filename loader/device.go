@@ -24,10 +24,9 @@ func deviceOf(ifindex uint32) (netlink.Link, error) {
 	return device, nil
 }
 
-// Prepare closes a device before it becomes a port: the drop filter on, IPv6 and
-// ARP off, no IPv4 address and no forwarding. The device is down afterwards, but
-// one that carries our link already is left as it is: traffic goes on.
-func (l *Loader) Prepare(ifindex uint32) error {
+// withDevice does one thing with a device, in the namespace that has it. verb is
+// what an error says was tried.
+func (l *Loader) withDevice(ifindex uint32, verb string, do func(netlink.Link) error) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.forgetGone()
@@ -36,11 +35,18 @@ func (l *Loader) Prepare(ifindex uint32) error {
 		if err != nil {
 			return err
 		}
-		if err := l.prepare(device); err != nil {
-			return fmt.Errorf("prepare device %s: %w", device.Attrs().Name, err)
+		if err := do(device); err != nil {
+			return fmt.Errorf("%s device %s: %w", verb, device.Attrs().Name, err)
 		}
 		return nil
 	})
+}
+
+// Prepare closes a device before it becomes a port: the drop filter on, IPv6 and
+// ARP off, no IPv4 address and no forwarding. The device is down afterwards, but
+// one that carries our link already is left as it is: traffic goes on.
+func (l *Loader) Prepare(ifindex uint32) error {
+	return l.withDevice(ifindex, "prepare", l.prepare)
 }
 
 func (l *Loader) prepare(device netlink.Link) error {
@@ -118,19 +124,7 @@ func (l *Loader) ownLink(ifindex uint32) (link.ID, error) {
 // Attach puts the router on a prepared device, and pins the link. On a device that
 // has our link it makes sure of the program and the pin. It does not raise it.
 func (l *Loader) Attach(ifindex uint32) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.forgetGone()
-	return l.in(func() error {
-		device, err := deviceOf(ifindex)
-		if err != nil {
-			return err
-		}
-		if err := l.attach(device); err != nil {
-			return fmt.Errorf("attach the router to device %s: %w", device.Attrs().Name, err)
-		}
-		return nil
-	})
+	return l.withDevice(ifindex, "attach the router to", l.attach)
 }
 
 func (l *Loader) attach(device netlink.Link) error {
@@ -176,26 +170,19 @@ func (l *Loader) attach(device netlink.Link) error {
 }
 
 // Raise sets an attached device up.
-func (l *Loader) Raise(ifindex uint32) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.forgetGone()
-	return l.in(func() error {
-		device, err := deviceOf(ifindex)
-		if err != nil {
-			return err
-		}
-		if l.links[ifindex] == nil {
-			return fmt.Errorf("raise device %s: it has no router: attach it first", device.Attrs().Name)
-		}
-		if device.Attrs().Flags&net.FlagUp != 0 {
-			return nil
-		}
-		if err := netlink.LinkSetUp(device); err != nil {
-			return fmt.Errorf("raise device %s: %w", device.Attrs().Name, err)
-		}
-		return l.config.step("raised")
-	})
+func (l *Loader) Raise(ifindex uint32) error { return l.withDevice(ifindex, "raise", l.raise) }
+
+func (l *Loader) raise(device netlink.Link) error {
+	if l.links[uint32(device.Attrs().Index)] == nil {
+		return errors.New("it has no router: attach it first")
+	}
+	if device.Attrs().Flags&net.FlagUp != 0 {
+		return nil
+	}
+	if err := netlink.LinkSetUp(device); err != nil {
+		return err
+	}
+	return l.config.step("raised")
 }
 
 // Detach takes the router off a device: down first, then the link, then the
