@@ -2,7 +2,6 @@ package agent_test
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"net"
 	"net/netip"
@@ -114,35 +113,6 @@ func (p *pair) startTraffic(ctx context.Context, t *testing.T) *nettest.Machine 
 		"-numbered", "plain="+at(p.server.Addr, udpPort), "-numbered", "vip="+at(p.vip, udpPort),
 		"-stream", "plain="+at(p.server.Addr, tcpPort), "-stream", "vip="+at(p.vip, vipPort),
 		"-open", "plain="+at(p.server.Addr, tcpPort), "-open", "vip="+at(p.vip, vipPort))
-}
-
-// endTraffic stops it, and demands that nothing was lost.
-func endTraffic(ctx context.Context, t *testing.T, m *nettest.Machine) {
-	t.Helper()
-	nettest.Must(t, m.Stop(ctx))
-	nettest.Must(t, m.Wait(ctx, "stopped"))
-	log := nettest.Get[string](t)(m.Logs(ctx))
-	_, text, ok := strings.Cut(log, "result ")
-	if !ok {
-		t.Fatalf("the traffic left no result, its log is %q", log)
-	}
-	var seen payload.Traffic
-	nettest.Must(t, json.Unmarshal([]byte(text), &seen))
-	for name, n := range seen.Numbered {
-		if n.Missing > 0 || n.Repeated > 0 || n.Error != "" || n.Sent == 0 {
-			t.Errorf("datagrams, %s: %+v (%d lost by full sockets)", name, *n, seen.Overflows)
-		}
-	}
-	for name, s := range seen.Streams {
-		if s.Back != s.Sent || s.Sent == 0 || s.Error != "" {
-			t.Errorf("stream, %s: %+v", name, *s)
-		}
-	}
-	for name, o := range seen.Opened {
-		if o.Failed > 0 || o.OK == 0 {
-			t.Errorf("new connections, %s: %+v", name, *o)
-		}
-	}
 }
 
 // logged says whether the agent's log has a line with all these parts.

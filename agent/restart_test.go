@@ -25,7 +25,7 @@ func TestKillUnderTraffic(t *testing.T) {
 	}
 	nettest.Must(t, p.KillAgent())
 	nettest.Must(t, p.StartAgent(ctx))
-	endTraffic(ctx, t, traffic)
+	nettest.EndTraffic(ctx, t, traffic)
 	p.works(ctx, t)
 }
 
@@ -133,7 +133,7 @@ func TestNewerBuild(t *testing.T) {
 	if !logged(t, p.Host, "router opened", "adopted=true", "replaced=true") {
 		t.Error("no agent replaced the running program")
 	}
-	endTraffic(ctx, t, traffic)
+	nettest.EndTraffic(ctx, t, traffic)
 }
 
 // TestPinsDeleted: with the agent dead and its pins deleted every device is closed,

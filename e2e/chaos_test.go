@@ -2,13 +2,11 @@ package e2e_test
 
 import (
 	"context"
-	"encoding/json"
 	"flag"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
 	"os"
-	"strings"
 	"testing"
 	"time"
 
@@ -58,7 +56,7 @@ func TestChaos(t *testing.T) {
 	flows := newProber(t, w, rand.New(rand.NewPCG(seed, 1)))
 	orders := chaos(ctx, t, w, flows, seed)
 
-	endTraffic(ctx, t, w.traffic)
+	nettest.EndTraffic(ctx, t, w.traffic)
 	checkAtRest(ctx, t, w)
 	nettest.Must(t, flows.all(ctx))
 	// Nobody but the kernel is at work from here on.
@@ -175,35 +173,6 @@ func pass(ctx context.Context, d time.Duration) {
 	select {
 	case <-timer.C:
 	case <-ctx.Done():
-	}
-}
-
-// endTraffic stops the traffic, and demands that nothing of it was lost.
-func endTraffic(ctx context.Context, t *testing.T, m *nettest.Machine) {
-	t.Helper()
-	nettest.Must(t, m.Stop(ctx))
-	nettest.Must(t, m.Wait(ctx, "stopped"))
-	log := nettest.Get[string](t)(m.Logs(ctx))
-	_, text, ok := strings.Cut(log, "result ")
-	if !ok {
-		t.Fatalf("the traffic left no result, its log is %q", log)
-	}
-	var seen payload.Traffic
-	nettest.Must(t, json.Unmarshal([]byte(text), &seen))
-	for name, n := range seen.Numbered {
-		if n.Missing > 0 || n.Repeated > 0 || n.Error != "" || n.Sent == 0 {
-			t.Errorf("datagrams, %s: %+v (%d lost by full sockets)", name, *n, seen.Overflows)
-		}
-	}
-	for name, s := range seen.Streams {
-		if s.Back != s.Sent || s.Sent == 0 || s.Error != "" {
-			t.Errorf("stream, %s: %+v", name, *s)
-		}
-	}
-	for name, o := range seen.Opened {
-		if o.Failed > 0 || o.OK == 0 {
-			t.Errorf("new connections, %s: %+v", name, *o)
-		}
 	}
 }
 

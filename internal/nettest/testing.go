@@ -2,8 +2,12 @@ package nettest
 
 import (
 	"context"
+	"encoding/json"
+	"strings"
 	"testing"
 	"time"
+
+	"github.com/sixpn/sixpn/internal/nettest/payload"
 )
 
 // testTimeout is how long one test may take in all.
@@ -71,5 +75,35 @@ func Get[T any](t testing.TB) func(value T, err error) T {
 			t.Fatal(err)
 		}
 		return value
+	}
+}
+
+// EndTraffic stops a Machine that runs the payload "traffic", and demands that
+// nothing of it was lost.
+func EndTraffic(ctx context.Context, t testing.TB, m *Machine) {
+	t.Helper()
+	Must(t, m.Stop(ctx))
+	Must(t, m.Wait(ctx, "stopped"))
+	log := Get[string](t)(m.Logs(ctx))
+	_, text, ok := strings.Cut(log, "result ")
+	if !ok {
+		t.Fatalf("the traffic left no result, its log is %q", log)
+	}
+	var seen payload.Traffic
+	Must(t, json.Unmarshal([]byte(text), &seen))
+	for name, n := range seen.Numbered {
+		if n.Missing > 0 || n.Repeated > 0 || n.Error != "" || n.Sent == 0 {
+			t.Errorf("datagrams, %s: %+v (%d lost by full sockets)", name, *n, seen.Overflows)
+		}
+	}
+	for name, s := range seen.Streams {
+		if s.Back != s.Sent || s.Sent == 0 || s.Error != "" {
+			t.Errorf("stream, %s: %+v", name, *s)
+		}
+	}
+	for name, o := range seen.Opened {
+		if o.Failed > 0 || o.OK == 0 {
+			t.Errorf("new connections, %s: %+v", name, *o)
+		}
 	}
 }
