@@ -19,15 +19,16 @@ const (
 )
 
 // MachineReadiness says what a Machine can be used for. A Machine that was told to
-// stop takes no new flow from that moment on, before its host has heard of it.
+// stop takes no new flow from that moment on, before its host has heard of it. One
+// that is suspended has its connections still, and goes on with them some time.
 func MachineReadiness(m state.Machine) Readiness {
 	switch m.State {
 	case state.Started:
-		if m.Desired == state.Stopped || m.Desired == state.Destroyed {
+		if m.Desired == state.Stopped || m.Desired == state.Suspended || m.Desired == state.Destroyed {
 			return Draining
 		}
 		return Ready
-	case state.Stopping:
+	case state.Stopping, state.Suspending, state.Suspended:
 		return Draining
 	default:
 		return Gone

@@ -122,6 +122,12 @@ func (c cgroup) freeze(ctx context.Context, frozen bool) error {
 	return waitEvent(ctx, leaf, "frozen", value)
 }
 
+// frozen says what freeze asked for last.
+func (c cgroup) frozen() bool {
+	b, err := os.ReadFile(filepath.Join(c.leaf(payloadLeaf), "cgroup.freeze"))
+	return err == nil && strings.TrimSpace(string(b)) == "1"
+}
+
 // remove waits until the cgroup is empty, then removes it. It is no error if
 // there is none.
 func (c cgroup) remove(ctx context.Context) error {

@@ -29,6 +29,7 @@ func (w *worker) adopt(ctx context.Context, p *Process) {
 		}
 	case PhaseRunning:
 		w.setProcess(p)
+		w.frozen = p.Frozen()
 		if err := w.addPort(ctx, p); err != nil {
 			w.portDue = true
 			w.log.Warn("an adopted machine has no port yet", "error", err)
@@ -176,6 +177,7 @@ func (w *worker) noteEnd(ctx context.Context, p *Process) {
 	}
 	w.last, w.restartDue = last, time.Time{}
 	w.setProcess(nil)
+	w.frozen = false
 	w.log.Info("a machine ended", "code", status.Code, "lost", status.Lost, "message", status.Message)
 	// First the record, so that no table chooses it any more, then the port; but
 	// a store that is away does not keep a dead port alive.
@@ -204,13 +206,7 @@ func (w *worker) stop(ctx context.Context, p *Process) (time.Duration, bool) {
 		return w.m.config.RetryInterval, false
 	}
 	w.reached("stopping written")
-	applyCtx, cancel := context.WithTimeout(ctx, w.m.config.ApplyTimeout)
-	err = w.m.config.Ports.Applied(applyCtx, revision)
-	cancel()
-	if err != nil && ctx.Err() == nil {
-		w.log.Warn("a machine is stopped although the kernel's tables may still choose it", "error", err)
-	}
-	w.reached("tables applied")
+	w.awaitApplied(ctx, revision, "a machine is stopped although the kernel's tables may still choose it")
 	w.terminate(ctx, p, stopConfig(*record))
 	w.reached("command ended")
 	if ctx.Err() != nil {
@@ -231,6 +227,7 @@ func (w *worker) terminate(ctx context.Context, p *Process, c state.StopConfig) 
 	signalCtx, cancel := context.WithTimeout(ctx, timeout)
 	err := errors.Join(p.Thaw(signalCtx), p.Signal(signalCtx, stopSignal(c.Signal)))
 	cancel()
+	w.frozen = false
 	if err != nil && p.Phase() != PhaseEnded && ctx.Err() == nil {
 		w.log.Warn("the stop signal was not delivered", "error", err)
 	}

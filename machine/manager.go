@@ -1,6 +1,7 @@
 package machine
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -8,7 +9,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/sixpn/sixpn"
 	"github.com/sixpn/sixpn/state"
 )
 
@@ -24,6 +24,7 @@ type ManagerConfig struct {
 	Logs          LogLimits     // of every Machine
 	StopTimeout   time.Duration // before SIGKILL, for Machines that say none; default 5 s
 	ApplyTimeout  time.Duration // how long a stop waits for the kernel's tables; default 5 s
+	FreezeTimeout time.Duration // how long the processes of a Machine may take to stand still, or to go on; default 5 s
 	ListenTimeout time.Duration // how long a Machine with services may take to listen before it counts as started; default 5 s
 	PortTimeout   time.Duration // how long making or removing a port may take; default 30 s
 	StoreTimeout  time.Duration // how long one write may take; default 5 s
@@ -36,8 +37,10 @@ type ManagerConfig struct {
 //
 // Commands are writes to a record. Start sets Desired to started and a new
 // InstanceID; restart is the same write: a run with another InstanceID than the
-// record's is stopped as by a stop, then started anew. Stop sets Desired to
-// stopped, destroy to destroyed. A start without a new InstanceID changes
+// record's is stopped as by a stop, then started anew. Another configuration, or
+// another address, comes with another InstanceID. Stop sets Desired to stopped,
+// destroy to destroyed. Suspend sets it to suspended, which freezes the run, and
+// a start with the InstanceID of that run lets it go on. A start without a new InstanceID changes
 // nothing for a Machine that ended by itself: then its restart policy decides.
 //
 // When Run ends, all Machines go on. The next Manager adopts them.
@@ -59,6 +62,7 @@ func NewManager(c ManagerConfig) (*Manager, error) {
 	setDefault(&c.MTU, DefaultMTU)
 	setDefault(&c.StopTimeout, 5*time.Second)
 	setDefault(&c.ApplyTimeout, 5*time.Second)
+	setDefault(&c.FreezeTimeout, 5*time.Second)
 	setDefault(&c.ListenTimeout, 5*time.Second)
 	setDefault(&c.PortTimeout, 30*time.Second)
 	setDefault(&c.StoreTimeout, 5*time.Second)
@@ -187,23 +191,15 @@ func (m *Manager) spec(r state.Machine, attempt int) Spec {
 	for name, value := range r.Config.Env {
 		env = append(env, name+"="+value)
 	}
-	addr := r.Addr()
+	addr, hostname := r.Addr(), cmp.Or(r.Config.DNS.Hostname, r.ID)
 	env = append(env,
 		"FLY_PRIVATE_IP="+addr.String(), "FLY_APP_NAME="+r.App, "FLY_REGION="+r.Region,
 		"FLY_MACHINE_ID="+r.ID, "FLY_PROCESS_GROUP="+r.ProcessGroup())
 	return Spec{
-		ID: r.ID, Instance: r.InstanceID, Attempt: attempt, Addr: addr, Hostname: r.ID,
+		ID: r.ID, Instance: r.InstanceID, Attempt: attempt, Addr: addr, Hostname: hostname,
 		Exec: r.Config.Init.Exec, Env: env, WorkDir: r.Config.WorkDir,
-		Hosts:      HostsFile(addr.String(), r.ID),
-		ResolvConf: "nameserver " + sixpn.DNS.String() + "\n",
+		Hosts:      HostsFile(addr.String(), hostname),
+		ResolvConf: ResolvConf(r.Config.DNS),
 		Logs:       m.config.Logs,
 	}
-}
-
-// HostsFile is the content of a Machine's /etc/hosts.
-func HostsFile(addr, hostname string) string {
-	return "127.0.0.1\tlocalhost\n" +
-		"::1\tlocalhost ip6-localhost ip6-loopback\n" +
-		addr + "\tfly-local-6pn\n" +
-		addr + "\t" + hostname + "\n"
 }

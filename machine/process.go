@@ -207,6 +207,9 @@ func (p *Process) Thaw(ctx context.Context) error {
 	return cgroup(p.record.Cgroup).freeze(ctx, false)
 }
 
+// Frozen says whether the Machine was told to stand still, by whichever agent.
+func (p *Process) Frozen() bool { return cgroup(p.record.Cgroup).frozen() }
+
 // Processes lists the process ids of the Machine, its init first, as the host
 // sees them. They are for people: a number may belong to another process a
 // moment later.

@@ -26,6 +26,7 @@ type worker struct {
 
 	// Below is run's alone.
 	unstarted   *Spec     // of a run of an earlier agent whose command never ran
+	frozen      bool      // the run was told to stand still, and not yet to go on
 	portDue     bool      // an adopted run whose port could not be given to Ports yet
 	last        *lastRun  // nil: never ran, as far as this host knows
 	restartDue  time.Time // when the policy's pause is over, zero if nothing was decided
@@ -133,13 +134,16 @@ func (w *worker) step(ctx context.Context) (delay time.Duration, done bool) {
 	switch {
 	case record.Desired == state.Destroyed:
 		return w.destroy(ctx, p)
-	case record.Desired == state.Stopped && p != nil:
+	case p != nil && (record.Desired == state.Stopped || p.Spec().Instance != record.InstanceID):
 		return w.stop(ctx, p)
-	case record.Desired == state.Stopped:
+	case p != nil && record.Desired == state.Suspended:
+		return w.suspend(ctx, *record, p, retry), false
+	case record.Desired != state.Started: // without a run there is nothing to suspend
 		return w.settleStopped(ctx, record, retry), false
-	case p != nil && p.Spec().Instance != record.InstanceID:
-		return w.stop(ctx, p)
 	case p != nil:
+		if !w.resume(ctx, p) {
+			return w.m.config.RetryInterval, false
+		}
 		if record.State == state.Starting && !w.awaitListeners(ctx, *record, p) { // of an earlier agent
 			return 0, false
 		}
@@ -177,7 +181,9 @@ func (w *worker) exitCode(record state.Machine) *int {
 
 // settleStopped makes the record of a Machine that shall not run say so.
 func (w *worker) settleStopped(ctx context.Context, record *state.Machine, retry time.Duration) time.Duration {
-	if record.State != state.Stopped || !w.restartDue.IsZero() {
+	// One that was made to be started later stays "created" until then.
+	created := record.State == state.Created && w.last == nil
+	if record.State != state.Stopped && !created || !w.restartDue.IsZero() {
 		next := outcome{state: state.Stopped, code: w.exitCode(*record), restarts: w.restarts(*record)}
 		if w.last != nil {
 			next.message = w.last.message
