@@ -147,6 +147,9 @@ func (p *pass) freeBackends() error {
 			return err
 		}
 		delete(p.gone, index)
+		if p.options.BackendFreed != nil && load.Generation == element.Generation {
+			p.options.BackendFreed(backendLoad(index, element, load))
+		}
 	}
 	return nil
 }

@@ -2,8 +2,12 @@ package maps
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
+	stdmaps "maps"
 	"slices"
+
+	"github.com/cilium/ebpf"
 
 	"github.com/sixpn/sixpn"
 	"github.com/sixpn/sixpn/bpf"
@@ -42,37 +46,76 @@ type PortCounts struct {
 
 // PortCounters reads the counters of every port, by ifindex.
 func (t *Tables) PortCounters() ([]PortCounts, error) {
-	ports := newPorts(t.maps.PortSlots)
-	if err := ports.read(); err != nil {
+	ports, err := t.portElements()
+	if err != nil {
 		return nil, err
 	}
-	counts := make([]PortCounts, 0, len(ports.have))
-	for ifindex, port := range ports.have {
-		var perCPU []bpf.RouterCounters
-		if err := t.maps.PortCounters.Lookup(port.Counters, &perCPU); err != nil {
-			return nil, fmt.Errorf("maps: read table %q: device %d: %w", tablePortCounters, ifindex, err)
-		}
-		count := PortCounts{Port: Port{
-			Ifindex:   ifindex,
-			Kind:      bpf.RouterPortKind(port.Kind),
-			Network:   sixpn.Network(port.Network),
-			Host:      sixpn.Host(port.Host),
-			Machine:   sixpn.Machine(port.Machine),
-			MTU:       port.Mtu,
-			Peer:      port.Redirect == redirect(true),
-			RouterMAC: port.Mac,
-		}}
-		for _, cpu := range perCPU {
-			count.RxPackets += cpu.RxPackets
-			count.RxBytes += cpu.RxBytes
-			count.TxPackets += cpu.TxPackets
-			count.TxBytes += cpu.TxBytes
-			count.Dropped += cpu.Dropped
-		}
-		counts = append(counts, count)
+	perCPU, err := t.countersOf(ports)
+	if err != nil {
+		return nil, err
+	}
+	counts := make([]PortCounts, 0, len(ports))
+	for _, port := range ports {
+		counts = append(counts, portCounts(port, perCPU(port.Counters)))
 	}
 	slices.SortFunc(counts, func(a, b PortCounts) int { return cmp.Compare(a.Ifindex, b.Ifindex) })
 	return counts, nil
+}
+
+// portElements are the ports, from memory where it is true: the array of places takes
+// milliseconds to read however little is in it.
+func (t *Tables) portElements() (map[uint32]bpf.RouterPort, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.known {
+		return stdmaps.Clone(t.leftPorts), nil
+	}
+	ports := newPorts(t.maps.PortSlots)
+	err := ports.read()
+	return ports.have, err
+}
+
+// countersOf reads the counters that ports use, which are the lowest, in a few calls
+// instead of one a port.
+func (t *Tables) countersOf(ports map[uint32]bpf.RouterPort) (func(index uint32) []bpf.RouterCounters, error) {
+	used := uint32(0)
+	for _, port := range ports {
+		used = max(used, port.Counters+1)
+	}
+	cpus := ebpf.MustPossibleCPU()
+	keys, values := make([]uint32, used), make([]bpf.RouterCounters, int(used)*cpus)
+	var cursor ebpf.MapBatchCursor
+	for got := 0; got < int(used); {
+		n, err := t.maps.PortCounters.BatchLookup(&cursor, keys[got:], values[got*cpus:], nil)
+		got += n
+		if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) || n == 0 {
+			return nil, fmt.Errorf("maps: read table %q: %d of %d elements: %w", tablePortCounters, got, used, err)
+		}
+	}
+	return func(index uint32) []bpf.RouterCounters {
+		return values[int(index)*cpus : (int(index)+1)*cpus]
+	}, nil
+}
+
+func portCounts(port bpf.RouterPort, perCPU []bpf.RouterCounters) PortCounts {
+	count := PortCounts{Port: Port{
+		Ifindex:   port.Ifindex,
+		Kind:      bpf.RouterPortKind(port.Kind),
+		Network:   sixpn.Network(port.Network),
+		Host:      sixpn.Host(port.Host),
+		Machine:   sixpn.Machine(port.Machine),
+		MTU:       port.Mtu,
+		Peer:      port.Redirect == redirect(true),
+		RouterMAC: port.Mac,
+	}}
+	for _, cpu := range perCPU {
+		count.RxPackets += cpu.RxPackets
+		count.RxBytes += cpu.RxBytes
+		count.TxPackets += cpu.TxPackets
+		count.TxBytes += cpu.TxBytes
+		count.Dropped += cpu.Dropped
+	}
+	return count
 }
 
 // PortDrops counts the drops of every device by reason, only pairs that happened. A
@@ -104,9 +147,22 @@ type BackendLoad struct {
 	Total   uint64 // flows ever given to it
 }
 
-// Loads reads the load of every backend, by index.
+// Loads reads the load of every backend, by index. It reads no further than backends
+// ever were, as far as that is known.
 func (t *Tables) Loads() ([]BackendLoad, error) {
-	backends, err := readArray[bpf.RouterBackend](t.maps.Backends, tableBackends, t.maps.Backends.MaxEntries())
+	limit := t.maps.Backends.MaxEntries()
+	t.mu.Lock()
+	if t.known {
+		limit = t.highest + 1
+	}
+	t.mu.Unlock()
+	// The backends first: one that is freed and given anew between the two reads would
+	// otherwise seem to have the flows of the one before.
+	backends, err := readArray[bpf.RouterBackend](t.maps.Backends, tableBackends, limit, limit)
+	if err != nil {
+		return nil, err
+	}
+	flows, err := readArray[bpf.RouterLoad](t.maps.BackendLoad, tableBackendLoad, limit, limit)
 	if err != nil {
 		return nil, err
 	}
@@ -115,20 +171,24 @@ func (t *Tables) Loads() ([]BackendLoad, error) {
 		if free(element) {
 			continue
 		}
-		load, _, err := lookup[bpf.RouterLoad](t.maps.BackendLoad, tableBackendLoad, uint32(index))
-		if err != nil {
-			return nil, err
+		load := backendLoad(uint32(index), element, flows[index])
+		if flows[index].Generation != element.Generation {
+			load.Live, load.Total = 0, 0 // another user's
 		}
-		loads = append(loads, BackendLoad{
-			Backend: backendOf(element),
-			Service: element.Service,
-			Index:   uint32(index),
-			Gone:    isGone(element),
-			Live:    load.Live,
-			Total:   load.Total,
-		})
+		loads = append(loads, load)
 	}
 	return loads, nil
+}
+
+func backendLoad(index uint32, element bpf.RouterBackend, load bpf.RouterLoad) BackendLoad {
+	return BackendLoad{
+		Backend: backendOf(element),
+		Service: element.Service,
+		Index:   index,
+		Gone:    isGone(element),
+		Live:    load.Live,
+		Total:   load.Total,
+	}
 }
 
 func backendOf(element bpf.RouterBackend) Backend {

@@ -50,7 +50,7 @@ func (t *Tables) readKernel() (*kernel, error) {
 	if t.known {
 		limit = t.highest + 1
 	}
-	k.backends.all, err = readArray[bpf.RouterBackend](t.maps.Backends, tableBackends, limit)
+	k.backends.all, err = readArray[bpf.RouterBackend](t.maps.Backends, tableBackends, limit, t.maps.Backends.MaxEntries())
 	return k, errors.Join(err, t.readSlots(k), k.host.read(), k.vips.read(),
 		k.services.read(), k.ranges.read(), k.quotas.read())
 }
@@ -71,10 +71,10 @@ func (t *Tables) readSlots(k *kernel) error {
 	return nil
 }
 
-// readArray reads the first elements of an array table, by index. The others are
-// zero in what it returns.
-func readArray[V any](m *ebpf.Map, name string, limit uint32) ([]V, error) {
-	keys, values := make([]uint32, limit), make([]V, m.MaxEntries())
+// readArray reads the first elements of an array table, by index, up to limit. What it
+// returns has room for size of them; those not read are zero.
+func readArray[V any](m *ebpf.Map, name string, limit, size uint32) ([]V, error) {
+	keys, values := make([]uint32, limit), make([]V, size)
 	var cursor ebpf.MapBatchCursor
 	for got := 0; got < int(limit); {
 		n, err := m.BatchLookup(&cursor, keys[got:], values[got:limit], nil)

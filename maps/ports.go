@@ -260,7 +260,30 @@ func (p *pass) removePort(ifindex uint32) error {
 			return err
 		}
 	}
-	return p.ports.remove(p.writer, fmt.Sprintf("the port of device %d", ifindex), ifindex)
+	last, err := p.lastCounts(ifindex)
+	if err != nil {
+		return err
+	}
+	if err := p.ports.remove(p.writer, fmt.Sprintf("the port of device %d", ifindex), ifindex); err != nil {
+		return err
+	}
+	if p.options.PortRemoved != nil {
+		p.options.PortRemoved(last)
+	}
+	return nil
+}
+
+// lastCounts reads what a port has counted, if anybody wants to know.
+func (p *pass) lastCounts(ifindex uint32) (PortCounts, error) {
+	if p.options.PortRemoved == nil {
+		return PortCounts{}, nil
+	}
+	port := p.ports.have[ifindex]
+	var perCPU []bpf.RouterCounters
+	if err := p.maps.PortCounters.Lookup(port.Counters, &perCPU); err != nil {
+		return PortCounts{}, fmt.Errorf("maps: read table %q: device %d: %w", tablePortCounters, ifindex, err)
+	}
+	return portCounts(port, perCPU), nil
 }
 
 func (p *pass) removeVIPs() error {

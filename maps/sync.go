@@ -38,6 +38,7 @@ func (t *Tables) Sync(ctx context.Context, want Want) (Changes, error) {
 		return w.changes, err
 	}
 	t.known = true
+	t.used = k.used()
 	w.changes.Waiting = pass.waiting()
 	w.changes.Gone = pass.newlyGone
 	if len(w.refused) > 0 {

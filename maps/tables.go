@@ -46,6 +46,11 @@ type Options struct {
 	// AfterWrite, if set, is called after each single write to the kernel, with the
 	// table's name; an error of it ends the Sync there.
 	AfterWrite func(table string) error
+	// PortRemoved and BackendFreed, if set, are told the last counts of what a Sync
+	// has just removed, so that sums over all there ever were stay true. They must
+	// not call the Tables.
+	PortRemoved  func(PortCounts)
+	BackendFreed func(BackendLoad)
 }
 
 // Tables are the tables of one router. Its methods may be called concurrently.
@@ -64,6 +69,7 @@ type Tables struct {
 	gone         map[uint32]time.Time               // backends flagged BACKEND_GONE, by index
 	unused       map[bpf.RouterMachineKey]time.Time // unwanted quotas that nobody uses
 	spreads      map[serviceKey]spread              // what Maglev said last
+	used         map[string]uint32                  // elements in use after the last Sync that did end well, by table
 }
 
 // letGo is a region that no service points to any more, but a packet in flight may.
