@@ -53,6 +53,7 @@ type Spec struct {
 	Hosts      string     `json:"hosts"`       // content of /etc/hosts, "" leaves the host's
 	ResolvConf string     `json:"resolv_conf"` // content of /etc/resolv.conf, "" leaves the host's
 	Logs       LogLimits  `json:"logs"`
+	Relay      RelaySpec  `json:"relay,omitzero"`
 }
 
 // Driver makes and finds the Machines of one agent. Its methods may be called

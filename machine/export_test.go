@@ -58,3 +58,9 @@ var (
 	ClaimIDs   = claimIDs
 	ReleaseIDs = releaseIDs
 )
+
+// Relay is what a relay does with a listener.
+var Relay = relay
+
+// ReadSockets reads a socket table of /proc.
+var ReadSockets = readSockets

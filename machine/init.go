@@ -139,6 +139,7 @@ func (p *initProcess) serve() error {
 			}
 			asker.Close()
 			if ended != nil {
+				go p.keepRelays()
 				go p.endWith(ended) // only now: the command may have ended already
 			}
 		case opSignal:

@@ -103,7 +103,7 @@ func (w *worker) start(ctx context.Context, record state.Machine, attempt, resta
 			if !w.awaitListeners(ctx, record, p) {
 				return
 			}
-			w.settle(ctx, outcome{state: state.Started, code: w.exitCode(record), restarts: restarts})
+			w.settle(ctx, outcome{state: state.Started, code: w.exitCode(record), restarts: restarts, relayed: p.Relayed()})
 			w.reached("started written")
 			return
 		}

@@ -1,13 +1,11 @@
 package machine
 
 import (
-	"bufio"
 	"context"
 	"fmt"
+	"net/netip"
 	"os"
 	"slices"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/sixpn/sixpn/state"
@@ -55,25 +53,17 @@ func (w *worker) awaitListeners(ctx context.Context, record state.Machine, p *Pr
 	}
 }
 
-// notListening are the services whose port no socket of a namespace has. One that is
-// bound to a single address, or to IPv4, counts as one that listens: there is nothing
-// better to wait for.
+// notListening are the services that nothing in a namespace serves. A server
+// that listens with IPv4 only is waited for until its relay serves it; one that is
+// bound to some other single address, or of UDP to IPv4, counts as one that listens:
+// there is nothing better to wait for.
 func notListening(ctx context.Context, namespace *os.File, services []state.Service) (missing []state.Service, err error) {
-	open := map[string][]uint16{}
-	err = inNetNS(ctx, namespace, func() error {
-		for _, table := range []string{"tcp6", "tcp", "udp6", "udp"} {
-			// That of the thread: /proc/net is that of the process.
-			f, err := os.Open("/proc/thread-self/net/" + table)
-			if err != nil {
+	open := map[string][]netip.AddrPort{}
+	err = inNetNS(ctx, namespace, func() (err error) {
+		for protocol := range openStates {
+			if open[protocol], err = openSockets(protocol); err != nil {
 				return err
 			}
-			protocol := strings.TrimSuffix(table, "6")
-			ports, err := openPorts(bufio.NewScanner(f), protocol)
-			f.Close()
-			if err != nil {
-				return err
-			}
-			open[protocol] = append(open[protocol], ports...)
 		}
 		return nil
 	})
@@ -81,31 +71,13 @@ func notListening(ctx context.Context, namespace *os.File, services []state.Serv
 		return nil, err
 	}
 	for _, s := range services {
-		if !slices.Contains(open[s.Protocol], s.InternalPort) {
+		listens := slices.ContainsFunc(open[s.Protocol], func(socket netip.AddrPort) bool {
+			relayable := s.Protocol == "tcp" && socket.Addr() == netip.IPv4Unspecified()
+			return socket.Port() == s.InternalPort && !relayable
+		})
+		if !listens {
 			missing = append(missing, s)
 		}
 	}
 	return missing, nil
-}
-
-// The states of sockets that take what comes from anywhere, as the kernel writes them:
-// TCP_LISTEN, and the TCP_CLOSE of UDP sockets that are not connected.
-var openStates = map[string]string{"tcp": "0A", "udp": "07"}
-
-// openPorts reads a socket table of /proc: "sl local_address rem_address st …", an
-// address as HEX:PORT.
-func openPorts(table *bufio.Scanner, protocol string) (ports []uint16, err error) {
-	for table.Scan() {
-		fields := strings.Fields(table.Text())
-		if len(fields) < 4 || fields[3] != openStates[protocol] {
-			continue
-		}
-		_, hex, _ := strings.Cut(fields[1], ":")
-		port, err := strconv.ParseUint(hex, 16, 16)
-		if err != nil {
-			return nil, fmt.Errorf("the local address %q of a socket is malformed: %w", fields[1], err)
-		}
-		ports = append(ports, uint16(port))
-	}
-	return ports, table.Err()
 }

@@ -15,7 +15,7 @@ const (
 )
 
 // Main must be the first call of a program that makes Machines, tests included:
-// the program starts itself again as supervisor and as init. In those two it
+// the program starts itself again as supervisor, init and relay. In those it
 // does their work and never returns; else it returns false at once.
 func Main() bool {
 	var run func() error
@@ -24,6 +24,8 @@ func Main() bool {
 		run = func() error { return runSupervisor(os.Args[1]) }
 	case len(os.Args) == 1 && os.Args[0] == initName:
 		run = runInit
+	case len(os.Args) == 2 && os.Args[0] == relayName:
+		run = func() error { return runRelay(os.Args[1]) }
 	default:
 		return false
 	}

@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vishvananda/netlink"
+
 	"github.com/sixpn/sixpn/machine"
 )
 
@@ -29,6 +31,10 @@ func TestMain(m *testing.M) {
 		return
 	}
 	if os.Getenv(insideEnv) != "" {
+		if err := raiseLoopback(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
 		os.Exit(m.Run())
 	}
 	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
@@ -40,6 +46,14 @@ func TestMain(m *testing.M) {
 		os.Exit(1)
 	}
 	os.Exit(cmd.ProcessState.ExitCode())
+}
+
+func raiseLoopback() error {
+	loopback, err := netlink.LinkByName("lo")
+	if err != nil {
+		return err
+	}
+	return netlink.LinkSetUp(loopback)
 }
 
 // eventually waits until a condition holds.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -28,6 +29,8 @@ type ManagerConfig struct {
 	ListenTimeout time.Duration // how long a Machine with services may take to listen before it counts as started; default 5 s
 	PortTimeout   time.Duration // how long making or removing a port may take; default 30 s
 	StoreTimeout  time.Duration // how long one write may take; default 5 s
+	RelaySettle   time.Duration // how long a server must listen with IPv4 only before it is relayed; default 500 ms
+	RelayInterval time.Duration // how often such servers are looked for; default 100 ms
 	RetryInterval time.Duration // before what failed is tried again; default 1 s
 	Backoff       Backoff
 }
@@ -66,6 +69,8 @@ func NewManager(c ManagerConfig) (*Manager, error) {
 	setDefault(&c.ListenTimeout, 5*time.Second)
 	setDefault(&c.PortTimeout, 30*time.Second)
 	setDefault(&c.StoreTimeout, 5*time.Second)
+	setDefault(&c.RelaySettle, 500*time.Millisecond)
+	setDefault(&c.RelayInterval, 100*time.Millisecond)
 	setDefault(&c.RetryInterval, time.Second)
 	c.Backoff.setDefaults()
 	if c.Log == nil {
@@ -201,5 +206,16 @@ func (m *Manager) spec(r state.Machine, attempt int) Spec {
 		Hosts:      HostsFile(addr.String(), hostname),
 		ResolvConf: ResolvConf(r.Config.DNS),
 		Logs:       m.config.Logs,
+		Relay:      RelaySpec{Ports: relayable(r.Config.Services), Settle: m.config.RelaySettle, Interval: m.config.RelayInterval},
 	}
+}
+
+// relayable are the internal ports that are relayed when need be.
+func relayable(services []state.Service) (ports []uint16) {
+	for _, s := range services {
+		if s.Protocol == "tcp" && !slices.Contains(ports, s.InternalPort) {
+			ports = append(ports, s.InternalPort)
+		}
+	}
+	return ports
 }

@@ -24,6 +24,7 @@ type world struct {
 	journal *journal
 	manager *machine.Manager
 	listen  time.Duration // ListenTimeout
+	settle  time.Duration // RelaySettle
 	stop    func()        // ends the manager, as an agent that stops
 }
 
@@ -44,9 +45,9 @@ func (w *world) startManager(t *testing.T) {
 	}
 	w.manager, err = machine.NewManager(machine.ManagerConfig{
 		Name: w.config.Name, Driver: w.driver, Store: w.store, Ports: w.ports, RetryInterval: 5 * time.Millisecond,
-		ListenTimeout: w.listen,
-		Backoff:       machine.Backoff{Initial: time.Millisecond, Max: 10 * time.Millisecond},
-		Log:           slog.New(slog.NewTextHandler(t.Output(), nil)),
+		ListenTimeout: w.listen, RelaySettle: w.settle, RelayInterval: 5 * time.Millisecond,
+		Backoff: machine.Backoff{Initial: time.Millisecond, Max: 10 * time.Millisecond},
+		Log:     slog.New(slog.NewTextHandler(t.Output(), nil)),
 	})
 	if err != nil {
 		t.Fatal(err)

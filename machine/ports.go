@@ -40,7 +40,7 @@ type Port struct {
 
 // Store is what the Manager needs of the state. It writes only to the records
 // of its host's Machines, and of these only State, ExitCode, Message, Restarts,
-// Pending and, for AutoDestroy, Desired.
+// Relayed, Pending and, for AutoDestroy, Desired.
 type Store interface {
 	// Machines returns all Machines of this host as soon as the state is newer
 	// than revision after (0: at once), and the revision they are of.

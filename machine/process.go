@@ -25,9 +25,11 @@ const (
 // Process is one run of a Machine. Its methods may be called from several
 // goroutines.
 type Process struct {
-	driver *Driver
-	record record
-	phase  atomic.Value // Phase, without its end
+	driver  *Driver
+	record  record
+	phase   atomic.Value  // Phase, without its end
+	news    chan struct{} // relayed has changed
+	relayed atomic.Pointer[[]uint16]
 
 	exited chan struct{} // closed once status is set and no process of the payload is left
 	status ExitStatus
@@ -71,7 +73,7 @@ func (d *Driver) connect(ctx context.Context, r record) (*Process, error) {
 		return nil, err
 	}
 	stop := context.AfterFunc(ctx, func() { c.Close() })
-	reply, _, err := c.call(message{Op: opWatch})
+	reply, _, err := c.call(message{Op: opWatch, Follow: true})
 	if !stop() {
 		return nil, fmt.Errorf("its supervisor did not answer in time, %s may say why: %w", d.directory(r.Spec.ID)+"/"+supervisorLogFile, ctx.Err())
 	}
@@ -82,8 +84,9 @@ func (d *Driver) connect(ctx context.Context, r record) (*Process, error) {
 		c.Close()
 		return nil, err
 	}
-	p := &Process{driver: d, record: r, exited: make(chan struct{})}
+	p := &Process{driver: d, record: r, exited: make(chan struct{}), news: make(chan struct{}, 1)}
 	p.phase.Store(reply.Phase)
+	p.relayed.Store(&reply.Relayed)
 	go p.watch(c)
 	return p, nil
 }
@@ -102,8 +105,20 @@ func (d *Driver) ended(r record) (*Process, error) {
 // watch waits for the end of the supervisor's connection, which is the end of
 // the run.
 func (p *Process) watch(c *conn) {
-	_, files, _ := c.receive()
-	closeAll(files)
+	for {
+		m, files, err := c.receive()
+		closeAll(files)
+		if err != nil {
+			break
+		}
+		if m.Op == opRelayed {
+			p.relayed.Store(&m.Relayed)
+			select {
+			case p.news <- struct{}{}:
+			default:
+			}
+		}
+	}
 	c.Close()
 	// A supervisor that was killed leaves an init that is just ending. Until
 	// that is over the Machine's addresses may still be in use.
@@ -190,6 +205,15 @@ func (p *Process) Signal(ctx context.Context, signal syscall.Signal) error {
 		return nil
 	}
 	return err
+}
+
+// Relayed are the TCP ports on which a server inside listens with IPv4 only and
+// which are relayed to it, in order.
+func (p *Process) Relayed() []uint16 {
+	if relayed := p.relayed.Load(); relayed != nil {
+		return *relayed
+	}
+	return nil
 }
 
 // Kill ends every process of the Machine at once, frozen or not. Its supervisor

@@ -31,6 +31,7 @@ const (
 	opReady   operation = "ready"   // mounts are in place, or Error says why not
 	opStarted operation = "started" // the command runs, with the connection of who asked for it
 	opExited  operation = "exited"  // the command ended with Code
+	opRelayed operation = "relayed" // the ports that are relayed are now Relayed; also supervisor → agent
 
 	// the answer to any request
 	opReply operation = "reply"
@@ -38,11 +39,16 @@ const (
 
 // message is every message of the protocol; each operation uses some fields.
 type message struct {
-	Op     operation      `json:"op"`
-	Error  string         `json:"error,omitempty"`
-	Code   int            `json:"code,omitempty"`
-	Phase  Phase          `json:"phase,omitempty"`
-	Run    string         `json:"run,omitempty"`
+	Op    operation `json:"op"`
+	Error string    `json:"error,omitempty"`
+	Code  int       `json:"code,omitempty"`
+	Phase Phase     `json:"phase,omitempty"`
+	Run   string    `json:"run,omitempty"`
+	// Relayed are the ports that are relayed. A watch that says Follow is told of
+	// every change; agents of builds before that take any message for the end.
+	Relayed []uint16 `json:"relayed,omitempty"`
+	Follow  bool     `json:"follow,omitempty"`
+
 	Signal syscall.Signal `json:"signal,omitempty"`
 	Exec   *execSpec      `json:"exec,omitempty"`
 	Record *record        `json:"record,omitempty"`

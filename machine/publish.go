@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"reflect"
+	"slices"
 
 	"github.com/sixpn/sixpn/state"
 )
@@ -36,6 +37,7 @@ func (w *worker) publish(ctx context.Context) (int64, error) {
 	defer cancel()
 	updated, revision, err := w.m.config.Store.UpdateMachine(ctx, w.id, func(r *state.Machine) error {
 		r.State, r.ExitCode, r.Message, r.Restarts = w.outcome.state, w.outcome.code, w.outcome.message, w.outcome.restarts
+		r.Relayed = w.outcome.relayed
 		if r.State == state.Starting && r.InstanceID == record.InstanceID {
 			r.Pending = "" // what ends from now on is the run that was asked for
 		}
@@ -71,7 +73,11 @@ func (w *worker) askDestroy(ctx context.Context) {
 }
 
 func outcomeOf(r state.Machine) outcome {
-	return outcome{state: r.State, code: r.ExitCode, message: r.Message, restarts: r.Restarts}
+	return outcome{state: r.State, code: r.ExitCode, message: r.Message, restarts: r.Restarts, relayed: r.Relayed}
 }
 
-func (o outcome) equal(other outcome) bool { return reflect.DeepEqual(o, other) }
+func (o outcome) equal(other outcome) bool {
+	same := slices.Equal(o.relayed, other.relayed) // none is none
+	o.relayed, other.relayed = nil, nil
+	return same && reflect.DeepEqual(o, other)
+}

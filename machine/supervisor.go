@@ -41,6 +41,8 @@ type supervisor struct {
 	// failure says why init could not make the Machine.
 	failure string
 	exit    *ExitStatus // as init told it
+	relayed []uint16
+	changed chan struct{} // closed and replaced when relayed changes
 
 	netNS *os.File
 }
@@ -50,7 +52,7 @@ func runSupervisor(dir string) error {
 	// Ctrl-C and log-outs concern the agent's session; a host that goes down
 	// tells the payload itself. This process has to see the end of it.
 	signal.Ignore(syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM, syscall.SIGPIPE)
-	s := &supervisor{dir: dir, log: slog.New(slog.NewTextHandler(os.Stderr, nil)), ready: make(chan struct{}), phase: PhaseCreated}
+	s := &supervisor{dir: dir, log: slog.New(slog.NewTextHandler(os.Stderr, nil)), ready: make(chan struct{}), phase: PhaseCreated, changed: make(chan struct{})}
 	if err := closeInherited(); err != nil {
 		return err
 	}
@@ -220,6 +222,10 @@ func (s *supervisor) hearInit() {
 			s.failure = m.Error
 		case opStarted:
 			s.phase = PhaseRunning
+		case opRelayed:
+			s.relayed = m.Relayed
+			close(s.changed)
+			s.changed = make(chan struct{})
 		case opExited:
 			s.exit = &ExitStatus{Run: s.record.Run, Started: true, Code: m.Code, Message: m.Error, FinishedAt: time.Now()}
 		}
@@ -294,7 +300,7 @@ func (s *supervisor) answer(c *conn) {
 	defer closeAll(files)
 	<-s.ready
 	s.mu.Lock()
-	phase, failure := s.phase, s.failure
+	phase, failure, relayed, changed := s.phase, s.failure, s.relayed, s.changed
 	s.mu.Unlock()
 	if failure != "" {
 		c.reply(message{}, errors.New(failure))
@@ -302,7 +308,12 @@ func (s *supervisor) answer(c *conn) {
 	}
 	switch m.Op {
 	case opWatch:
-		c.reply(message{Phase: phase, Run: s.record.Run}, nil)
+		c.reply(message{Phase: phase, Run: s.record.Run, Relayed: relayed}, nil)
+		over := make(chan struct{})
+		defer close(over)
+		if m.Follow {
+			go s.follow(c, changed, over)
+		}
 		// Held open: its end is the news that this process has ended.
 		_, files, _ := c.receive()
 		closeAll(files)
@@ -320,5 +331,23 @@ func (s *supervisor) answer(c *conn) {
 		}
 	default:
 		c.reply(message{}, fmt.Errorf("supervisors of this build do not know the request %q", m.Op))
+	}
+}
+
+// follow tells a watch of every change of what is relayed.
+func (s *supervisor) follow(c *conn, changed, over <-chan struct{}) {
+	for {
+		select {
+		case <-over:
+			return
+		case <-changed:
+		}
+		var now []uint16
+		s.mu.Lock()
+		now, changed = s.relayed, s.changed
+		s.mu.Unlock()
+		if err := c.send(message{Op: opRelayed, Relayed: now}); err != nil {
+			return
+		}
 	}
 }

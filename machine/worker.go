@@ -41,6 +41,7 @@ type outcome struct {
 	code     *int
 	message  string
 	restarts int
+	relayed  []uint16
 }
 
 func newWorker(m *Manager, id string) *worker {
@@ -88,9 +89,9 @@ func (w *worker) run(ctx context.Context) {
 		if done || ctx.Err() != nil {
 			return
 		}
-		var exited <-chan struct{}
+		var exited, news <-chan struct{}
 		if p := w.running(); p != nil {
-			exited = p.Exited()
+			exited, news = p.Exited(), p.news
 		}
 		var due <-chan time.Time
 		if delay != never {
@@ -101,6 +102,7 @@ func (w *worker) run(ctx context.Context) {
 			return
 		case <-w.wake:
 		case <-exited:
+		case <-news:
 		case <-due:
 		}
 	}
@@ -147,7 +149,7 @@ func (w *worker) step(ctx context.Context) (delay time.Duration, done bool) {
 		if record.State == state.Starting && !w.awaitListeners(ctx, *record, p) { // of an earlier agent
 			return 0, false
 		}
-		w.settle(ctx, outcome{state: state.Started, code: w.exitCode(*record), restarts: w.restarts(*record)})
+		w.settle(ctx, outcome{state: state.Started, code: w.exitCode(*record), restarts: w.restarts(*record), relayed: p.Relayed()})
 		return w.retryOr(retry), false
 	}
 	return w.considerStart(ctx, *record, retry), false

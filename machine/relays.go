@@ -1,0 +1,137 @@
+package machine
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"slices"
+	"syscall"
+	"time"
+)
+
+// relays are the relays that an init keeps, by port.
+type relays struct {
+	init   *initProcess
+	spec   RelaySpec
+	addr   netip.Addr
+	ports  map[uint16]*relayed
+	told   []uint16 // what the supervisor was told last
+	failed bool     // the sockets could not be listed, and that was said
+}
+
+// relayed is one port that may be relayed.
+type relayed struct {
+	alone time.Time               // since when its server listens with IPv4 only; zero: it does not
+	pid   int                     // of its relay, 0: none
+	done  chan syscall.WaitStatus // of its relay
+}
+
+// relayRest is how much longer than the interval a look waits when all is at rest.
+const relayRest = 10
+
+// keepRelays starts a relay where a server listens with IPv4 only, and ends it when
+// that server stops listening, or something wants the port with IPv6. It is init
+// that does this, so it needs no agent, and a frozen Machine costs nothing.
+func (p *initProcess) keepRelays() {
+	spec := p.record.Spec.Relay
+	if len(spec.Ports) == 0 || !p.record.Spec.Addr.IsValid() || spec.Interval <= 0 {
+		return
+	}
+	r := &relays{init: p, spec: spec, addr: p.record.Spec.Addr, ports: map[uint16]*relayed{}}
+	for _, port := range spec.Ports {
+		r.ports[port] = &relayed{}
+	}
+	delay := spec.Interval
+	var before []netip.AddrPort
+	for {
+		sockets, err := openSockets("tcp")
+		busy := false
+		if err == nil {
+			busy = r.look(sockets)
+		} else if !r.failed {
+			r.failed = true
+			fmt.Fprintf(os.Stderr, "%s: servers that listen with IPv4 only are not found: %v\n", initName, err)
+		}
+		if busy || !slices.Equal(before, sockets) {
+			delay = spec.Interval
+		} else {
+			delay = min(2*delay, relayRest*spec.Interval)
+		}
+		before = sockets
+		time.Sleep(delay)
+	}
+}
+
+// look does what the listening sockets ask for. It is true while there is something
+// to look after closely.
+func (r *relays) look(sockets []netip.AddrPort) (busy bool) {
+	var working []uint16
+	for port, state := range r.ports {
+		if state.pid != 0 {
+			select {
+			case <-state.done:
+				state.pid = 0
+			default:
+			}
+		}
+		alone, listens := r.judge(port, state.pid != 0, sockets)
+		switch {
+		case !alone:
+			if state.pid != 0 {
+				r.init.endRelay(state.pid)
+			}
+			*state = relayed{}
+			continue
+		case state.alone.IsZero():
+			state.alone = time.Now()
+		case state.pid == 0 && time.Since(state.alone) >= r.spec.Settle:
+			r.start(port, state)
+		}
+		busy = true
+		if state.pid != 0 && listens {
+			working = append(working, port)
+		}
+	}
+	r.tell(working)
+	return busy
+}
+
+// judge says of a port whether a server is alone on it with IPv4, and whether its
+// relay listens, if it has one.
+func (r *relays) judge(port uint16, relaying bool, sockets []netip.AddrPort) (alone, listens bool) {
+	for _, socket := range sockets {
+		switch {
+		case socket.Port() != port:
+		case socket.Addr() == netip.IPv4Unspecified():
+			alone = true
+		case relaying && socket.Addr() == r.addr:
+			listens = true
+		case serves(socket.Addr(), r.addr):
+			return false, false
+		}
+	}
+	return alone, listens
+}
+
+func (r *relays) start(port uint16, state *relayed) {
+	done := make(chan syscall.WaitStatus, 1)
+	pid, err := r.init.startRelay(port, done)
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "%s: %v\n", initName, err)
+		state.alone = time.Now() // and once more after that
+		return
+	}
+	state.pid, state.done = pid, done
+	state.alone = time.Now() // one that ends at once is not started again at once
+}
+
+// tell lets the supervisor know which ports are relayed.
+func (r *relays) tell(working []uint16) {
+	slices.Sort(working)
+	if slices.Equal(working, r.told) {
+		return
+	}
+	if err := r.init.supervisor.send(message{Op: opRelayed, Relayed: working}); err == nil {
+		r.told = working
+	}
+}
