@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/sixpn/sixpn/bpf"
+	"github.com/sixpn/sixpn/dns"
 	"github.com/sixpn/sixpn/flycast"
 	"github.com/sixpn/sixpn/loader"
 	"github.com/sixpn/sixpn/machine"
@@ -39,6 +40,7 @@ type agent struct {
 	driver   *machine.Driver
 	manager  *machine.Manager
 	ports    *ports
+	names    *dns.Server
 	hostUp   chan struct{} // closed once the host port is a port
 
 	closers []func() error // in the order of opening
@@ -88,6 +90,7 @@ func run(ctx context.Context, c Config) (err error) {
 		{"router", a.openRouter},
 		{"tables", a.openTables},
 		{"machines", a.openMachines},
+		{"names", a.openNames},
 	} {
 		if err := step.do(ctx); err != nil {
 			if ctx.Err() != nil {

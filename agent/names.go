@@ -2,8 +2,6 @@ package agent
 
 import (
 	"context"
-	"fmt"
-	"net"
 
 	"github.com/sixpn/sixpn/dns"
 	"github.com/sixpn/sixpn/netns"
@@ -13,6 +11,17 @@ import (
 // address but the resolver's reach it.
 const resolver = "[::]:53"
 
+// openNames makes the resolver. Its sockets for the rest of the world are the
+// agent's own: tenants have no part in them.
+func (a *agent) openNames(context.Context) error {
+	a.names = dns.NewServer(dns.Config{
+		Snapshot: a.store.Snapshot,
+		Region:   a.host.Region,
+		Log:      a.log,
+	})
+	return nil
+}
+
 // serveNames opens the host port and answers DNS behind it.
 func (a *agent) serveNames(ctx context.Context) error {
 	packets, err := a.private.ListenPacket(ctx, "udp6", resolver, netns.FreeBind)
@@ -20,10 +29,6 @@ func (a *agent) serveNames(ctx context.Context) error {
 		return err
 	}
 	defer packets.Close()
-	udp, ok := packets.(*net.UDPConn)
-	if !ok {
-		return fmt.Errorf("the resolver's socket is a %T, expected UDP", packets)
-	}
 	listener, err := a.private.Listen(ctx, "tcp6", resolver, netns.FreeBind)
 	if err != nil {
 		return err
@@ -34,5 +39,5 @@ func (a *agent) serveNames(ctx context.Context) error {
 		return err
 	}
 	close(a.hostUp)
-	return dns.NewServer(dns.Config{Packet: udp, Listener: listener, Snapshot: a.store.Snapshot, Log: a.log}).Run(ctx)
+	return a.names.Run(ctx, packets, listener)
 }

@@ -1,6 +1,7 @@
 // Package dns answers the names of a private network: what stands under
-// .internal and .flycast. An answer is a pure function of the state, of the
-// network that asks and of the question; the server around it only moves
+// .internal and .flycast, and the names of its addresses. Such an answer is a pure
+// function of the state, of the network that asks and of the question. All other
+// names are asked of the host's resolvers. The server around it only moves
 // messages.
 package dns
 
@@ -11,7 +12,6 @@ import (
 	miekg "github.com/miekg/dns"
 
 	"github.com/sixpn/sixpn"
-	"github.com/sixpn/sixpn/state"
 )
 
 const (
@@ -20,42 +20,57 @@ const (
 	// maxUDP is the largest message sent over UDP, bytes: what passes every path
 	// without a fragment.
 	maxUDP = 1232
+	// address6 is what one more AAAA record takes in a message at least, bytes.
+	address6 = 2 + 10 + 16
 )
+
+// loopback is what localhost holds (RFC 6761), and every name below it.
+var loopback = records{addresses: []net.IP{net.IPv6loopback}, addresses4: []net.IP{net.IPv4(127, 0, 0, 1).To4()}}
 
 // Answer is the reply to query as a client in network asker gets it, before it
 // is cut to what the transport takes. It is nil when the message deserves none,
-// being a reply itself. Addresses come in a new random order each time.
-func Answer(snapshot *state.Snapshot, asker sixpn.Network, query *miekg.Msg) *miekg.Msg {
-	if query.Response {
-		return nil
+// being a reply itself. A name that is none of ours is refused. Addresses come in
+// a new random order each time.
+func (v *View) Answer(asker sixpn.Network, query *miekg.Msg) *miekg.Msg {
+	reply, source := v.answer(asker, query, miekg.MaxMsgSize)
+	if source == SourceForward {
+		reply.Rcode = miekg.RcodeRefused
 	}
-	reply := new(miekg.Msg).SetReply(query)
+	return reply
+}
+
+// answer is Answer for a transport that takes size bytes: it need not hold more
+// addresses than one too many. source is SourceForward for a question that is
+// somebody else's to answer; reply then has no more than a header.
+func (v *View) answer(asker sixpn.Network, query *miekg.Msg, size int) (reply *miekg.Msg, source Source) {
+	if query.Response {
+		return nil, SourceRefused
+	}
+	reply = new(miekg.Msg).SetReply(query)
 	if reply.Rcode = judge(query, reply); reply.Rcode != miekg.RcodeSuccess {
-		return reply
+		return reply, SourceRefused
 	}
 
 	asked := query.Question[0]
-	zone, found, ok := find(snapshot, asker, asked.Name)
-	if zone == "" {
-		reply.Rcode = miekg.RcodeRefused
-		return reply
+	f := v.find(asker, asked.Name)
+	if f.source == "" {
+		return reply, SourceForward
 	}
 	reply.Authoritative = true
-	soa := startOfAuthority(zone, snapshot.Revision)
-	if !ok {
+	if f.exists {
+		reply.Answer, reply.Truncated = resources(asked, &f.have, size/address6+1)
+		if wants(asked, miekg.TypeSOA) && miekg.CanonicalName(asked.Name) == f.zone {
+			soa := startOfAuthority(f.zone, v.snapshot.Revision)
+			soa.Hdr.Name = asked.Name
+			reply.Answer = append(reply.Answer, soa)
+		}
+	} else {
 		reply.Rcode = miekg.RcodeNameError
-		reply.Ns = []miekg.RR{soa}
-		return reply
-	}
-	reply.Answer, reply.Truncated = resources(asked, found)
-	if zoneItself := miekg.CanonicalName(asked.Name) == zone; zoneItself && wants(asked, miekg.TypeSOA) {
-		soa.Hdr.Name = asked.Name
-		reply.Answer = []miekg.RR{soa}
 	}
 	if len(reply.Answer) == 0 {
-		reply.Ns = []miekg.RR{soa}
+		reply.Ns = []miekg.RR{startOfAuthority(f.zone, v.snapshot.Revision)}
 	}
-	return reply
+	return reply, f.source
 }
 
 // judge says whether the message is one question that can be answered at all,
@@ -101,25 +116,52 @@ func wants(asked miekg.Question, rrtype uint16) bool {
 	return asked.Qtype == rrtype || asked.Qtype == miekg.TypeANY
 }
 
-// resources turns what a name holds into records. Their owner is the name as the
-// asker wrote it, since some resolvers use the case as a secret. truncated is true
-// when no message could hold all of it.
-func resources(asked miekg.Question, found records) (all []miekg.RR, truncated bool) {
+// resources turns what a name holds into records, at most limit addresses among
+// them. Their owner is the name as the asker wrote it, since some resolvers use
+// the case as a secret. truncated is true when no message could hold all of it.
+func resources(asked miekg.Question, have *records, limit int) (all []miekg.RR, truncated bool) {
 	header := func(rrtype uint16) miekg.RR_Header {
 		return miekg.RR_Header{Name: asked.Name, Rrtype: rrtype, Class: miekg.ClassINET, Ttl: ttl}
 	}
-	if wants(asked, miekg.TypeAAAA) {
-		for _, address := range found.addresses {
-			all = append(all, &miekg.AAAA{Hdr: header(miekg.TypeAAAA), AAAA: net.IP(address.AsSlice())})
+	if wants(asked, miekg.TypeAAAA) && len(have.addresses) > 0 {
+		chosen := choose(have, limit)
+		records := make([]miekg.AAAA, len(chosen))
+		all = make([]miekg.RR, len(chosen), len(chosen)+1)
+		for i, address := range chosen {
+			records[i] = miekg.AAAA{Hdr: header(miekg.TypeAAAA), AAAA: address}
+			all[i] = &records[i]
 		}
-		rand.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
 	}
-	if wants(asked, miekg.TypeTXT) && len(found.text) > 0 {
-		list, whole := characterStrings(found.text)
-		all = append(all, &miekg.TXT{Hdr: header(miekg.TypeTXT), Txt: list})
-		truncated = !whole
+	if wants(asked, miekg.TypeA) {
+		for _, address := range have.addresses4 {
+			all = append(all, &miekg.A{Hdr: header(miekg.TypeA), A: address})
+		}
+	}
+	if wants(asked, miekg.TypeTXT) && len(have.text.strings) > 0 {
+		all = append(all, &miekg.TXT{Hdr: header(miekg.TypeTXT), Txt: have.text.strings})
+		truncated = have.text.cut
+	}
+	if wants(asked, miekg.TypePTR) {
+		for _, name := range have.pointers {
+			all = append(all, &miekg.PTR{Hdr: header(miekg.TypePTR), Ptr: name})
+		}
 	}
 	return all, truncated
+}
+
+// choose puts addresses in a random order, unless theirs says something; of more
+// than limit it takes a random part.
+func choose(have *records, limit int) []net.IP {
+	limit = min(limit, len(have.addresses))
+	if have.ordered || len(have.addresses) == 1 {
+		return have.addresses[:limit]
+	}
+	all := append([]net.IP(nil), have.addresses...)
+	for i := range limit {
+		j := i + rand.IntN(len(all)-i)
+		all[i], all[j] = all[j], all[i]
+	}
+	return all[:limit]
 }
 
 // startOfAuthority is what tells a resolver how long to remember that there is
@@ -140,13 +182,15 @@ func startOfAuthority(zone string, revision int64) *miekg.SOA {
 // Fit cuts a reply to what its transport takes: over UDP what the client can
 // receive, between 512 and 1232 bytes, over TCP 65535. The truncation bit then
 // says that something is missing; of the addresses, a random part stays.
-func Fit(reply, query *miekg.Msg, udp bool) {
-	size := miekg.MaxMsgSize - 1
-	if udp {
-		size = miekg.MinMsgSize
-		if opt := query.IsEdns0(); opt != nil {
-			size = min(max(int(opt.UDPSize()), miekg.MinMsgSize), maxUDP)
-		}
+func Fit(reply, query *miekg.Msg, udp bool) { reply.Truncate(capacity(query, udp)) }
+
+// capacity is how many bytes the reply to a query may have.
+func capacity(query *miekg.Msg, udp bool) int {
+	if !udp {
+		return miekg.MaxMsgSize - 1
 	}
-	reply.Truncate(size)
+	if opt := query.IsEdns0(); opt != nil {
+		return min(max(int(opt.UDPSize()), miekg.MinMsgSize), maxUDP)
+	}
+	return miekg.MinMsgSize
 }

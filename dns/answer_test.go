@@ -123,7 +123,7 @@ func TestAnswer(t *testing.T) {
 	for _, row := range table {
 		t.Run(row.title, func(t *testing.T) {
 			row, query := row.defaults()
-			reply := Answer(world(), row.asker, query)
+			reply := NewView(world(), here).Answer(row.asker, query)
 			equal(t, describe(reply), row.want)
 
 			if !reply.Response || reply.Id != query.Id || reply.RecursionDesired != query.RecursionDesired && query.Opcode == miekg.OpcodeQuery {
@@ -144,22 +144,22 @@ func TestAnswer(t *testing.T) {
 func TestAnswerIgnoresReplies(t *testing.T) {
 	query := ask("web.internal.", miekg.TypeAAAA)
 	query.Response = true
-	equal(t, describe(Answer(world(), acme, query)), "silence")
+	equal(t, describe(NewView(world(), here).Answer(acme, query)), "silence")
 }
 
 func TestAnswerCopiesTheDNSSECBit(t *testing.T) {
 	query := ask("web.internal.", miekg.TypeAAAA).SetEdns0(maxUDP, true)
-	if reply := Answer(world(), acme, query); !reply.IsEdns0().Do() {
+	if reply := NewView(world(), here).Answer(acme, query); !reply.IsEdns0().Do() {
 		t.Error("the DO bit of the query is not in the reply (RFC 3225)")
 	}
 }
 
 func TestAnswerShuffles(t *testing.T) {
 	const machines = 5
-	snapshot := crowd(machines)
+	view := NewView(crowd(machines), here)
 	first := make(map[string]int)
 	for range 1000 {
-		reply := Answer(snapshot, acme, ask("web.internal.", miekg.TypeAAAA))
+		reply := view.Answer(acme, ask("web.internal.", miekg.TypeAAAA))
 		first[reply.Answer[0].String()]++
 	}
 	if len(first) != machines {

@@ -65,5 +65,5 @@ func describeDig(t *testing.T, output string) string {
 			records = append(records, line)
 		}
 	}
-	return text(head, records)
+	return sorted(head, records)
 }

@@ -31,10 +31,10 @@ func TestFit(t *testing.T) {
 			if test.edns != 0 {
 				query.SetEdns0(test.edns, false)
 			}
-			snapshot := crowd(test.machines)
+			view := NewView(crowd(test.machines), here)
 			seen := make(map[string]bool)
 			for range 60 {
-				reply := Answer(snapshot, acme, query)
+				reply := view.Answer(acme, query)
 				Fit(reply, query, !test.tcp)
 				wire, err := reply.Pack()
 				if err != nil {
@@ -76,7 +76,7 @@ func TestFitText(t *testing.T) {
 		{"over TCP the most that a message takes", 1023, false, 1010, true},
 	} {
 		t.Run(test.title, func(t *testing.T) {
-			reply := Answer(street(test.apps), acme, query)
+			reply := NewView(street(test.apps), here).Answer(acme, query)
 			Fit(reply, query, test.udp)
 			if _, err := reply.Pack(); err != nil {
 				t.Fatal(err)
@@ -93,10 +93,11 @@ func TestFitText(t *testing.T) {
 	}
 }
 
-func TestCharacterStrings(t *testing.T) {
+func TestList(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		items := rapid.SliceOf(rapid.StringMatching(`[ -+\--~]{1,254}`)).Draw(t, "items")
-		all, whole := characterStrings(items)
+		made := list(items, ",")
+		all, whole := made.strings, !made.cut
 		if !whole {
 			t.Fatalf("%d items were left out", len(items))
 		}

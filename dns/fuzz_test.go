@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
 	"testing"
 
 	miekg "github.com/miekg/dns"
@@ -63,21 +64,23 @@ func FuzzHandle(f *testing.F) {
 			return
 		}
 		for _, snapshot := range snapshots {
-			client := &recorder{source: &net.TCPAddr{IP: client(acme).AsSlice(), Port: 4000}}
+			sender := &recorder{source: &net.TCPAddr{IP: client(acme).AsSlice(), Port: 4000}}
 			size := 65535
 			if udp {
-				client.source = &net.UDPAddr{IP: client.source.(*net.TCPAddr).IP, Port: 4000}
+				sender.source = &net.UDPAddr{IP: sender.source.(*net.TCPAddr).IP, Port: 4000}
 				size = maxUDP
 			}
 			log := slog.New(failing{slog.DiscardHandler, t})
-			NewServer(Config{Snapshot: func() *state.Snapshot { return snapshot }, Log: log}).handle(client, query)
-			if (client.reply == nil) != query.Response {
-				t.Fatalf("the reply to\n%v\nis\n%v", query, client.reply)
+			server := NewServer(Config{Snapshot: func() *state.Snapshot { return snapshot }, Log: log, Forward: Forward{ResolvConf: os.DevNull}})
+			server.handle(t.Context(), sender, query, nil)
+			server.forward.close()
+			if (sender.reply == nil) != query.Response {
+				t.Fatalf("the reply to\n%v\nis\n%v", query, sender.reply)
 			}
-			if client.reply == nil {
+			if sender.reply == nil {
 				continue
 			}
-			check(t, query, client.reply, size)
+			check(t, query, sender.reply, size)
 		}
 	})
 }

@@ -1,9 +1,12 @@
 package dns
 
 import (
+	"encoding/binary"
 	"net"
 	"net/netip"
 	"sync"
+
+	miekg "github.com/miekg/dns"
 )
 
 // limited is a listener that closes at once what is beyond a number of open
@@ -15,10 +18,14 @@ type limited struct {
 	mu   sync.Mutex
 	open map[netip.Prefix]int // by the Machine's /112
 	sum  int
+	now  map[ends]*limitedConn
 }
 
+// ends are a connection's addresses here and there.
+type ends struct{ local, remote netip.AddrPort }
+
 func newLimited(inner net.Listener, all, each int) *limited {
-	return &limited{Listener: inner, all: all, each: each, open: make(map[netip.Prefix]int)}
+	return &limited{Listener: inner, all: all, each: each, open: make(map[netip.Prefix]int), now: make(map[ends]*limitedConn)}
 }
 
 // Accept returns the next connection within the limits.
@@ -30,41 +37,99 @@ func (l *limited) Accept() (net.Conn, error) {
 		}
 		// A Machine has a whole /112: counting single addresses would limit nothing.
 		client := netip.PrefixFrom(address(conn.RemoteAddr()), 112).Masked()
-		if l.take(client) {
-			return &limitedConn{Conn: conn, release: func() { l.give(client) }}, nil
+		accepted := &limitedConn{Conn: conn, users: 1, client: client, of: l}
+		if l.take(accepted) {
+			return accepted, nil
 		}
 		_ = conn.Close()
 	}
 }
 
-func (l *limited) take(client netip.Prefix) bool {
+func (l *limited) take(conn *limitedConn) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.sum >= l.all || l.open[client] >= l.each {
+	if l.sum >= l.all || l.open[conn.client] >= l.each {
 		return false
 	}
-	l.open[client]++
+	l.open[conn.client]++
 	l.sum++
+	l.now[conn.ends()] = conn
 	return true
 }
 
-func (l *limited) give(client netip.Prefix) {
+func (l *limited) give(conn *limitedConn) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.sum--
-	if l.open[client]--; l.open[client] == 0 {
-		delete(l.open, client)
+	if l.open[conn.client]--; l.open[conn.client] == 0 {
+		delete(l.open, conn.client)
+	}
+	if l.now[conn.ends()] == conn {
+		delete(l.now, conn.ends())
 	}
 }
 
-type limitedConn struct {
-	net.Conn
-	once    sync.Once
-	release func()
+// find is the open connection between two addresses.
+func (l *limited) find(local, remote net.Addr) (*limitedConn, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	conn, ok := l.now[ends{addrPort(local), addrPort(remote)}]
+	return conn, ok
 }
 
-// Close gives the place back, once.
+// limitedConn is a connection that is closed once nobody uses it: its reader, and
+// each who has a reply to write to it.
+type limitedConn struct {
+	net.Conn
+	client netip.Prefix
+	of     *limited
+
+	mu     sync.Mutex
+	users  int
+	closed bool // by its reader
+}
+
+func (c *limitedConn) ends() ends { return ends{addrPort(c.LocalAddr()), addrPort(c.RemoteAddr())} }
+
+func (c *limitedConn) hold() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.users++
+}
+
+// drop gives the place back with the last user.
+func (c *limitedConn) drop() {
+	c.mu.Lock()
+	c.users--
+	last := c.users == 0
+	c.mu.Unlock()
+	if last {
+		_ = c.Conn.Close()
+		c.of.give(c)
+	}
+}
+
+// Close ends the reader's use, once.
 func (c *limitedConn) Close() error {
-	defer c.once.Do(c.release)
-	return c.Conn.Close()
+	c.mu.Lock()
+	again := c.closed
+	c.closed = true
+	c.mu.Unlock()
+	if !again {
+		c.drop()
+	}
+	return nil
+}
+
+// writeMsg writes a reply in one piece: some clients take what one read gets for
+// the whole of it.
+func (c *limitedConn) writeMsg(reply *miekg.Msg) error {
+	wire, err := reply.PackBuffer(make([]byte, 2, 2+1024))
+	if err != nil {
+		return err
+	}
+	framed := make([]byte, 2, 2+len(wire))
+	binary.BigEndian.PutUint16(framed, uint16(len(wire)))
+	_, err = c.Write(append(framed, wire...))
+	return err
 }

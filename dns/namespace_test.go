@@ -16,6 +16,7 @@ import (
 
 	"github.com/sixpn/sixpn"
 	"github.com/sixpn/sixpn/netns"
+	"github.com/sixpn/sixpn/state"
 )
 
 // patience is how long a test waits for what must happen.
@@ -93,15 +94,20 @@ func (p private) serve(config Config) {
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	config.Packet, config.Listener = packet, listener
 	if config.Log == nil {
 		config.Log = slog.New(slog.DiscardHandler)
 	}
 	if config.Snapshot == nil {
-		config.Snapshot = world
+		snapshot := world()
+		config.Snapshot = func() *state.Snapshot { return snapshot }
+	}
+	setDefault(&config.Region, here)
+	if config.Forward.Dial == nil && config.Forward.Upstreams == nil {
+		// No test asks this host's resolvers.
+		config.Forward = p.forwarding(p.upstream("127.0.0.1:5300", refuse).address)
 	}
 	ended := make(chan error, 1)
-	go func() { ended <- NewServer(config).Run(ctx) }()
+	go func() { ended <- NewServer(config).Run(ctx, packet, listener) }()
 	p.t.Cleanup(func() {
 		cancel()
 		select {

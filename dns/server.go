@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"runtime/debug"
+	"sync/atomic"
 	"time"
 
 	miekg "github.com/miekg/dns"
@@ -19,13 +20,11 @@ import (
 // Config is what a Server is made of. Durations and counts of 0 take the
 // default that is named with them.
 type Config struct {
-	// Packet and Listener are the sockets, normally on [::]:53 of the private
-	// namespace with IPV6_FREEBIND: every address that reaches them is the
-	// resolver's, and the reply comes from the one that was asked.
-	Packet   net.PacketConn // a *net.UDPConn: others cannot tell which address was asked
-	Listener net.Listener
 	// Snapshot is the state to answer from, asked anew for each query.
 	Snapshot func() *state.Snapshot
+	Region   string   // where this resolver is
+	Forward  Forward  // how all other names are resolved
+	Observer Observer // nil: nobody counts
 	Log      *slog.Logger
 
 	ReadTimeout        time.Duration // for the first query of a connection and for each message's rest, 2 s
@@ -35,9 +34,11 @@ type Config struct {
 	ConnectionsMachine int           // of one Machine, 16
 }
 
-// Server answers on two sockets.
+// Server answers on two sockets, and whoever asks by Resolve.
 type Server struct {
-	config Config
+	config  Config
+	view    atomic.Pointer[View]
+	forward *forwarder
 }
 
 // NewServer fills in the defaults.
@@ -47,7 +48,7 @@ func NewServer(config Config) *Server {
 	setDefault(&config.QueriesConnection, 1024)
 	setDefault(&config.Connections, 1024)
 	setDefault(&config.ConnectionsMachine, 16)
-	return &Server{config: config}
+	return &Server{config: config, forward: newForwarder(config.Forward, config.Observer, config.Log)}
 }
 
 func setDefault[T comparable](value *T, standard T) {
@@ -58,17 +59,26 @@ func setDefault[T comparable](value *T, standard T) {
 }
 
 // Run answers until ctx is done, then closes both sockets and returns nil. Any
-// other end is an error of a socket.
-func (s *Server) Run(ctx context.Context) error {
-	if _, ok := s.config.Packet.(*net.UDPConn); !ok {
-		return fmt.Errorf("serve DNS over udp: the socket is a %T, expected a *net.UDPConn", s.config.Packet)
+// other end is an error of a socket. The sockets are normally on [::]:53 of the
+// private namespace with IPV6_FREEBIND: every address that reaches them is the
+// resolver's, and the reply comes from the one that was asked. packet is a
+// *net.UDPConn, since others cannot tell which address that was.
+func (s *Server) Run(ctx context.Context, packet net.PacketConn, listener net.Listener) error {
+	defer s.forward.close()
+	if _, ok := packet.(*net.UDPConn); !ok {
+		return fmt.Errorf("serve DNS over udp: the socket is a %T, expected a *net.UDPConn", packet)
 	}
 	group, ctx := errgroup.WithContext(ctx)
-	s.serve(ctx, group, "udp", &miekg.Server{PacketConn: s.config.Packet, UDPSize: maxUDP})
+	connections := newLimited(listener, s.config.Connections, s.config.ConnectionsMachine)
+	s.serve(ctx, group, "udp", &miekg.Server{
+		PacketConn: packet, UDPSize: maxUDP,
+		Handler: miekg.HandlerFunc(func(w miekg.ResponseWriter, query *miekg.Msg) { s.handle(ctx, w, query, nil) }),
+	})
 	s.serve(ctx, group, "tcp", &miekg.Server{
-		Listener:      newLimited(s.config.Listener, s.config.Connections, s.config.ConnectionsMachine),
+		Listener:      connections,
 		MaxTCPQueries: s.config.QueriesConnection,
 		IdleTimeout:   func() time.Duration { return s.config.IdleTimeout },
+		Handler:       miekg.HandlerFunc(func(w miekg.ResponseWriter, query *miekg.Msg) { s.handle(ctx, w, query, connections) }),
 	})
 	return group.Wait()
 }
@@ -78,7 +88,6 @@ func (s *Server) serve(ctx context.Context, group *errgroup.Group, network strin
 	started := make(chan struct{})
 	ended := make(chan struct{})
 	server.Net = network
-	server.Handler = miekg.HandlerFunc(s.handle)
 	server.MsgAcceptFunc = accept
 	server.ReadTimeout = s.config.ReadTimeout
 	server.WriteTimeout = s.config.ReadTimeout
@@ -100,14 +109,15 @@ func (s *Server) serve(ctx context.Context, group *errgroup.Group, network strin
 		select {
 		case <-ended:
 		case <-ctx.Done():
-			// What is being answered takes microseconds; a stuck client waits for nothing.
+			// What is being answered takes microseconds, what is being forwarded ends with
+			// ctx; a stuck client waits for nothing.
 			_ = server.Shutdown()
 		}
 		return nil
 	})
 }
 
-// accept leaves the judgement to Answer, except that a reply is never answered:
+// accept leaves the judgement to the view, except that a reply is never answered:
 // two servers could answer each other for ever.
 func accept(header miekg.Header) miekg.MsgAcceptAction {
 	const isReply = 1 << 15
@@ -117,37 +127,121 @@ func accept(header miekg.Header) miekg.MsgAcceptAction {
 	return miekg.MsgAccept
 }
 
-// handle answers one query. A panic costs the one answer, not the agent.
-func (s *Server) handle(w miekg.ResponseWriter, query *miekg.Msg) {
-	defer func() {
-		if cause := recover(); cause != nil {
-			s.config.Log.Error("answering a DNS query panicked", "cause", cause, "query", query.String(), "stack", string(debug.Stack()))
-			_ = w.WriteMsg(new(miekg.Msg).SetRcode(query, miekg.RcodeServerFailure))
-		}
-	}()
-
-	source := w.RemoteAddr()
-	reply := s.reply(source, query)
-	if reply == nil {
-		return
+// handle answers one query. connections are those that it can have come by, nil
+// for UDP.
+func (s *Server) handle(ctx context.Context, w miekg.ResponseWriter, query *miekg.Msg, connections *limited) {
+	x := request{server: s, query: query, source: w.RemoteAddr(), transport: "udp", write: w.WriteMsg}
+	if s.config.Observer != nil {
+		x.began = time.Now()
 	}
-	_, udp := source.(*net.UDPAddr)
-	Fit(reply, query, udp)
-	if err := w.WriteMsg(reply); err != nil {
-		s.config.Log.Debug("a DNS reply was not sent", "to", source, "error", err)
+	if connections != nil {
+		x.transport = "tcp"
+	}
+	defer x.contain()
+
+	reply, source := x.answer()
+	switch {
+	case reply == nil:
+	case source != SourceForward:
+		x.send(reply, source)
+	case connections == nil:
+		x.send(s.forward.resolve(ctx, machine(x.source), query, reply))
+	default:
+		// The next query of the connection does not wait for an upstream resolver: its
+		// answer may come first (RFC 7766).
+		conn, ok := connections.find(w.LocalAddr(), x.source)
+		if !ok {
+			return
+		}
+		conn.hold()
+		x.write = conn.writeMsg
+		go func() {
+			defer conn.drop()
+			defer x.contain()
+			x.send(s.forward.resolve(ctx, machine(x.source), query, reply))
+		}()
 	}
 }
 
-// reply is Answer for the network that the source address stands for. The router
-// admits only Machines and peers, with addresses of their own; that is why the
-// address can be believed. Anything else learns nothing.
-func (s *Server) reply(source net.Addr, query *miekg.Msg) *miekg.Msg {
-	asker, ok := network(source)
-	if !ok {
-		s.config.Log.Warn("a DNS query came from an address that is no Machine's", "source", source)
-		return new(miekg.Msg).SetRcode(query, miekg.RcodeRefused)
+// current is the view of the latest snapshot. What was looked up in one goes with
+// it.
+func (s *Server) current() *View {
+	snapshot := s.config.Snapshot()
+	view := s.view.Load()
+	if view == nil || view.snapshot != snapshot {
+		view = NewView(snapshot, s.config.Region)
+		s.view.Store(view)
 	}
-	return Answer(s.config.Snapshot(), asker, query)
+	return view
+}
+
+// Resolve answers a query as a Machine of network asker would get it over TCP, for
+// one who needs no socket. It is nil for a message that is itself a reply.
+func (s *Server) Resolve(ctx context.Context, asker sixpn.Network, query *miekg.Msg) *miekg.Msg {
+	began := time.Now()
+	reply, source := s.current().answer(asker, query, capacity(query, false))
+	if reply == nil {
+		return nil
+	}
+	if source == SourceForward {
+		// All who ask so share what one Machine may have of the upstream resolvers.
+		reply, source = s.forward.resolve(ctx, sixpn.Fields{Network: asker}, query, reply)
+	}
+	reply.RecursionAvailable = true
+	Fit(reply, query, false)
+	s.observe(query, reply, source, "api", began)
+	return reply
+}
+
+func (s *Server) observe(query, reply *miekg.Msg, source Source, transport string, began time.Time) {
+	if s.config.Observer == nil {
+		return
+	}
+	seen := Answered{Rcode: reply.Rcode, Source: source, Transport: transport, Duration: time.Since(began)}
+	if len(query.Question) > 0 {
+		seen.Type = query.Question[0].Qtype
+	}
+	s.config.Observer.Answered(seen)
+}
+
+// request is one query of a client on its way.
+type request struct {
+	server    *Server
+	query     *miekg.Msg
+	source    net.Addr
+	transport string
+	write     func(*miekg.Msg) error
+	began     time.Time // zero without an observer
+}
+
+// answer is the view's answer for the network that the source address stands for.
+// The router admits only Machines and peers, with addresses of their own; that is
+// why the address can be believed. Anything else learns nothing.
+func (x *request) answer() (*miekg.Msg, Source) {
+	asker, ok := network(x.source)
+	if !ok {
+		x.server.config.Log.Warn("a DNS query came from an address that is no Machine's", "source", x.source)
+		return new(miekg.Msg).SetRcode(x.query, miekg.RcodeRefused), SourceRefused
+	}
+	return x.server.current().answer(asker, x.query, capacity(x.query, x.transport == "udp"))
+}
+
+// send writes the reply.
+func (x *request) send(reply *miekg.Msg, source Source) {
+	reply.RecursionAvailable = true
+	Fit(reply, x.query, x.transport == "udp")
+	if err := x.write(reply); err != nil {
+		x.server.config.Log.Debug("a DNS reply was not sent", "to", x.source, "error", err)
+	}
+	x.server.observe(x.query, reply, source, x.transport, x.began)
+}
+
+// contain makes a panic cost the one answer, not the agent.
+func (x *request) contain() {
+	if cause := recover(); cause != nil {
+		x.server.config.Log.Error("answering a DNS query panicked", "cause", cause, "query", x.query.String(), "stack", string(debug.Stack()))
+		_ = x.write(new(miekg.Msg).SetRcode(x.query, miekg.RcodeServerFailure))
+	}
 }
 
 func network(source net.Addr) (n sixpn.Network, ok bool) {
@@ -155,13 +249,22 @@ func network(source net.Addr) (n sixpn.Network, ok bool) {
 	return fields.Network, kind == sixpn.KindMachine
 }
 
+// machine is the Machine that a source address belongs to.
+func machine(source net.Addr) sixpn.Fields {
+	fields, _ := sixpn.Parse(address(source))
+	fields.Low = 0
+	return fields
+}
+
 // address is the IP address of a UDP or TCP client.
-func address(source net.Addr) netip.Addr {
+func address(source net.Addr) netip.Addr { return addrPort(source).Addr() }
+
+func addrPort(source net.Addr) netip.AddrPort {
 	switch source := source.(type) {
 	case *net.UDPAddr:
-		return source.AddrPort().Addr()
+		return source.AddrPort()
 	case *net.TCPAddr:
-		return source.AddrPort().Addr()
+		return source.AddrPort()
 	}
-	return netip.Addr{}
+	return netip.AddrPort{}
 }

@@ -20,8 +20,8 @@ import (
 	"github.com/sixpn/sixpn/state"
 )
 
-// exchange sends a query and reads one reply.
-func exchange(t *testing.T, conn net.Conn, query *miekg.Msg) *miekg.Msg {
+// converse sends a query and reads one reply.
+func converse(t *testing.T, conn net.Conn, query *miekg.Msg) *miekg.Msg {
 	t.Helper()
 	client := &miekg.Conn{Conn: conn, UDPSize: 65535}
 	if err := client.WriteMsg(query); err != nil {
@@ -52,7 +52,7 @@ func TestServer(t *testing.T) {
 					for _, resolver := range []netip.Addr{sixpn.DNS, sixpn.NetworkDNS(row.asker)} {
 						p := private{p.Namespace, t}
 						conn := p.dial(transport, client(row.asker), resolver)
-						equal(t, describe(exchange(t, conn, query)), row.want)
+						equal(t, describe(converse(t, conn, query)), row.want)
 					}
 				})
 			}
@@ -86,7 +86,7 @@ func TestServerJudgesTheSource(t *testing.T) {
 			p := private{p.Namespace, t}
 			for _, transport := range []string{"udp6", "tcp6"} {
 				conn := p.dial(transport, test.source, test.to)
-				equal(t, describe(exchange(t, conn, ask("web.internal.", miekg.TypeAAAA))), test.want)
+				equal(t, describe(converse(t, conn, ask("web.internal.", miekg.TypeAAAA))), test.want)
 			}
 		})
 	}
@@ -97,11 +97,11 @@ func TestServerTruncatesOverUDPOnly(t *testing.T) {
 	p.serve(Config{Snapshot: func() *state.Snapshot { return crowd(100) }})
 	query := ask("web.internal.", miekg.TypeAAAA)
 
-	reply := exchange(t, p.dial("udp6", client(acme), sixpn.DNS), query)
+	reply := converse(t, p.dial("udp6", client(acme), sixpn.DNS), query)
 	if !reply.Truncated || len(reply.Answer) == 0 || len(reply.Answer) >= 100 {
 		t.Errorf("over UDP: %d records, truncation bit %v", len(reply.Answer), reply.Truncated)
 	}
-	reply = exchange(t, p.dial("tcp6", client(acme), sixpn.DNS), query)
+	reply = converse(t, p.dial("tcp6", client(acme), sixpn.DNS), query)
 	if reply.Truncated || len(reply.Answer) != 100 {
 		t.Errorf("over TCP: %d records, truncation bit %v", len(reply.Answer), reply.Truncated)
 	}
@@ -126,7 +126,7 @@ func TestServerKeepsSilence(t *testing.T) {
 				// Whatever was answered would come before this.
 				query := ask("api.internal.", miekg.TypeAAAA)
 				query.Id = 1
-				if first := exchange(t, conn, query); first.Id != 1 {
+				if first := converse(t, conn, query); first.Id != 1 {
 					t.Errorf("got a reply: %v", first)
 				}
 			})
@@ -168,8 +168,8 @@ func TestServerContainsPanics(t *testing.T) {
 	})
 	conn := p.dial("udp6", client(acme), sixpn.DNS)
 	query := ask("web.internal.", miekg.TypeAAAA)
-	equal(t, describe(exchange(t, conn, query)), "SERVFAIL")
-	equal(t, describe(exchange(t, conn, query)), expect("NOERROR aa", webMachines...))
+	equal(t, describe(converse(t, conn, query)), "SERVFAIL")
+	equal(t, describe(converse(t, conn, query)), expect("NOERROR aa", webMachines...))
 	if line := <-log; !strings.Contains(line, "made by the test") {
 		t.Errorf("the log does not tell of it: %s", line)
 	}
@@ -225,7 +225,7 @@ func TestServerClosesConnections(t *testing.T) {
 			p.serve(test.config)
 			conn := p.dial("tcp6", client(acme), sixpn.DNS)
 			for range test.queries {
-				exchange(t, conn, query)
+				converse(t, conn, query)
 			}
 			expectClosed(t, conn)
 		})
@@ -248,22 +248,22 @@ func TestServerLimitsConnections(t *testing.T) {
 	third := sixpn.MachineAddr(acme, host, asker+2)
 
 	first := p.dial("tcp6", client(acme), sixpn.DNS)
-	exchange(t, first, query)
-	exchange(t, p.dial("tcp6", client(acme).Next(), sixpn.DNS), query) // the same Machine by its next address
+	converse(t, first, query)
+	converse(t, p.dial("tcp6", client(acme).Next(), sixpn.DNS), query) // the same Machine by its next address
 	expectClosed(t, p.dial("tcp6", client(acme), sixpn.DNS))           // a Machine's third
-	exchange(t, p.dial("tcp6", other, sixpn.DNS), query)
+	converse(t, p.dial("tcp6", other, sixpn.DNS), query)
 	expectClosed(t, p.dial("tcp6", third, sixpn.DNS)) // the fourth of all
 
 	_ = first.Close()
 	deadline := time.Now().Add(patience)
-	for !answers(p.dial("tcp6", third, sixpn.DNS), query) {
+	for !replies(p.dial("tcp6", third, sixpn.DNS), query) {
 		if time.Now().After(deadline) {
 			t.Fatal("the place of a closed connection was not given to another")
 		}
 	}
 }
 
-func answers(conn net.Conn, query *miekg.Msg) bool {
+func replies(conn net.Conn, query *miekg.Msg) bool {
 	client := &miekg.Conn{Conn: conn}
 	if client.WriteMsg(query) != nil {
 		return false
@@ -279,7 +279,7 @@ func TestServerNeedsAUDPSocket(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer listener.Close()
-	if err := NewServer(Config{Listener: listener}).Run(t.Context()); err == nil {
+	if err := NewServer(Config{Log: slog.New(slog.DiscardHandler)}).Run(t.Context(), nil, listener); err == nil {
 		t.Error("a server without a UDP socket ran")
 	}
 }
@@ -298,7 +298,7 @@ func TestServerEndsWithItsSocket(t *testing.T) {
 	_ = listener.Close()
 	ended := make(chan error, 1)
 	go func() {
-		ended <- NewServer(Config{Packet: packet, Listener: listener, Snapshot: world, Log: slog.New(slog.DiscardHandler)}).Run(t.Context())
+		ended <- NewServer(Config{Snapshot: world, Log: slog.New(slog.DiscardHandler)}).Run(t.Context(), packet, listener)
 	}()
 	select {
 	case err := <-ended:

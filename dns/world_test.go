@@ -20,6 +20,7 @@ const (
 	globex sixpn.Network = 0x22b7
 	vacant sixpn.Network = 0x0099 // has nothing in it
 	host   sixpn.Host    = 0x0a7b0bea
+	here                 = "fra" // the resolver's region
 	// asker is the machine field of whoever asks, in each network.
 	asker sixpn.Machine = 0xfe
 )
@@ -116,12 +117,12 @@ func describe(reply *miekg.Msg) string {
 	for _, rr := range slices.Concat(reply.Answer, reply.Ns) {
 		lines = append(lines, rr.String())
 	}
-	return text(head, lines)
+	return sorted(head, lines)
 }
 
 var blanks = regexp.MustCompile(`\s+`)
 
-func text(head string, lines []string) string {
+func sorted(head string, lines []string) string {
 	for i, line := range lines {
 		lines[i] = blanks.ReplaceAllString(line, " ")
 	}
@@ -137,7 +138,7 @@ func expect(head string, records ...string) string {
 		name, rest, _ := strings.Cut(record, " ")
 		lines[i] = name + " 5 IN " + rest
 	}
-	return text(head, lines)
+	return sorted(head, lines)
 }
 
 // nothing is the record that says for how long there is nothing in a zone.

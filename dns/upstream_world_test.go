@@ -1,0 +1,135 @@
+package dns
+
+import (
+	"context"
+	"net"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	miekg "github.com/miekg/dns"
+)
+
+// elsewhere is a resolver of the host, made for a test: real sockets at an address
+// inside the namespace, answers as the test says.
+type elsewhere struct {
+	address string
+	asked   atomic.Int64 // messages that came, by whatever transport
+
+	mu      sync.Mutex
+	handler miekg.HandlerFunc
+	last    *miekg.Msg
+}
+
+// upstream starts one. handler may be changed later by answer.
+func (p private) upstream(address string, handler miekg.HandlerFunc) *elsewhere {
+	p.t.Helper()
+	e := &elsewhere{address: address, handler: handler}
+	packet, err := p.ListenPacket(context.Background(), "udp", address)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	listener, err := p.Listen(context.Background(), "tcp", address)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	p.start(&miekg.Server{PacketConn: packet, Handler: e})
+	p.start(&miekg.Server{Listener: listener, Handler: e})
+	return e
+}
+
+func (p private) start(server *miekg.Server) {
+	started := make(chan struct{})
+	server.NotifyStartedFunc = func() { close(started) }
+	go func() { _ = server.ActivateAndServe() }()
+	<-started
+	p.t.Cleanup(func() { _ = server.Shutdown() })
+}
+
+// ServeDNS answers probes as a root server would, and all else by the handler.
+func (e *elsewhere) ServeDNS(w miekg.ResponseWriter, query *miekg.Msg) {
+	e.mu.Lock()
+	handler := e.handler
+	e.mu.Unlock()
+	if probe(query) {
+		nxdomain(w, query)
+		return
+	}
+	e.mu.Lock()
+	e.last = query.Copy()
+	e.mu.Unlock()
+	e.asked.Add(1)
+	handler(w, query)
+}
+
+func (e *elsewhere) answer(handler miekg.HandlerFunc) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.handler = handler
+}
+
+func probe(query *miekg.Msg) bool {
+	name := miekg.CanonicalName(query.Question[0].Name)
+	return len(name) > len(probePrefix) && name[:len(probePrefix)] == probePrefix
+}
+
+// forwarding is a configuration that asks these, from inside the namespace.
+func (p private) forwarding(upstreams ...string) Forward {
+	return Forward{Upstreams: upstreams, Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
+		return p.Dial(ctx, network, nil, address)
+	}}
+}
+
+func refuse(w miekg.ResponseWriter, query *miekg.Msg) {
+	_ = w.WriteMsg(new(miekg.Msg).SetRcode(query, miekg.RcodeRefused))
+}
+
+func nxdomain(w miekg.ResponseWriter, query *miekg.Msg) {
+	reply := new(miekg.Msg).SetRcode(query, miekg.RcodeNameError)
+	reply.Ns = []miekg.RR{record(". 300 IN SOA ns.example. root.example. 1 1 1 1 200")}
+	_ = w.WriteMsg(reply)
+}
+
+func silent(miekg.ResponseWriter, *miekg.Msg) {}
+
+// with answers each question with these records, "@" standing for the name asked.
+func with(records ...string) miekg.HandlerFunc {
+	return func(w miekg.ResponseWriter, query *miekg.Msg) {
+		reply := new(miekg.Msg).SetReply(query)
+		for _, text := range records {
+			rr := record(text)
+			if rr.Header().Name == "@." {
+				rr.Header().Name = query.Question[0].Name
+			}
+			reply.Answer = append(reply.Answer, rr)
+		}
+		_ = w.WriteMsg(reply)
+	}
+}
+
+// record reads a record, "@" being a name of its own here.
+func record(text string) miekg.RR {
+	if text[0] == '@' {
+		text = "@." + text[1:]
+	}
+	rr, err := miekg.NewRR(text)
+	if err != nil {
+		panic(err)
+	}
+	return rr
+}
+
+// until polls a condition.
+func until(t *testing.T, what string, condition func() bool) {
+	t.Helper()
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	deadline := time.Now().Add(patience)
+	for !condition() {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited in vain: %s", what)
+		}
+		<-tick.C
+	}
+}
