@@ -29,16 +29,23 @@ const (
 // acme, and db of globex, which acme reaches by an address of its own network.
 func world() *state.Snapshot {
 	return snapshot(
-		[]state.App{{Name: "web", Network: acme}, {Name: "api", Network: acme}, {Name: "db", Network: globex}},
+		[]state.App{{Name: "web", Network: acme}, {Name: "api", Network: acme}, {Name: "ghost", Network: acme}, {Name: "db", Network: globex}},
 		[]state.Machine{
-			{ID: "00000000000001", App: "web", Network: acme, Number: 1, State: state.Started},
-			{ID: "00000000000002", App: "web", Network: acme, Number: 2, State: state.Started},
-			{ID: "00000000000003", App: "web", Network: acme, Number: 3, State: state.Stopped},
-			{ID: "00000000000004", App: "web", Network: acme, Number: 4, State: state.Starting},
-			{ID: "00000000000005", App: "web", Network: acme, Number: 5, State: state.Stopping},
-			{ID: "00000000000006", App: "web", Network: acme, Number: 6, State: state.Failed},
-			{ID: "00000000000007", App: "api", Network: acme, Number: 7, State: state.Stopped},
-			{ID: "00000000000008", App: "db", Network: globex, Number: 8, State: state.Started},
+			{ID: "00000000000001", App: "web", Network: acme, Number: 1, State: state.Started, Region: "fra", Config: metadata(
+				"role", "primary", "Version", "1.2.3", "app.kubernetes.io/name", "Web Server", "b.c", "a", "empty", "", "wrong", "a..b",
+				"long", strings.Repeat("x", 64))},
+			{ID: "00000000000002", App: "web", Network: acme, Number: 2, State: state.Started, Region: "iad", Config: metadata(
+				"fly_process_group", "worker", "Role", "PRIMARY", "c", "a.b")},
+			{ID: "00000000000003", App: "web", Network: acme, Number: 3, State: state.Stopped, Region: "nrt", Config: metadata("fly_process_group", "cron")},
+			{ID: "00000000000004", App: "web", Network: acme, Number: 4, State: state.Starting, Region: "iad"},
+			{ID: "00000000000005", App: "web", Network: acme, Number: 5, State: state.Stopping, Region: "fra"},
+			{ID: "00000000000006", App: "web", Network: acme, Number: 6, State: state.Failed, Region: "fra"},
+			{ID: "00000000000007", App: "api", Network: acme, Number: 7, State: state.Stopped, Region: "fra"},
+			{ID: "00000000000008", App: "db", Network: globex, Number: 8, State: state.Started, Region: "ord"},
+			{ID: "00000000000009", App: "web", Network: acme, Number: 9, State: state.Started, Region: "syd", Config: hidden(metadata("role", "hidden"))},
+			{ID: "0000000000000a", App: "ghost", Network: acme, Number: 10, State: state.Started, Region: "fra", Config: hidden(metadata())},
+			// A record that says it is of another network than its app has no name anywhere.
+			{ID: "0000000000000b", App: "web", Network: globex, Number: 11, State: state.Started, Region: "fra"},
 		},
 		[]state.VIP{
 			{App: "web", Network: acme, Number: 3},
@@ -46,6 +53,19 @@ func world() *state.Snapshot {
 			{App: "db", Network: globex, Number: 1},
 		},
 	)
+}
+
+func metadata(pairs ...string) (c state.MachineConfig) {
+	c.Metadata = make(map[string]string)
+	for i := 0; i < len(pairs); i += 2 {
+		c.Metadata[pairs[i]] = pairs[i+1]
+	}
+	return c
+}
+
+func hidden(c state.MachineConfig) state.MachineConfig {
+	c.DNS.SkipRegistration = true
+	return c
 }
 
 // crowd is one app with this many started Machines.
@@ -120,11 +140,14 @@ func describe(reply *miekg.Msg) string {
 	return sorted(head, lines)
 }
 
+// readable are the two spellings of a blank within a name.
+var readable = strings.NewReplacer(`\ `, `\032`).Replace
+
 var blanks = regexp.MustCompile(`\s+`)
 
 func sorted(head string, lines []string) string {
 	for i, line := range lines {
-		lines[i] = blanks.ReplaceAllString(line, " ")
+		lines[i] = blanks.ReplaceAllString(readable(line), " ")
 	}
 	slices.SortFunc(lines, cmp.Compare[string])
 	return strings.Join(append([]string{head}, lines...), "\n")
