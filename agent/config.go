@@ -36,6 +36,10 @@ type Config struct {
 	MachineFlows uint32 // Flycast flows that one Machine may have; 0: the default of reconcile
 	NetworkFlows uint32 // the same of one network on this host
 
+	MetricsListen string         // host:port of the Prometheus endpoint, "off" for none; default 127.0.0.1:9464
+	Upstreams     []string       // host:port of the resolvers for the rest of the world; empty: those of the host
+	Regions       []RegionConfig // beside the ones that are built in
+
 	Timeouts Timeouts
 	Version  string // of the program, for status
 	Log      *slog.Logger
@@ -55,7 +59,17 @@ type Timeouts struct {
 	Repair      time.Duration // from one look for lost pins to the next; default 10 s
 }
 
+// RegionConfig is a region of the operator's own.
+type RegionConfig struct {
+	Code      string  // three lower-case letters
+	Name      string  // the city, for people
+	Latitude  float64 // degrees north
+	Longitude float64 // degrees east
+}
+
 const (
+	defaultMetricsListen = "127.0.0.1:9464"
+
 	defaultRegion = "iad"
 	defaultRunDir = "/run/sixpn"
 	defaultPinDir = "/sys/fs/bpf/sixpn"
@@ -80,6 +94,7 @@ func (c *Config) complete() error {
 	setDefault(&c.StateDir, filepath.Join(stateParent, c.Name))
 	setDefault(&c.RunDir, defaultRunDir)
 	setDefault(&c.PinDir, defaultPinDir)
+	setDefault(&c.MetricsListen, defaultMetricsListen)
 	setDefault(&c.Region, defaultRegion)
 	if err := state.ValidateRegion(c.Region); err != nil {
 		return err
