@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"time"
 
@@ -18,6 +19,7 @@ import (
 	"github.com/sixpn/sixpn/machine"
 	"github.com/sixpn/sixpn/maps"
 	"github.com/sixpn/sixpn/netns"
+	"github.com/sixpn/sixpn/observe"
 	"github.com/sixpn/sixpn/reconcile"
 	"github.com/sixpn/sixpn/state"
 )
@@ -40,6 +42,8 @@ type agent struct {
 	driver   *machine.Driver
 	manager  *machine.Manager
 	ports    *ports
+	metrics  *observe.Collector
+	listener net.Listener // of the metrics, nil: they are off
 	names    *dns.Server
 	hostUp   chan struct{} // closed once the host port is a port
 
@@ -90,6 +94,7 @@ func run(ctx context.Context, c Config) (err error) {
 		{"router", a.openRouter},
 		{"tables", a.openTables},
 		{"machines", a.openMachines},
+		{"metrics", a.openMetrics},
 		{"names", a.openNames},
 	} {
 		if err := step.do(ctx); err != nil {
@@ -148,7 +153,10 @@ func (a *agent) openRouter(ctx context.Context) (err error) {
 }
 
 func (a *agent) tableOptions() maps.Options {
-	return maps.Options{Maglev: flycast.Maglev, Grace: a.config.Timeouts.Grace}
+	return maps.Options{
+		Maglev: flycast.Maglev, Grace: a.config.Timeouts.Grace,
+		PortRemoved: a.portRemoved, BackendFreed: a.backendFreed,
+	}
 }
 
 // settings are the limits, of which the size of the flow table is one.
@@ -176,7 +184,7 @@ func (a *agent) openTables(context.Context) (err error) {
 		return err
 	}
 	a.loop, err = reconcile.NewLoop(reconcile.Config{
-		Host: a.host.ID, Store: a.store, Tables: a.tables, Settings: a.settings(a.loader.Maps()), OnGone: a.pacer.Hurry, Log: a.log,
+		Host: a.host.ID, Store: a.store, Tables: a.tables, Settings: a.settings(a.loader.Maps()), OnGone: a.pacer.Hurry, OnApplied: a.applied, Log: a.log,
 	})
 	return err
 }

@@ -32,6 +32,7 @@ func AddFlags(set *pflag.FlagSet, c *Config) {
 	set.Uint32Var(&c.MachineFlows, "machine-flows", 0, "Flycast flows that one Machine may hold")
 	set.Uint32Var(&c.NetworkFlows, "network-flows", 0, "Flycast flows that all Machines of a network may hold on this host")
 	set.Uint32Var(&c.EventRate, "event-rate", 0, "sampled drops that one CPU may report a second (default that of the build)")
+	set.StringVar(&c.MetricsListen, "metrics-listen", defaultMetricsListen, `host:port of the metrics, "off" for none`)
 	set.BoolVar(&c.ResetFlows, "reset-flows", false, "give up established Flycast flows if this build cannot read them")
 	set.BoolVar(&c.DetachOnExit, "detach-on-exit", false, "on exit stop the Machines and remove everything from the kernel")
 	for _, timeout := range []struct {

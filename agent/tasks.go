@@ -33,6 +33,7 @@ func (a *agent) work(ctx context.Context) error {
 		{"drop events", a.watchDrops},
 		{"pins", a.repairPins},
 		{"names", a.serveNames},
+		{"metrics", a.serveMetrics},
 		{"api", a.serveAPI},
 	} {
 		group.Go(func() error {

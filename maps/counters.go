@@ -142,9 +142,11 @@ type BackendLoad struct {
 	Backend
 	Service uint32 // id, see PlacedService
 	Index   uint32 // of its element in `backends`
-	Gone    bool
-	Live    uint32
-	Total   uint64 // flows ever given to it
+	// Generation tells this user of the element from those before it.
+	Generation uint32
+	Gone       bool
+	Live       uint32
+	Total      uint64 // flows ever given to it
 }
 
 // Loads reads the load of every backend, by index. It reads no further than backends
@@ -182,12 +184,13 @@ func (t *Tables) Loads() ([]BackendLoad, error) {
 
 func backendLoad(index uint32, element bpf.RouterBackend, load bpf.RouterLoad) BackendLoad {
 	return BackendLoad{
-		Backend: backendOf(element),
-		Service: element.Service,
-		Index:   index,
-		Gone:    isGone(element),
-		Live:    load.Live,
-		Total:   load.Total,
+		Backend:    backendOf(element),
+		Service:    element.Service,
+		Index:      index,
+		Generation: element.Generation,
+		Gone:       isGone(element),
+		Live:       load.Live,
+		Total:      load.Total,
 	}
 }
 

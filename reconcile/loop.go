@@ -37,6 +37,9 @@ type Config struct {
 	// OnGone is called after backends were flagged gone: time to look for their
 	// flows. It must not block. nil: nobody wants to know.
 	OnGone func()
+	// OnApplied is called for every snapshot but the first once the tables have it,
+	// with the time since it arrived. It must not block. nil: nobody wants to know.
+	OnApplied func(took time.Duration)
 	// A Sync that failed is tried again after RetryMin, then after twice that, up to
 	// RetryMax. 0: 100 ms and 10 s.
 	RetryMin, RetryMax time.Duration
@@ -63,7 +66,17 @@ type Loop struct {
 	applied  uint64             // version in the tables
 	failure  error              // of the last Sync
 	refused  *maps.RefusedError // of the last Sync, if it was one
+	arrivals []arrival          // of snapshots that the tables have not, in order
 }
+
+// arrival is when a snapshot came.
+type arrival struct {
+	revision int64
+	at       time.Time
+}
+
+// maxArrivals is how many are remembered while the tables cannot follow.
+const maxArrivals = 4096
 
 // Status is how far the tables are.
 type Status struct {
@@ -118,10 +131,13 @@ func (l *Loop) Run(ctx context.Context) error {
 
 // follow takes up every new snapshot.
 func (l *Loop) follow(ctx context.Context) error {
-	for snapshot := l.config.Store.Snapshot(); ; {
+	for first, snapshot := true, l.config.Store.Snapshot(); ; first = false {
 		l.change(func() {
 			l.snapshot = snapshot
 			l.status.Wanted = snapshot.Revision
+			if !first && len(l.arrivals) < maxArrivals {
+				l.arrivals = append(l.arrivals, arrival{snapshot.Revision, time.Now()})
+			}
 		})
 		next, err := l.config.Store.Wait(ctx, snapshot.Revision)
 		if err != nil {
@@ -204,6 +220,7 @@ func (l *Loop) sync(ctx context.Context) (changes maps.Changes, again bool) {
 	}
 	if applied {
 		l.status.Applied, l.applied = snapshot.Revision, version
+		l.reportArrivals()
 	}
 	if l.status.Error != before {
 		if err != nil {
@@ -215,6 +232,16 @@ func (l *Loop) sync(ctx context.Context) (changes maps.Changes, again bool) {
 	close(l.moved)
 	l.moved = make(chan struct{})
 	return changes, err != nil
+}
+
+// reportArrivals tells of the snapshots that the tables have now.
+func (l *Loop) reportArrivals() {
+	for len(l.arrivals) > 0 && l.arrivals[0].revision <= l.status.Applied {
+		if l.config.OnApplied != nil {
+			l.config.OnApplied(time.Since(l.arrivals[0].at))
+		}
+		l.arrivals = l.arrivals[1:]
+	}
 }
 
 // change makes a change under the lock, and has it applied.

@@ -202,7 +202,9 @@ func (h *Host) StartAgentOf(ctx context.Context, executable string, flags ...str
 
 // launch starts an agent process and does not wait for it to be ready.
 func (h *Host) launch(executable string, flags []string) (*process, error) {
-	args := append(append(h.places("agent"), h.config.AgentFlags...), flags...)
+	// No metrics unless a test's own flags, which come later, want them: several agents
+	// of one host would want the same address.
+	args := append(append(h.places("agent", "--metrics-listen", "off"), h.config.AgentFlags...), flags...)
 	p := &process{cmd: h.command(executable, args), ended: make(chan struct{})}
 	if err := h.namespace.Do(p.cmd.Start); err != nil {
 		return nil, fmt.Errorf("start an agent: %w", err)

@@ -1,0 +1,261 @@
+package observe
+
+import (
+	"fmt"
+	"strconv"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/sixpn/sixpn"
+	"github.com/sixpn/sixpn/bpf"
+	"github.com/sixpn/sixpn/flycast"
+	"github.com/sixpn/sixpn/maps"
+	"github.com/sixpn/sixpn/state"
+)
+
+const sectionFlycast = "Flycast"
+
+// serviceLabels say which service: org and network are those whose clients see the
+// address, port is "80" or "1000-1999".
+var serviceLabels = []string{"org", "network", "app", "vip", "protocol", "port"}
+
+func ofService(more ...string) []string { return append(append([]string{}, serviceLabels...), more...) }
+
+var (
+	serviceLive     = gauge(sectionFlycast, "service_live_flows", "Live flows of this host's clients by service of a Flycast address", serviceLabels...)
+	serviceFlows    = counter(sectionFlycast, "service_flows_total", "Flows that this host's clients began with a service since the agent began", serviceLabels...)
+	serviceLimit    = gauge(sectionFlycast, "service_flow_limit", "Live flows that one backend of a service should (soft) or may (hard) have; missing where there is no limit", ofService("limit")...)
+	serviceBackends = gauge(sectionFlycast, "service_backends", "Backends of a service: ready ones, unhealthy ones, those that drain and those that are gone but have flows", ofService("state")...)
+
+	backendLabels  = []string{"app", "vip", "protocol", "port", "machine"}
+	backendLive    = gauge(sectionFlycast, "backend_live_flows", "Live flows of this host's clients by backend", backendLabels...)
+	backendChoices = counter(sectionFlycast, "backend_choices_total", "New flows that were given to a backend since the agent began", backendLabels...)
+
+	flowsLive     = gauge(sectionFlycast, "flow_table_flows", "Live flows in the flow table")
+	flowsCapacity = gauge(sectionFlycast, "flow_table_capacity_flows", "Flows that the flow table can hold")
+	flowRefusals  = counter(sectionFlycast, "flow_refusals_total", "Packets that asked for a new flow in vain since the tables were made, by what was used up", "limit")
+	flowsExpired  = counter(sectionFlycast, "flows_expired_total", "Flows that ended by their timeout since the tables were made")
+	flowsGone     = counter(sectionFlycast, "flows_orphaned_total", "Flows whose backend was gone before they ended, since the tables were made")
+)
+
+// refusalReasons are the drops that refuse a new flow for want of room.
+var refusalReasons = map[bpf.DropReason]string{
+	bpf.RouterDropReasonDROP_BACKEND_LIMIT:   "backend",
+	bpf.RouterDropReasonDROP_MACHINE_QUOTA:   "machine",
+	bpf.RouterDropReasonDROP_NETWORK_QUOTA:   "network",
+	bpf.RouterDropReasonDROP_FLOW_TABLE_FULL: "table",
+	bpf.RouterDropReasonDROP_SLOTS_TAKEN:     "slots",
+}
+
+// serviceID is a service as the kernel numbers them, never reused; 0: one beyond the bound.
+type serviceID uint32
+
+// backendID is a backend of a service; the zero value is one beyond the bound.
+type backendID struct {
+	service serviceID
+	maps.Backend
+}
+
+// elementID is a place in the table of backends as long as it has one user.
+type elementID struct{ index, generation uint32 }
+
+func (o *Collector) beginFlycast() error {
+	loads, err := o.config.Tables.Loads()
+	for _, load := range loads {
+		o.choices.begin(elementOf(load), values{load.Total})
+		o.flows.begin(elementOf(load), values{load.Total})
+	}
+	return err
+}
+
+// BackendFreed takes the last counts of a backend: see maps.Options.
+func (o *Collector) BackendFreed(last maps.BackendLoad) { o.lastBackends.add(last) }
+
+func elementOf(l maps.BackendLoad) elementID { return elementID{l.Index, l.Generation} }
+
+func (o *Collector) serviceOf(id uint32) serviceID {
+	if o.services.admits(serviceID(id)) {
+		return serviceID(id)
+	}
+	return 0
+}
+
+func (o *Collector) backendOf(l maps.BackendLoad) backendID {
+	id := backendID{serviceID(l.Service), l.Backend}
+	if o.serviceOf(l.Service) != 0 && o.backends.admits(id) {
+		return id
+	}
+	return backendID{}
+}
+
+// placed is a service as the metrics show it.
+type placed struct {
+	labels   []string
+	soft     uint32
+	hard     uint32
+	live     float64
+	backends map[string]int // by state
+}
+
+func newPlaced(labels ...string) *placed {
+	return &placed{labels: labels, backends: map[string]int{"ready": 0, "unhealthy": 0, "draining": 0, "gone": 0}}
+}
+
+// placedServices are the services in the kernel; element 0 is all beyond the bound.
+func (o *Collector) placedServices(s *state.Snapshot) (map[serviceID]*placed, error) {
+	elements, err := o.config.Tables.Services()
+	if err != nil {
+		return nil, err
+	}
+	ids := map[serviceID]bool{}
+	type ports struct{ first, last uint16 }
+	spans := map[serviceID]ports{}
+	for _, e := range elements {
+		id := serviceID(e.ID)
+		ids[id] = true
+		span, ok := spans[id]
+		if !ok {
+			span = ports{e.First, e.Last}
+		}
+		spans[id] = ports{min(span.first, e.First), max(span.last, e.Last)}
+	}
+	o.services.forget(func(id serviceID) bool { return ids[id] })
+	services := map[serviceID]*placed{}
+	for _, e := range elements {
+		id := o.serviceOf(e.ID)
+		if services[id] != nil {
+			continue
+		}
+		if id == 0 {
+			services[id] = newPlaced(other, other, other, other, other, other)
+			continue
+		}
+		org, network := o.networkNames(s, e.Network)
+		vip := sixpn.VIPAddr(e.Network, e.Number)
+		_, app := o.appNames(s, s.VIPs[vip].App)
+		port := strconv.Itoa(int(spans[id].first))
+		if spans[id].first != spans[id].last {
+			port = fmt.Sprintf("%d-%d", spans[id].first, spans[id].last)
+		}
+		services[id] = newPlaced(org, network, app, vip.String(), protocolName(e.Protocol), port)
+		services[id].soft, services[id].hard = e.SoftLimit, e.HardLimit
+	}
+	return services, nil
+}
+
+func protocolName(protocol uint8) string {
+	if protocol == maps.ProtocolUDP {
+		return "udp"
+	}
+	return "tcp"
+}
+
+func (o *Collector) collectFlycast(s *state.Snapshot, to chan<- prometheus.Metric) error {
+	services, err := o.placedServices(s)
+	if err != nil {
+		return err
+	}
+	loads, err := o.config.Tables.Loads()
+	if err != nil {
+		return err
+	}
+	live := map[backendID]float64{}
+	machines := numbered(s)
+	for _, load := range loads {
+		service, backend := o.serviceOf(load.Service), o.backendOf(load)
+		o.flows.see(elementOf(load), service, values{load.Total})
+		o.choices.see(elementOf(load), backend, values{load.Total})
+		live[backend] += float64(load.Live)
+		if p := services[service]; p != nil {
+			p.live += float64(load.Live)
+			p.backends[backendState(load, machines[addressOf(load.Backend)])]++
+		}
+	}
+	for _, last := range o.lastBackends.take() {
+		o.flows.gone(elementOf(last), o.serviceOf(last.Service), values{last.Total})
+		o.choices.gone(elementOf(last), o.backendOf(last), values{last.Total})
+	}
+	// A backend stays in the metrics as long as its Machine and its service exist.
+	keep := func(b backendID) bool {
+		_, exists := machines[addressOf(b.Backend)]
+		return exists && services[b.service] != nil || b == backendID{}
+	}
+	o.backends.forget(keep)
+	o.choices.sweep(keep)
+	o.flows.sweep(func(id serviceID) bool { return services[id] != nil || id == 0 })
+	for id, p := range services {
+		p.emit(to, float64(o.flows.sums[id][0]))
+	}
+	for id, sum := range o.choices.sums {
+		labels := []string{other, other, other, other, other}
+		if id != (backendID{}) {
+			labels = append(append([]string{}, services[id.service].labels[2:]...), machines[addressOf(id.Backend)].ID)
+		}
+		backendChoices.emit(to, float64(sum[0]), labels...)
+		backendLive.emit(to, live[id], labels...)
+	}
+	counts, err := o.config.Tables.FlowCounts()
+	if err == nil {
+		flowsExpired.emit(to, float64(counts.Expired))
+		flowsGone.emit(to, float64(counts.Gone))
+	}
+	return err
+}
+
+func (p *placed) emit(to chan<- prometheus.Metric, flows float64) {
+	with := func(value string) []string { return append(append([]string{}, p.labels...), value) }
+	serviceLive.emit(to, p.live, p.labels...)
+	serviceFlows.emit(to, flows, p.labels...)
+	for name, limit := range map[string]uint32{"soft": p.soft, "hard": p.hard} {
+		if limit != 0 {
+			serviceLimit.emit(to, float64(limit), with(name)...)
+		}
+	}
+	for name, count := range p.backends {
+		serviceBackends.emit(to, float64(count), with(name)...)
+	}
+}
+
+// backendState is what a backend can be used for. m is its Machine, the zero one if it
+// is gone.
+func backendState(load maps.BackendLoad, m state.Machine) string {
+	switch {
+	case load.Gone || m.ID == "":
+		return "gone"
+	case flycast.MachineReadiness(m) != flycast.Ready:
+		return "draining"
+	case !healthy(m, load.Port):
+		return "unhealthy"
+	default:
+		return "ready"
+	}
+}
+
+// healthy says whether no check of the service behind an internal port, or of the
+// Machine as a whole, fails.
+func healthy(m state.Machine, port uint16) bool {
+	for _, check := range m.Checks {
+		whole := check.Service < 0 || check.Service >= len(m.Config.Services)
+		if check.Status == state.CheckCritical && (whole || m.Config.Services[check.Service].InternalPort == port) {
+			return false
+		}
+	}
+	return true
+}
+
+// address is a Machine as the kernel knows it.
+type address struct {
+	network sixpn.Network
+	host    sixpn.Host
+	machine sixpn.Machine
+}
+
+func addressOf(b maps.Backend) address { return address{b.Network, b.Host, b.Machine} }
+
+func numbered(s *state.Snapshot) map[address]state.Machine {
+	found := make(map[address]state.Machine, len(s.Machines))
+	for _, m := range s.Machines {
+		found[address{m.Network, m.Host, m.Number}] = m
+	}
+	return found
+}
