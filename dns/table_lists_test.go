@@ -41,11 +41,11 @@ var listRows = []example{
 	{title: "instances of an empty network", name: "_instances.internal.", rrtype: miekg.TypeTXT, asker: vacant, want: empty},
 	{title: "instances in any state, in strings of whole ones", name: "all._instances.internal.", rrtype: miekg.TypeTXT,
 		change: func(m *miekg.Msg) { m.SetEdns0(maxUDP, false) }, dig: []string{"+edns=0"}, want: expect("NOERROR aa",
-		`all._instances.internal. TXT "instance=00000000000007,app=api,ip=fdaa:0:863:a7b:bea:0:7:2,region=fra;`+
-			`instance=00000000000001,app=web,ip=fdaa:0:863:a7b:bea:0:1:2,region=fra;instance=00000000000002,app=web,ip=fdaa:0:863:a7b:bea:0:2:2,region=iad;" `+
-			`"instance=00000000000003,app=web,ip=fdaa:0:863:a7b:bea:0:3:2,region=nrt;instance=00000000000004,app=web,ip=fdaa:0:863:a7b:bea:0:4:2,region=iad;`+
-			`instance=00000000000005,app=web,ip=fdaa:0:863:a7b:bea:0:5:2,region=fra;" `+
-			`"instance=00000000000006,app=web,ip=fdaa:0:863:a7b:bea:0:6:2,region=fra"`)},
+			`all._instances.internal. TXT "instance=00000000000007,app=api,ip=fdaa:0:863:a7b:bea:0:7:2,region=fra;`+
+				`instance=00000000000001,app=web,ip=fdaa:0:863:a7b:bea:0:1:2,region=fra;instance=00000000000002,app=web,ip=fdaa:0:863:a7b:bea:0:2:2,region=iad;" `+
+				`"instance=00000000000003,app=web,ip=fdaa:0:863:a7b:bea:0:3:2,region=nrt;instance=00000000000004,app=web,ip=fdaa:0:863:a7b:bea:0:4:2,region=iad;`+
+				`instance=00000000000005,app=web,ip=fdaa:0:863:a7b:bea:0:5:2,region=fra;" `+
+				`"instance=00000000000006,app=web,ip=fdaa:0:863:a7b:bea:0:6:2,region=fra"`)},
 }
 
 // reverseRows are the names of addresses.

@@ -3,6 +3,7 @@ package dns
 import (
 	"context"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -16,16 +17,18 @@ import (
 type elsewhere struct {
 	address string
 	asked   atomic.Int64 // messages that came, by whatever transport
+	servers []*miekg.Server
 
 	mu      sync.Mutex
 	handler miekg.HandlerFunc
-	last    *miekg.Msg
+	probe   miekg.HandlerFunc // answers probes
+	seen    []*miekg.Msg
 }
 
 // upstream starts one. handler may be changed later by answer.
 func (p private) upstream(address string, handler miekg.HandlerFunc) *elsewhere {
 	p.t.Helper()
-	e := &elsewhere{address: address, handler: handler}
+	e := &elsewhere{address: address, handler: handler, probe: nxdomain}
 	packet, err := p.ListenPacket(context.Background(), "udp", address)
 	if err != nil {
 		p.t.Fatal(err)
@@ -34,31 +37,37 @@ func (p private) upstream(address string, handler miekg.HandlerFunc) *elsewhere 
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	p.start(&miekg.Server{PacketConn: packet, Handler: e})
-	p.start(&miekg.Server{Listener: listener, Handler: e})
+	for _, server := range []*miekg.Server{{PacketConn: packet, Handler: e}, {Listener: listener, Handler: e}} {
+		started := make(chan struct{})
+		server.NotifyStartedFunc = func() { close(started) }
+		go func() { _ = server.ActivateAndServe() }()
+		<-started
+		e.servers = append(e.servers, server)
+	}
+	p.t.Cleanup(e.stop)
 	return e
 }
 
-func (p private) start(server *miekg.Server) {
-	started := make(chan struct{})
-	server.NotifyStartedFunc = func() { close(started) }
-	go func() { _ = server.ActivateAndServe() }()
-	<-started
-	p.t.Cleanup(func() { _ = server.Shutdown() })
+// stop closes its sockets.
+func (e *elsewhere) stop() {
+	for _, server := range e.servers {
+		_ = server.Shutdown()
+	}
+	e.servers = nil
 }
 
 // ServeDNS answers probes as a root server would, and all else by the handler.
 func (e *elsewhere) ServeDNS(w miekg.ResponseWriter, query *miekg.Msg) {
 	e.mu.Lock()
-	handler := e.handler
+	handler, prober := e.handler, e.probe
+	if !probe(query) {
+		e.seen = append(e.seen, query.Copy())
+	}
 	e.mu.Unlock()
 	if probe(query) {
-		nxdomain(w, query)
+		prober(w, query)
 		return
 	}
-	e.mu.Lock()
-	e.last = query.Copy()
-	e.mu.Unlock()
 	e.asked.Add(1)
 	handler(w, query)
 }
@@ -67,6 +76,22 @@ func (e *elsewhere) answer(handler miekg.HandlerFunc) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.handler = handler
+}
+
+// probed says who answers probes; nil: as a root server would.
+func (e *elsewhere) probed(handler miekg.HandlerFunc) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.probe = handler; handler == nil {
+		e.probe = nxdomain
+	}
+}
+
+// questions are the messages that came so far.
+func (e *elsewhere) questions() []*miekg.Msg {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return slices.Clone(e.seen)
 }
 
 func probe(query *miekg.Msg) bool {
@@ -132,4 +157,46 @@ func until(t *testing.T, what string, condition func() bool) {
 		}
 		<-tick.C
 	}
+}
+
+// watcher is an observer that remembers.
+type watcher struct {
+	mu        sync.Mutex
+	up        map[string]bool
+	answered  []Answered
+	exchanged []Exchanged
+	forgotten []string
+}
+
+func newWatcher() *watcher { return &watcher{up: make(map[string]bool)} }
+
+func (w *watcher) Answered(a Answered) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.answered = append(w.answered, a)
+}
+
+func (w *watcher) Exchanged(e Exchanged) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.exchanged = append(w.exchanged, e)
+}
+
+func (w *watcher) Health(upstream string, up bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.up[upstream] = up
+}
+
+func (w *watcher) Forgotten(upstream string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.forgotten = append(w.forgotten, upstream)
+	delete(w.up, upstream)
+}
+
+func (w *watcher) works(upstream string) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.up[upstream]
 }
