@@ -19,12 +19,13 @@ const (
 )
 
 // MachineReadiness says what a Machine can be used for. A Machine that was told to
-// stop takes no new flow from that moment on, before its host has heard of it. One
-// that is suspended has its connections still, and goes on with them some time.
+// stop takes no new flow from that moment on, before its host has heard of it; one
+// that is cordoned neither. One that is suspended has its connections still, and goes
+// on with them some time.
 func MachineReadiness(m state.Machine) Readiness {
 	switch m.State {
 	case state.Started:
-		if m.Desired == state.Stopped || m.Desired == state.Suspended || m.Desired == state.Destroyed {
+		if m.Cordoned || m.Desired == state.Stopped || m.Desired == state.Suspended || m.Desired == state.Destroyed {
 			return Draining
 		}
 		return Ready
@@ -40,6 +41,7 @@ type Candidate struct {
 	Backend   maps.Backend
 	Region    string
 	Readiness Readiness
+	Healthy   bool // state.Machine.Healthy of the service
 }
 
 // Rules are what the choice prefers. The zero value prefers nothing.
@@ -56,23 +58,26 @@ type Choice struct {
 	Draining []maps.Backend
 }
 
-// Choose picks the backends of a service. A candidate that is ready but not near
-// enough keeps the flows it has, as one that drains does.
+// Choose picks the backends of a service. A candidate that is ready, but unhealthy or
+// not near enough, keeps the flows it has, as one that drains does. When all that are
+// ready are unhealthy the checks are believed less than the Machines: all are used.
 func Choose(candidates []Candidate, rules Rules) Choice {
 	distance := rules.Distance
 	if distance == nil {
 		distance = func(string) int { return 0 }
 	}
+	healthy := slices.ContainsFunc(candidates, func(c Candidate) bool { return c.Readiness == Ready && c.Healthy })
+	eligible := func(c Candidate) bool { return c.Readiness == Ready && (c.Healthy || !healthy) }
 	nearest, any := 0, false
 	for _, c := range candidates {
-		if d := distance(c.Region); c.Readiness == Ready && (!any || d < nearest) {
+		if d := distance(c.Region); eligible(c) && (!any || d < nearest) {
 			nearest, any = d, true
 		}
 	}
 	var choice Choice
 	for _, c := range candidates {
 		switch {
-		case c.Readiness == Ready && distance(c.Region) == nearest:
+		case eligible(c) && distance(c.Region) == nearest:
 			choice.Backends = append(choice.Backends, c.Backend)
 		case c.Readiness != Gone:
 			choice.Draining = append(choice.Draining, c.Backend)

@@ -41,6 +41,10 @@ func TestMachineReadiness(t *testing.T) {
 			t.Errorf("%s, wanted %s: readiness %d, want %d", c.state, c.desired, got, c.want)
 		}
 	}
+	cordoned := state.Machine{State: state.Started, Desired: state.Started, Cordoned: true}
+	if got := flycast.MachineReadiness(cordoned); got != flycast.Draining {
+		t.Errorf("cordoned: readiness %d, want %d", got, flycast.Draining)
+	}
 }
 
 func TestChoose(t *testing.T) {
@@ -53,17 +57,27 @@ func TestChoose(t *testing.T) {
 		want       flycast.Choice
 	}{
 		{"none", nil, flycast.Rules{}, flycast.Choice{}},
-		{"ready", []flycast.Candidate{{at(2), "ams", flycast.Ready}, {at(1), "nrt", flycast.Ready}}, flycast.Rules{},
+		{"ready", []flycast.Candidate{{at(2), "ams", flycast.Ready, true}, {at(1), "nrt", flycast.Ready, true}}, flycast.Rules{},
 			flycast.Choice{Backends: []maps.Backend{at(1), at(2)}}},
-		{"twice the same", []flycast.Candidate{{at(1), "ams", flycast.Ready}, {at(1), "ams", flycast.Ready}}, flycast.Rules{},
+		{"twice the same", []flycast.Candidate{{at(1), "ams", flycast.Ready, true}, {at(1), "ams", flycast.Ready, true}}, flycast.Rules{},
 			flycast.Choice{Backends: []maps.Backend{at(1)}}},
-		{"draining", []flycast.Candidate{{at(1), "ams", flycast.Draining}, {at(2), "ams", flycast.Ready}}, flycast.Rules{},
+		{"draining", []flycast.Candidate{{at(1), "ams", flycast.Draining, true}, {at(2), "ams", flycast.Ready, true}}, flycast.Rules{},
 			flycast.Choice{Backends: []maps.Backend{at(2)}, Draining: []maps.Backend{at(1)}}},
-		{"gone", []flycast.Candidate{{at(1), "ams", flycast.Gone}, {at(2), "ams", flycast.Ready}}, flycast.Rules{},
+		{"gone", []flycast.Candidate{{at(1), "ams", flycast.Gone, true}, {at(2), "ams", flycast.Ready, true}}, flycast.Rules{},
 			flycast.Choice{Backends: []maps.Backend{at(2)}}},
-		{"the nearest", []flycast.Candidate{{at(1), "nrt", flycast.Ready}, {at(2), "iad", flycast.Ready}}, flycast.Rules{Distance: near},
+		{"the nearest", []flycast.Candidate{{at(1), "nrt", flycast.Ready, true}, {at(2), "iad", flycast.Ready, true}}, flycast.Rules{Distance: near},
 			flycast.Choice{Backends: []maps.Backend{at(2)}, Draining: []maps.Backend{at(1)}}},
-		{"the nearest that is ready", []flycast.Candidate{{at(1), "nrt", flycast.Ready}, {at(2), "ams", flycast.Draining}}, flycast.Rules{Distance: near},
+		{"the nearest that is ready", []flycast.Candidate{{at(1), "nrt", flycast.Ready, true}, {at(2), "ams", flycast.Draining, true}}, flycast.Rules{Distance: near},
+			flycast.Choice{Backends: []maps.Backend{at(1)}, Draining: []maps.Backend{at(2)}}},
+		{"an unhealthy one", []flycast.Candidate{{at(1), "ams", flycast.Ready, false}, {at(2), "ams", flycast.Ready, true}}, flycast.Rules{},
+			flycast.Choice{Backends: []maps.Backend{at(2)}, Draining: []maps.Backend{at(1)}}},
+		{"all unhealthy", []flycast.Candidate{{at(1), "ams", flycast.Ready, false}, {at(2), "ams", flycast.Ready, false}}, flycast.Rules{},
+			flycast.Choice{Backends: []maps.Backend{at(1), at(2)}}},
+		{"all that are ready unhealthy", []flycast.Candidate{{at(1), "ams", flycast.Ready, false}, {at(2), "ams", flycast.Draining, true}}, flycast.Rules{},
+			flycast.Choice{Backends: []maps.Backend{at(1)}, Draining: []maps.Backend{at(2)}}},
+		{"the nearest that is healthy", []flycast.Candidate{{at(1), "ams", flycast.Ready, false}, {at(2), "nrt", flycast.Ready, true}}, flycast.Rules{Distance: near},
+			flycast.Choice{Backends: []maps.Backend{at(2)}, Draining: []maps.Backend{at(1)}}},
+		{"the nearest of all unhealthy", []flycast.Candidate{{at(1), "ams", flycast.Ready, false}, {at(2), "nrt", flycast.Ready, false}}, flycast.Rules{Distance: near},
 			flycast.Choice{Backends: []maps.Backend{at(1)}, Draining: []maps.Backend{at(2)}}},
 	} {
 		if d := cmp.Diff(c.want, flycast.Choose(c.candidates, c.rules)); d != "" {

@@ -62,7 +62,7 @@ func declarations(app state.App, machines []state.Machine) map[portRange][]decla
 		if machine.Network != app.Network {
 			continue
 		}
-		for _, service := range machine.Config.Services {
+		for i, service := range machine.Config.Services {
 			protocol := maps.ProtocolTCP
 			if service.Protocol == "udp" {
 				protocol = maps.ProtocolUDP
@@ -83,6 +83,7 @@ func declarations(app state.App, machines []state.Machine) map[portRange][]decla
 						},
 						Region:    machine.Region,
 						Readiness: flycast.MachineReadiness(machine),
+						Healthy:   machine.Healthy(i),
 					},
 					limits:   service.Concurrency,
 					handlers: len(port.Handlers) > 0,

@@ -200,6 +200,7 @@ func (s *Store) UpdateMachine(ctx context.Context, id string, change func(*Machi
 		if err := change(&record.Value); err != nil {
 			return err
 		}
+		forgetChecks(&record.Value)
 		if reflect.DeepEqual(before.Value, record.Value) {
 			return nil
 		}
@@ -222,7 +223,7 @@ func validateUpdate(before, after Machine) error {
 	fixed := after
 	fixed.Desired, fixed.State, fixed.InstanceID, fixed.Config = before.Desired, before.State, before.InstanceID, before.Config
 	fixed.ExitCode, fixed.Message, fixed.Restarts, fixed.Stop = before.ExitCode, before.Message, before.Restarts, before.Stop
-	fixed.Pending = before.Pending
+	fixed.Pending, fixed.Checks = before.Pending, before.Checks
 	if !reflect.DeepEqual(before, fixed) {
 		return refuse(Invalid, "", "what identifies machine %s cannot be changed (id, name, app, network, host, number, region, times): create another Machine", before.ID)
 	}
