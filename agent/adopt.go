@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
-	"slices"
 	"strings"
 
 	"github.com/vishvananda/netlink"
@@ -87,22 +85,16 @@ func (a *agent) fill(running, fresh *bpf.RouterMaps) error {
 	if err != nil {
 		return err
 	}
-	devices, err := machineDevices(a.config.Name)
+	left, err := machine.LeftPorts(a.config.driver().Dir)
 	if err != nil {
 		return err
 	}
 	snapshot := a.store.Snapshot()
 	local := reconcile.Local{HostPort: a.hostPort()}
-	for _, id := range slices.Sorted(maps.Keys(devices)) {
-		record, ok := snapshot.Machines[id]
-		if !ok {
-			continue
+	for _, port := range left {
+		if _, ok := snapshot.Machines[port.MachineID]; ok {
+			local.Ports = append(local.Ports, tablePort(port))
 		}
-		device := devices[id]
-		local.Ports = append(local.Ports, reconcile.Port{
-			MachineID: id, Ifindex: device.Ifindex, Network: record.Network, Host: record.Host, Number: record.Number,
-			MTU: device.MTU, GuestMAC: device.GuestMAC, RouterMAC: device.RouterMAC, Peer: true,
-		})
 	}
 	want := reconcile.Compile(snapshot, a.host.ID, local, a.settings(fresh))
 	want.AddOnly = true // what goes is the loop's matter, once it knows everything

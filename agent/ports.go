@@ -23,6 +23,9 @@ type devices interface {
 type ports struct {
 	devices devices
 	loop    *reconcile.Loop
+	host    uint32 // ifindex of the device into the private namespace
+	// find finds the device of a Machine whose port an earlier agent had made.
+	find func(machineID string) (machine.Device, error)
 
 	mu    sync.Mutex
 	known map[string]machine.Port // by Machine id
@@ -30,20 +33,23 @@ type ports struct {
 
 var _ machine.Ports = (*ports)(nil)
 
-func newPorts(d devices, loop *reconcile.Loop) *ports {
-	return &ports{devices: d, loop: loop, known: map[string]machine.Port{}}
+func newPorts(d devices, loop *reconcile.Loop, host uint32, find func(string) (machine.Device, error)) *ports {
+	return &ports{devices: d, loop: loop, host: host, find: find, known: map[string]machine.Port{}}
 }
 
 // Add is machine.Ports: the drop filter, the tables, the program, and only then
 // the device goes up. An adopted device has carried traffic all the time: it
 // never goes down, and Attach gives it back whatever it lost.
 func (p *ports) Add(ctx context.Context, port machine.Port) error {
+	if err := p.remember(port); err != nil {
+		return err
+	}
 	if !port.Adopted {
 		if err := p.devices.Prepare(port.Ifindex); err != nil {
+			p.forget(port.MachineID)
 			return fmt.Errorf("prepare %s: %w", port.Device, err)
 		}
 	}
-	p.remember(port)
 	if err := p.loop.SetPort(ctx, tablePort(port)); err != nil {
 		p.forget(port.MachineID)
 		return err
@@ -62,7 +68,7 @@ func (p *ports) Add(ctx context.Context, port machine.Port) error {
 func (p *ports) Remove(ctx context.Context, machineID string) error {
 	port, ok := p.recall(machineID)
 	if !ok {
-		device, err := machine.FindVeth(machineID)
+		device, err := p.find(machineID)
 		if err != nil {
 			return p.loop.RemovePort(ctx, machineID) // nothing of it is left
 		}
@@ -94,10 +100,20 @@ func (p *ports) list() map[string]machine.Port {
 	return all
 }
 
-func (p *ports) remember(port machine.Port) {
+// remember takes a port for a Machine, unless its device is somebody's already.
+func (p *ports) remember(port machine.Port) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if port.Ifindex == p.host {
+		return fmt.Errorf("device %s leads into the agent's private namespace: attach another", port.Device)
+	}
+	for id, other := range p.known {
+		if id != port.MachineID && other.Ifindex == port.Ifindex {
+			return fmt.Errorf("device %s is that of machine %s: detach it there first (sixpn machine detach %s)", port.Device, id, id)
+		}
+	}
 	p.known[port.MachineID] = port
+	return nil
 }
 
 func (p *ports) recall(id string) (machine.Port, bool) {

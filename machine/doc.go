@@ -17,6 +17,7 @@
 //
 //	<id>/record.json      what was asked for, the boot it was for, its cgroup and id range
 //	<id>/started.json     that the command of that run was started
+//	<id>/attachment.json  the device of a Machine that something else runs
 //	<id>/exit.json        how that run ended, written by the supervisor before it ends
 //	<id>/supervisor.log   what the supervisor had to say
 //	<id>/log/<n>.log      the command's output, see LogLimits

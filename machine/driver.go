@@ -291,6 +291,9 @@ func (d *Driver) Adopt(ctx context.Context) ([]*Process, error) {
 func (d *Driver) adopt(ctx context.Context, id string) (*Process, error) {
 	r, err := readRecord(d.directory(id))
 	if errors.Is(err, os.ErrNotExist) {
+		if _, err := os.Stat(d.attachmentPath(id)); err == nil {
+			return nil, nil // something else runs it
+		}
 		return nil, d.Remove(ctx, id)
 	}
 	if err != nil {

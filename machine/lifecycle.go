@@ -13,7 +13,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/sixpn/sixpn"
 	"github.com/sixpn/sixpn/state"
 )
 
@@ -56,21 +55,12 @@ func (w *worker) addPort(ctx context.Context, p *Process) error {
 		return errors.Join(fmt.Errorf("its device is gone, so it is ended: %w", err), p.Kill())
 	}
 	if err == nil {
-		port := newPort(p, device)
+		port := portOf(w.id, p.Spec().Addr, device)
 		port.Adopted = true
 		err = w.ports(ctx, func(ctx context.Context) error { return w.m.config.Ports.Add(ctx, port) })
 	}
 	w.portDue = err != nil
 	return err
-}
-
-func newPort(p *Process, d Device) Port {
-	f, _ := sixpn.Parse(p.Spec().Addr)
-	return Port{
-		MachineID: p.ID(), Device: d.Name, Ifindex: d.Ifindex,
-		Network: f.Network, Host: f.Host, Number: f.Machine,
-		MTU: d.MTU, GuestMAC: d.GuestMAC, RouterMAC: d.RouterMAC, Peer: true,
-	}
 }
 
 func (w *worker) ports(ctx context.Context, f func(context.Context) error) error {
@@ -92,6 +82,10 @@ func (w *worker) removePort(ctx context.Context) {
 
 // start makes a run and connects it. Nothing runs before the port is up.
 func (w *worker) start(ctx context.Context, record state.Machine, attempt, restarts int) {
+	if record.Config.Attach != nil {
+		w.attach(ctx, record, attempt, restarts)
+		return
+	}
 	w.settle(ctx, outcome{state: state.Starting, code: w.exitCode(record), restarts: restarts})
 	w.reached("starting written")
 	p, err := w.m.config.Driver.Create(ctx, w.m.spec(record, attempt))
@@ -137,7 +131,7 @@ func (w *worker) connect(ctx context.Context, record state.Machine, p *Process) 
 		return err
 	}
 	w.reached("device made")
-	if err := w.ports(ctx, func(ctx context.Context) error { return w.m.config.Ports.Add(ctx, newPort(p, device)) }); err != nil {
+	if err := w.ports(ctx, func(ctx context.Context) error { return w.m.config.Ports.Add(ctx, portOf(w.id, p.Spec().Addr, device)) }); err != nil {
 		return fmt.Errorf("connect it to the router: %w", err)
 	}
 	w.reached("port added")
@@ -275,8 +269,10 @@ func (w *worker) destroy(ctx context.Context, p *Process) (time.Duration, bool) 
 	_, err := w.publish(ctx)
 	if err == nil {
 		w.reached("destroying written")
-		w.removePort(ctx)
-		err = w.m.config.Driver.Remove(ctx, w.id)
+		if err = w.detach(ctx); err == nil {
+			w.removePort(ctx)
+			err = w.m.config.Driver.Remove(ctx, w.id)
+		}
 		w.reached("directory removed")
 	}
 	if err == nil {
@@ -304,6 +300,10 @@ func (w *worker) forget(ctx context.Context) (time.Duration, bool) {
 			return w.m.config.RetryInterval, false
 		}
 		w.setProcess(nil)
+	}
+	if err := w.detach(ctx); err != nil {
+		w.log.Warn("a machine without a record is not detached", "error", err)
+		return w.m.config.RetryInterval, false
 	}
 	w.removePort(ctx)
 	if err := w.m.config.Driver.Remove(ctx, w.id); err != nil {

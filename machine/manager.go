@@ -138,6 +138,19 @@ func (m *Manager) adopt(ctx context.Context) {
 		m.mu.Unlock()
 		adding.Go(func() { w.adopt(ctx, p) })
 	}
+	ids, err := m.config.Driver.Attachments()
+	if err != nil {
+		m.log.Error("not all machines that an earlier agent attached were adopted", "error", err)
+	}
+	for _, id := range ids {
+		m.mu.Lock()
+		if m.workers[id] == nil {
+			m.workers[id] = newWorker(m, id)
+		}
+		w := m.workers[id]
+		m.mu.Unlock()
+		adding.Go(func() { w.adoptAttached(ctx) })
+	}
 	adding.Wait()
 }
 

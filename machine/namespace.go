@@ -17,7 +17,14 @@ func inNetNS(ctx context.Context, namespace *os.File, f func() error) error {
 	}
 	done := make(chan error, 1)
 	go func() {
-		runtime.LockOSThread() // never unlocked
+		runtime.LockOSThread() // never unlocked: the thread ends with this function
+		if unix.Gettid() == unix.Getpid() {
+			// The main thread does not end. In there it would keep the namespace for
+			// ever; held here, it leaves the work to another.
+			defer runtime.UnlockOSThread()
+			done <- inNetNS(ctx, namespace, f)
+			return
+		}
 		if err := unix.Setns(int(namespace.Fd()), unix.CLONE_NEWNET); err != nil {
 			done <- fmt.Errorf("enter a machine's network namespace: %w", err)
 			return

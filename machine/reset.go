@@ -70,6 +70,10 @@ func (d *Driver) resetOne(ctx context.Context, id string, timeout time.Duration)
 	if r, err := readRecord(d.directory(id)); err == nil {
 		parent = filepath.Dir(r.Cgroup)
 	}
+	// An attached device is the router's to let go of.
+	if err := d.removeAttachment(id); err != nil {
+		return parent, false, err
+	}
 	p, err := d.adopt(ctx, id)
 	if err != nil || p == nil || p.Phase() == PhaseEnded {
 		return parent, false, err

@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"strings"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -31,13 +30,14 @@ const (
 // an id of 14, the most that a device name can have.
 func DeviceName(id string) string { return "m" + id }
 
-// Device is a veth pair whose one side is inside a Machine.
+// Device is the host side of the way into a Machine: a veth, or a tap.
 type Device struct {
 	Name      string // host side
 	Ifindex   uint32 // host side
 	MTU       uint16
 	RouterMAC net.HardwareAddr // host side
-	GuestMAC  net.HardwareAddr
+	GuestMAC  net.HardwareAddr // empty: not known yet
+	Peer      bool             // a veth whose other side is in another namespace
 }
 
 // VethConfig is a device to make.
@@ -45,6 +45,8 @@ type VethConfig struct {
 	ID    string // of the Machine
 	Alias string // of the host side, for people
 	MTU   uint16 // 0: DefaultMTU
+
+	PeerName string // of the other side; default GuestDevice
 }
 
 // MACs are the two hardware addresses of a Machine's device: locally
@@ -65,6 +67,7 @@ func MACs(id string) (router, guest net.HardwareAddr) {
 // broken off, is removed first.
 func CreateVeth(ctx context.Context, namespace *os.File, c VethConfig) (Device, error) {
 	setDefault(&c.MTU, DefaultMTU)
+	setDefault(&c.PeerName, GuestDevice)
 	if c.MTU < MinMTU || c.MTU > MaxMTU {
 		return Device{}, fmt.Errorf("MTU %d of machine %s is out of range, expected %d to %d", c.MTU, c.ID, MinMTU, MaxMTU)
 	}
@@ -79,7 +82,7 @@ func CreateVeth(ctx context.Context, namespace *os.File, c VethConfig) (Device, 
 	attributes.Name, attributes.MTU, attributes.HardwareAddr = DeviceName(c.ID), int(c.MTU), router
 	err := netlink.LinkAdd(&netlink.Veth{
 		LinkAttrs: attributes,
-		PeerName:  GuestDevice, PeerHardwareAddr: guest, PeerMTU: uint32(c.MTU),
+		PeerName:  c.PeerName, PeerHardwareAddr: guest, PeerMTU: uint32(c.MTU),
 		PeerNamespace: netlink.NsFd(namespace.Fd()),
 	})
 	if err != nil {
@@ -121,7 +124,7 @@ func FindVeth(id string) (Device, error) {
 	}
 	a := link.Attrs()
 	_, guest := MACs(id)
-	return Device{Name: name, Ifindex: uint32(a.Index), MTU: uint16(a.MTU), RouterMAC: a.HardwareAddr, GuestMAC: guest}, nil
+	return Device{Name: name, Ifindex: uint32(a.Index), MTU: uint16(a.MTU), RouterMAC: a.HardwareAddr, GuestMAC: guest, Peer: true}, nil
 }
 
 // DeleteVeth removes both sides of a Machine's device; it is no error if there
@@ -151,7 +154,11 @@ func notFound(err error) bool {
 
 // GuestConfig is what a Machine's side of its device gets.
 type GuestConfig struct {
-	Addr netip.Addr // primary address; the /112 around it is the Machine's
+	Addr   netip.Addr // primary address; the /112 around it is the Machine's
+	Device string     // inside; default GuestDevice
+	// Shared is a namespace that somebody else runs and that may have other devices:
+	// only fdaa::/16 is routed by the gateway, and nothing is left when the device goes.
+	Shared bool
 }
 
 // ConfigureGuest sets up the inside of a Machine's network: loopback, its
@@ -162,11 +169,12 @@ func ConfigureGuest(ctx context.Context, namespace *os.File, c GuestConfig) erro
 	if f, ok := sixpn.Parse(c.Addr); !ok || f.Machine == 0 {
 		return fmt.Errorf("address %s is not one of a machine, expected fdaa:<network>:<host>:<machine>::2", c.Addr)
 	}
+	setDefault(&c.Device, GuestDevice)
 	return inNetNS(ctx, namespace, func() error {
 		// Before the device comes up: it must not solicit routers or take a
 		// route from an advertisement that somebody managed to send.
 		for key, value := range map[string]string{"disable_ipv6": "0", "accept_ra": "0", "accept_redirects": "0", "autoconf": "0"} {
-			if err := os.WriteFile("/proc/sys/net/ipv6/conf/"+GuestDevice+"/"+key, []byte(value), 0); err != nil {
+			if err := os.WriteFile("/proc/sys/net/ipv6/conf/"+c.Device+"/"+key, []byte(value), 0); err != nil {
 				return err
 			}
 		}
@@ -179,7 +187,7 @@ func configureGuestLinks(c GuestConfig) error {
 	if err != nil {
 		return err
 	}
-	device, err := netlink.LinkByName(GuestDevice)
+	device, err := netlink.LinkByName(c.Device)
 	if err != nil {
 		return err
 	}
@@ -190,25 +198,36 @@ func configureGuestLinks(c GuestConfig) error {
 		Flags: unix.IFA_F_NODAD | unix.IFA_F_NOPREFIXROUTE,
 	}
 	const local = 255 // the table of addresses that are this host's
+	everything := netip.PrefixFrom(netip.IPv6Unspecified(), 0)
+	route := netlink.RouteReplace
+	localDevice := loopback
+	if c.Shared {
+		// A second sixpn network in one namespace would take over the first one's route.
+		everything, route, localDevice = sixpn.Prefix, netlink.RouteAdd, device
+	}
 	steps := []struct {
 		what string
 		do   func() error
 	}{
 		{"raise lo", func() error { return netlink.LinkSetUp(loopback) }},
-		{"raise " + GuestDevice, func() error { return netlink.LinkSetUp(device) }},
+		{"raise " + c.Device, func() error { return netlink.LinkSetUp(device) }},
 		{"add address " + prefix.String(), func() error { return netlink.AddrReplace(device, address) }},
-		{"add route local " + prefix.Masked().String(), func() error {
-			return netlink.RouteReplace(&netlink.Route{LinkIndex: loopback.Attrs().Index, Dst: ipNet(prefix.Masked()), Type: unix.RTN_LOCAL, Table: local})
-		}},
-		{"add route default via " + sixpn.Gateway.String(), func() error {
-			return netlink.RouteReplace(&netlink.Route{
-				LinkIndex: device.Attrs().Index, Dst: ipNet(netip.PrefixFrom(netip.IPv6Unspecified(), 0)),
+		{"add route " + everything.String() + " via " + sixpn.Gateway.String(), func() error {
+			return route(&netlink.Route{
+				LinkIndex: device.Attrs().Index, Dst: ipNet(everything),
 				Gw: sixpn.Gateway.AsSlice(), Src: c.Addr.AsSlice(),
 			})
 		}},
+		{"add route local " + prefix.Masked().String(), func() error {
+			return netlink.RouteReplace(&netlink.Route{LinkIndex: localDevice.Attrs().Index, Dst: ipNet(prefix.Masked()), Type: unix.RTN_LOCAL, Table: local})
+		}},
 	}
 	for _, step := range steps {
-		if err := step.do(); err != nil {
+		err := step.do()
+		if c.Shared && errors.Is(err, unix.EEXIST) {
+			return fmt.Errorf("%s: the namespace has a route there already: it can be one Machine only, detach the other or remove that route", step.what)
+		}
+		if err != nil {
 			return fmt.Errorf("%s: %w", step.what, err)
 		}
 	}
@@ -220,4 +239,6 @@ func ipNet(p netip.Prefix) *net.IPNet {
 }
 
 // AliasOf is the alias of a Machine's host side: which agent it is of.
-func AliasOf(agent, id string) string { return strings.Join([]string{"sixpn", agent, id}, ":") }
+func AliasOf(agent, id string) string { return aliasPrefix + agent + ":" + id }
+
+const aliasPrefix = "sixpn:"

@@ -3,6 +3,7 @@ package machine
 import (
 	"context"
 	"log/slog"
+	"net"
 	"sync"
 	"time"
 
@@ -27,6 +28,7 @@ type worker struct {
 	// Below is run's alone.
 	unstarted   *Spec     // of a run of an earlier agent whose command never ran
 	frozen      bool      // the run was told to stand still, and not yet to go on
+	attached    *attached // instead of a process
 	portDue     bool      // an adopted run whose port could not be given to Ports yet
 	last        *lastRun  // nil: never ran, as far as this host knows
 	restartDue  time.Time // when the policy's pause is over, zero if nothing was decided
@@ -93,6 +95,11 @@ func (w *worker) run(ctx context.Context) {
 		if p := w.running(); p != nil {
 			exited, news = p.Exited(), p.news
 		}
+		var gone <-chan struct{}
+		var heard <-chan net.HardwareAddr
+		if a := w.attached; a != nil {
+			gone, heard = a.gone, a.heard
+		}
 		var due <-chan time.Time
 		if delay != never {
 			due = time.After(delay)
@@ -103,6 +110,11 @@ func (w *worker) run(ctx context.Context) {
 		case <-w.wake:
 		case <-exited:
 		case <-news:
+		case <-gone:
+		case mac := <-heard:
+			if err := w.learn(ctx, mac); err != nil {
+				w.log.Warn("the hardware address of a guest is not in the tables", "error", err)
+			}
 		case <-due:
 		}
 	}
@@ -134,6 +146,8 @@ func (w *worker) step(ctx context.Context) (delay time.Duration, done bool) {
 	}
 	p := w.running()
 	switch {
+	case w.attached != nil:
+		return w.stepAttached(ctx, *record, retry)
 	case record.Desired == state.Destroyed:
 		return w.destroy(ctx, p)
 	case p != nil && (record.Desired == state.Stopped || p.Spec().Instance != record.InstanceID):

@@ -118,6 +118,13 @@ func onNewThread(fn func() error) error {
 	go func() {
 		defer close(done)
 		runtime.LockOSThread() // never unlocked: the runtime ends the thread
+		if unix.Gettid() == unix.Getpid() {
+			// Only the main thread goes on, and would keep the namespace for ever. Held
+			// here, it leaves the work to another.
+			defer runtime.UnlockOSThread()
+			err = onNewThread(fn)
+			return
+		}
 		err = fn()
 	}()
 	<-done
