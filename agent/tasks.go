@@ -34,6 +34,7 @@ func (a *agent) work(ctx context.Context) error {
 		{"pins", a.repairPins},
 		{"names", a.serveNames},
 		{"metrics", a.serveMetrics},
+		{"health checks", a.checkHealth},
 		{"api", a.serveAPI},
 	} {
 		group.Go(func() error {

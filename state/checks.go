@@ -44,8 +44,12 @@ func (c MachineConfig) HealthChecks() []NamedCheck {
 	}
 	for i := range all {
 		check := &all[i].Check
-		check.Interval = cmp.Or(check.Interval, DefaultCheckInterval)
-		check.Timeout = cmp.Or(check.Timeout, DefaultCheckTimeout)
+		if check.Interval <= 0 {
+			check.Interval = DefaultCheckInterval
+		}
+		if check.Timeout <= 0 {
+			check.Timeout = DefaultCheckTimeout
+		}
 		if check.Type == "http" {
 			check.Method = cmp.Or(check.Method, "GET")
 			check.Path = cmp.Or(check.Path, "/")

@@ -1,0 +1,27 @@
+package agent
+
+import (
+	"context"
+
+	"github.com/sixpn/sixpn/flycast"
+)
+
+// checkHealth runs the health checks of this host's Machines, out of the private
+// namespace: a Machine sees the agent's address in its own network.
+func (a *agent) checkHealth(ctx context.Context) error {
+	prober, err := flycast.NewProber(flycast.ProberConfig{
+		Host: a.host.ID, Store: a.store, Connect: a.private.Connect, Log: a.log,
+	})
+	if err != nil {
+		return err
+	}
+	// Before the ports are in the tables every check would fail.
+	for _, done := range []<-chan struct{}{a.hostUp, a.manager.Adopted()} {
+		select {
+		case <-done:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return prober.Run(ctx)
+}
