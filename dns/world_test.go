@@ -68,11 +68,12 @@ func hidden(c state.MachineConfig) state.MachineConfig {
 	return c
 }
 
-// crowd is one app with this many started Machines.
+// crowd is one app with this many started Machines, in all regions by turns.
 func crowd(machines int) *state.Snapshot {
 	all := make([]state.Machine, machines)
+	regions := state.Regions()
 	for i := range all {
-		all[i] = state.Machine{ID: fmt.Sprintf("%014x", i), App: "web", Network: acme, Number: sixpn.Machine(i + 1), State: state.Started}
+		all[i] = state.Machine{ID: fmt.Sprintf("%014x", i), App: "web", Network: acme, Number: sixpn.Machine(i + 1), State: state.Started, Region: regions[i%len(regions)].Code}
 	}
 	return snapshot([]state.App{{Name: "web", Network: acme}}, all, nil)
 }
