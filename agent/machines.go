@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"io"
+	"syscall"
 
 	"github.com/sixpn/sixpn"
 	"github.com/sixpn/sixpn/api"
@@ -42,6 +43,15 @@ func (i insides) Exec(ctx context.Context, id string, c api.Command) (int, error
 		return 0, err
 	}
 	return process.Exec(ctx, machine.ExecRequest{Exec: c.Exec, Stdin: c.Stdin, Stdout: c.Stdout, Stderr: c.Stderr})
+}
+
+// Signal is api.Machines.
+func (i insides) Signal(ctx context.Context, id string, signal syscall.Signal) error {
+	process, err := i.manager.Process(id)
+	if err != nil {
+		return err
+	}
+	return process.Signal(ctx, signal)
 }
 
 // Logs is api.Machines.

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"maps"
 	"slices"
@@ -10,8 +11,10 @@ import (
 
 func (o *operations) ListApps(_ context.Context, r ListAppsRequestObject) (ListAppsResponseObject, error) {
 	snapshot := o.config.Store.Snapshot()
-	if _, ok := snapshot.Orgs[r.Params.OrgSlug]; !ok && r.Params.OrgSlug != "" {
-		return nil, notFound("org_slug", "there is no org %q; list them with: sixpn orgs list", r.Params.OrgSlug)
+	if slug := r.Params.OrgSlug; slug != "" {
+		if _, err := o.org(snapshot, slug); err != nil {
+			return nil, err
+		}
 	}
 	list := AppList{Apps: []App{}}
 	for _, name := range slices.Sorted(maps.Keys(snapshot.Apps)) {
@@ -57,10 +60,54 @@ func (o *operations) GetApp(_ context.Context, r GetAppRequestObject) (GetAppRes
 	return GetApp200JSONResponse(appOf(snapshot, app)), nil
 }
 
+func (o *operations) MoveApp(ctx context.Context, r MoveAppRequestObject) (MoveAppResponseObject, error) {
+	if err := checkWait(r.Params.Wait); err != nil {
+		return nil, err
+	}
+	app, err := o.app(o.config.Store.Snapshot(), r.AppName)
+	if err != nil {
+		return nil, err
+	}
+	if r.Body.OrgSlug == "" && r.Body.Network == "" {
+		return nil, invalid("org_slug", "there is neither org_slug nor network, expected where the app shall move to")
+	}
+	app, revision, err := o.config.Store.MoveApp(ctx, r.AppName, cmp.Or(r.Body.OrgSlug, app.Org), r.Body.Network)
+	if err != nil {
+		return nil, err
+	}
+	if err := o.written(ctx, revision, r.Params.Wait); err != nil {
+		return nil, err
+	}
+	return MoveApp200JSONResponse{
+		Body:    appOf(o.config.Store.Snapshot(), app),
+		Headers: MoveApp200ResponseHeaders{SixpnRevision: revision},
+	}, nil
+}
+
+func (o *operations) DestroyApp(ctx context.Context, r DestroyAppRequestObject) (DestroyAppResponseObject, error) {
+	if err := checkWait(r.Params.Wait); err != nil {
+		return nil, err
+	}
+	if _, err := o.app(o.config.Store.Snapshot(), r.AppName); err != nil {
+		return nil, err
+	}
+	revision, err := o.config.Store.DestroyApp(ctx, r.AppName)
+	if err != nil {
+		return nil, err
+	}
+	if err := o.written(ctx, revision, r.Params.Wait); err != nil {
+		return nil, err
+	}
+	return DestroyApp202JSONResponse{done(revision)}, nil
+}
+
 func appOf(snapshot *state.Snapshot, app state.App) App {
 	machines := len(snapshot.AppMachines(app.Name))
 	status := "pending"
-	if machines > 0 {
+	switch {
+	case app.Destroying:
+		status = "destroying"
+	case machines > 0:
 		status = "deployed"
 	}
 	return App{

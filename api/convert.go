@@ -2,6 +2,7 @@ package api
 
 import (
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"time"
@@ -10,14 +11,20 @@ import (
 )
 
 // configIn is a config as the store keeps it. It refuses only what the store's
-// types cannot hold; the store judges the rest. Members that are accepted and
-// ignored are dropped here.
+// types cannot hold; the store judges the rest.
 func configIn(c MachineConfig) (state.MachineConfig, error) {
 	out := state.MachineConfig{
 		Init: state.Init{Exec: c.Init.Exec}, Env: c.Env, Metadata: c.Metadata,
 		Restart:     state.Restart{Policy: c.Restart.Policy, MaxRetries: c.Restart.MaxRetries},
 		AutoDestroy: c.AutoDestroy, WorkDir: c.Workdir,
 		StopConfig: state.StopConfig{Signal: c.StopConfig.Signal, Timeout: time.Duration(c.StopConfig.Timeout)},
+		DNS:        dnsIn(c.DNS), Image: c.Image,
+	}
+	if c.Guest != (Guest{}) {
+		out.Guest = &state.Guest{CPUKind: c.Guest.CPUKind, CPUs: c.Guest.Cpus, MemoryMB: c.Guest.MemoryMb}
+	}
+	if a := c.Attach; a != nil {
+		out.Attach = &state.Attach{Device: a.Device, NetNS: a.Netns, Pid: a.Pid, MAC: a.Mac}
 	}
 	if len(c.Init.Exec) == 0 {
 		out.Init.Exec = slices.Concat(c.Init.Entrypoint, c.Init.Cmd)
@@ -33,12 +40,55 @@ func configIn(c MachineConfig) (state.MachineConfig, error) {
 		}
 		out.Services = append(out.Services, converted)
 	}
+	if len(c.Checks) > 0 {
+		out.Checks = map[string]state.Check{}
+	}
+	// In the order of the names, so that of two mistakes the same one is reported.
+	for _, name := range slices.Sorted(maps.Keys(c.Checks)) {
+		converted, err := checkIn("config.checks."+name, c.Checks[name])
+		if err != nil {
+			return out, err
+		}
+		out.Checks[name] = converted
+	}
 	return out, nil
 }
 
-func serviceIn(path string, s Service) (state.Service, error) {
-	out := state.Service{Protocol: s.Protocol}
+func dnsIn(d DNSConfig) state.DNS {
+	out := state.DNS{
+		SkipRegistration: d.SkipRegistration, Nameservers: d.Nameservers, Searches: d.Searches, Hostname: d.Hostname,
+	}
+	for _, o := range d.Options {
+		out.Options = append(out.Options, state.DNSOption(o))
+	}
+	return out
+}
+
+func checkIn(path string, c HealthCheck) (state.Check, error) {
+	out := state.Check{
+		Type: c.Type, Interval: time.Duration(c.Interval), Timeout: time.Duration(c.Timeout), GracePeriod: time.Duration(c.GracePeriod),
+		Method: c.Method, Path: c.Path, Protocol: c.Protocol, TLSSkipVerify: c.TLSSkipVerify, TLSServerName: c.TLSServerName,
+	}
+	for _, h := range c.Headers {
+		out.Headers = append(out.Headers, state.Header(h))
+	}
 	var err error
+	out.Port, err = portIn(path+".port", c.Port)
+	return out, err
+}
+
+func serviceIn(path string, s Service) (state.Service, error) {
+	out := state.Service{
+		Protocol: s.Protocol, Autostop: string(s.Autostop), Autostart: s.Autostart, MinMachinesRunning: s.MinMachinesRunning,
+	}
+	var err error
+	for i, c := range s.Checks {
+		converted, err := checkIn(fmt.Sprintf("%s.checks[%d]", path, i), c)
+		if err != nil {
+			return out, err
+		}
+		out.Checks = append(out.Checks, converted)
+	}
 	if out.InternalPort, err = portIn(path+".internal_port", s.InternalPort); err != nil {
 		return out, err
 	}
@@ -81,29 +131,4 @@ func limitIn(path string, n int) (uint32, error) {
 		return 0, invalid(path, "%s is %d, expected 0 (no limit) to %d", path, n, uint32(math.MaxUint32))
 	}
 	return uint32(n), nil
-}
-
-// configOut is a kept config as clients see it.
-func configOut(c state.MachineConfig) MachineConfig {
-	out := MachineConfig{
-		Init: Init{Exec: c.Init.Exec}, Env: c.Env, Metadata: c.Metadata,
-		Restart:     Restart{Policy: c.Restart.Policy, MaxRetries: c.Restart.MaxRetries},
-		AutoDestroy: c.AutoDestroy, Workdir: c.WorkDir, MTU: int(c.MTU),
-		StopConfig: StopConfig{Signal: c.StopConfig.Signal, Timeout: DurationValue(c.StopConfig.Timeout)},
-	}
-	for _, s := range c.Services {
-		service := Service{Protocol: s.Protocol, InternalPort: int(s.InternalPort)}
-		for _, p := range s.Ports {
-			service.Ports = append(service.Ports, ServicePort{
-				Port: int(p.Port), StartPort: int(p.StartPort), EndPort: int(p.EndPort), Handlers: p.Handlers,
-			})
-		}
-		if s.Concurrency != (state.Concurrency{}) {
-			service.Concurrency = &Concurrency{
-				Type: s.Concurrency.Type, SoftLimit: int(s.Concurrency.SoftLimit), HardLimit: int(s.Concurrency.HardLimit),
-			}
-		}
-		out.Services = append(out.Services, service)
-	}
-	return out
 }

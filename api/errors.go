@@ -15,6 +15,7 @@ const (
 	StatusNotFound           = "not_found"
 	StatusNameTaken          = "name_taken"
 	StatusExists             = "already_exists"
+	StatusConflict           = "conflict"
 	StatusFailedPrecondition = "failed_precondition"
 	StatusExhausted          = "resource_exhausted"
 	StatusDeadline           = "deadline_exceeded"
@@ -33,6 +34,10 @@ func (e *Error) Error() string { return e.Failure.Error }
 func refuse(code int, status, field, format string, args ...any) *Error {
 	return &Error{code, Failure{Error: fmt.Sprintf(format, args...), Status: status, Field: field}}
 }
+
+// Invalid is for what stands behind this package to refuse one member or parameter
+// of a request.
+func Invalid(field, format string, args ...any) error { return invalid(field, format, args...) }
 
 // invalid refuses one member or parameter of a request.
 func invalid(field, format string, args ...any) *Error {
@@ -74,9 +79,12 @@ func fromState(err *state.Error) *Error {
 	case state.NotFound:
 		code, status = http.StatusNotFound, StatusNotFound
 	case state.Conflict:
-		code, status = http.StatusConflict, StatusExists
-		if err.Field == "name" || err.Field == "slug" {
+		code, status = http.StatusConflict, StatusConflict
+		switch err.Field {
+		case "name", "slug":
 			status = StatusNameTaken
+		case "id":
+			status = StatusExists
 		}
 	case state.Exhausted:
 		code, status = http.StatusUnprocessableEntity, StatusExhausted

@@ -3,9 +3,9 @@ package api
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
 	"errors"
 	"net/http"
-	"strings"
 	"time"
 
 	"github.com/google/shlex"
@@ -15,6 +15,10 @@ import (
 
 func (o *operations) ExecMachine(ctx context.Context, r ExecMachineRequestObject) (ExecMachineResponseObject, error) {
 	words, err := commandOf(*r.Body)
+	if err != nil {
+		return nil, err
+	}
+	stdin, encode, err := encodingOf(*r.Body)
 	if err != nil {
 		return nil, err
 	}
@@ -33,8 +37,8 @@ func (o *operations) ExecMachine(ctx context.Context, r ExecMachineRequestObject
 	}
 	stdout, stderr := &head{limit: o.config.MaxOutput}, &head{limit: o.config.MaxOutput}
 	command := Command{Exec: words, Stdout: stdout, Stderr: stderr}
-	if r.Body.Stdin != "" {
-		command.Stdin = strings.NewReader(r.Body.Stdin)
+	if len(stdin) > 0 {
+		command.Stdin = bytes.NewReader(stdin)
 	}
 	code, err := o.config.Machines.Exec(limited, m.ID, command)
 	switch {
@@ -47,8 +51,8 @@ func (o *operations) ExecMachine(ctx context.Context, r ExecMachineRequestObject
 		return nil, err
 	}
 	return ExecMachine200JSONResponse(ExecResult{
-		ExitCode: code, Stdout: stdout.String(), Stderr: stderr.String(),
-		Truncated: stdout.cut || stderr.cut,
+		ExitCode: code, Stdout: encode(stdout.Bytes()), Stderr: encode(stderr.Bytes()),
+		Truncated: stdout.cut || stderr.cut, Encoding: r.Body.Encoding,
 	}), nil
 }
 
@@ -73,6 +77,21 @@ func commandOf(r ExecRequest) ([]string, error) {
 		return nil, invalid("command", "there is no command, expected its words")
 	}
 	return words, nil
+}
+
+// encodingOf is what a command reads, and how what it writes is answered.
+func encodingOf(r ExecRequest) (stdin []byte, encode func([]byte) string, err error) {
+	switch r.Encoding {
+	case "":
+		return []byte(r.Stdin), func(b []byte) string { return string(b) }, nil
+	case "base64":
+		stdin, err := base64.StdEncoding.DecodeString(r.Stdin)
+		if err != nil {
+			return nil, nil, invalid("stdin", "stdin is not base64, as encoding says: %v", err)
+		}
+		return stdin, base64.StdEncoding.EncodeToString, nil
+	}
+	return nil, nil, invalid("encoding", "encoding is %q, expected base64 or nothing, which is text", r.Encoding)
 }
 
 // head keeps the first bytes written to it.

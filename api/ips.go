@@ -50,10 +50,35 @@ func (o *operations) CreateIPAssignment(ctx context.Context, r CreateIPAssignmen
 	}, nil
 }
 
-func (o *operations) DeleteIPAssignment(ctx context.Context, r DeleteIPAssignmentRequestObject) (DeleteIPAssignmentResponseObject, error) {
-	addr, err := netip.ParseAddr(r.IP)
+func (o *operations) GetIPAssignment(_ context.Context, r GetIPAssignmentRequestObject) (GetIPAssignmentResponseObject, error) {
+	addr, err := assigned(r.IP)
 	if err != nil {
-		return nil, invalid("ip", "ip is %q, expected an IPv6 address such as fdaa:0:1:0:1::1", r.IP)
+		return nil, err
+	}
+	snapshot := o.config.Store.Snapshot()
+	if _, err := o.app(snapshot, r.AppName); err != nil {
+		return nil, err
+	}
+	vip, ok := snapshot.VIPs[addr]
+	if !ok || vip.App != r.AppName {
+		return nil, notFound("ip", "app %s has no Flycast address %v; list them with: sixpn ips list -a %s", r.AppName, addr, r.AppName)
+	}
+	return GetIPAssignment200JSONResponse(assignmentOf(snapshot, vip)), nil
+}
+
+// assigned is the address in a path.
+func assigned(ip string) (netip.Addr, error) {
+	addr, err := netip.ParseAddr(ip)
+	if err != nil {
+		return netip.Addr{}, invalid("ip", "ip is %q, expected an IPv6 address such as fdaa:0:1:0:1::1", ip)
+	}
+	return addr, nil
+}
+
+func (o *operations) DeleteIPAssignment(ctx context.Context, r DeleteIPAssignmentRequestObject) (DeleteIPAssignmentResponseObject, error) {
+	addr, err := assigned(r.IP)
+	if err != nil {
+		return nil, err
 	}
 	if err := checkWait(r.Params.Wait); err != nil {
 		return nil, err

@@ -11,40 +11,84 @@ import (
 	"github.com/sixpn/sixpn/state"
 )
 
+// target is the Machine that a request is about, and what the request says of how
+// it is to be changed.
+type target struct {
+	app, id string
+	nonce   LeaseNonce
+	wait    WaitFor
+}
+
 // change makes one durable change of a Machine's record.
-func (s *Server) change(ctx context.Context, app, id string, wait WaitFor, change func(*state.Machine) error) (int64, error) {
-	if err := checkWait(wait); err != nil {
-		return 0, err
+func (s *Server) change(ctx context.Context, t target, change func(*state.Machine) error) (int64, error) {
+	_, revision, err := s.changed(ctx, t, change)
+	return revision, err
+}
+
+// changed is change with the record that it led to.
+func (s *Server) changed(ctx context.Context, t target, change func(*state.Machine) error) (state.Machine, int64, error) {
+	if err := checkWait(t.wait); err != nil {
+		return state.Machine{}, 0, err
 	}
-	if _, err := s.machine(s.config.Store.Snapshot(), app, id); err != nil {
-		return 0, err
+	if _, err := s.machine(s.config.Store.Snapshot(), t.app, t.id); err != nil {
+		return state.Machine{}, 0, err
 	}
-	_, revision, err := s.config.Store.UpdateMachine(ctx, id, change)
+	m, revision, err := s.config.Store.ChangeMachine(ctx, t.id, t.nonce, change)
 	if err != nil {
-		return 0, err
+		return state.Machine{}, 0, err
 	}
-	return revision, s.written(ctx, revision, wait)
+	return m, revision, s.written(ctx, revision, t.wait)
+}
+
+func beingDestroyed(m *state.Machine) error {
+	return notReady("Machine %s is being destroyed; create another with: sixpn machine run", m.ID)
+}
+
+// runAnew asks for another run, by a new instance id, once the one that goes on, if
+// any, has been stopped as how says.
+func runAnew(m *state.Machine, how state.StopConfig) {
+	m.Desired, m.InstanceID, m.Restarts, m.Stop = state.Started, state.NewInstanceID(), 0, how
+	if idle(*m) {
+		// Not "stopped" any more, so that whoever waits for the start sees the next
+		// stop as one that came after it.
+		m.State, m.Message = state.Starting, ""
+		return
+	}
+	// Both for whoever waits until it has started again: neither the run of before
+	// nor its end is what they wait for.
+	m.Pending = m.InstanceID
+	leave(m)
+}
+
+// leave takes a Machine that runs out of names and Flycast at once.
+func leave(m *state.Machine) {
+	switch m.State {
+	case state.Started, state.Suspending, state.Suspended:
+		m.State = state.Stopping
+	}
 }
 
 // StartMachine asks for a new run by a new instance id, which is what tells it
-// from a Machine that has ended by itself and is to stay so.
+// from a Machine that has ended by itself and is to stay so. A run that is
+// suspended goes on as it is.
 func (o *operations) StartMachine(ctx context.Context, r StartMachineRequestObject) (StartMachineResponseObject, error) {
 	var previous state.MachineState
-	revision, err := o.change(ctx, r.AppName, r.MachineID, r.Params.Wait, func(m *state.Machine) error {
+	t := target{r.AppName, r.MachineID, r.Params.FlyMachineLeaseNonce, r.Params.Wait}
+	revision, err := o.change(ctx, t, func(m *state.Machine) error {
 		previous = m.State
-		if m.Desired == state.Destroyed {
-			return notReady("Machine %s is being destroyed; create another with: sixpn machine run", m.ID)
-		}
-		if m.Desired == state.Started && !atRest(m.State) {
-			return nil
-		}
-		m.Desired, m.InstanceID, m.Restarts, m.Stop = state.Started, state.NewInstanceID(), 0, state.StopConfig{}
-		if atRest(m.State) {
-			// Not "stopped" any more, so that whoever waits for the start sees the
-			// next stop as one that came after it.
-			m.State, m.Message = state.Starting, ""
-		} else {
-			m.Pending = m.InstanceID // it is still stopping
+		switch suspended := m.State == state.Suspending || m.State == state.Suspended; {
+		case m.Desired == state.Destroyed:
+			return beingDestroyed(m)
+		case m.Desired == state.Started && !atRest(m.State):
+		case m.Desired == state.Suspended && !atRest(m.State):
+			m.Desired = state.Started
+			if suspended {
+				m.State = state.Starting
+			}
+		case idle(*m):
+			runAnew(m, state.StopConfig{})
+		default: // it is still stopping, and goes on to do so as it was told
+			runAnew(m, m.Stop)
 		}
 		return nil
 	})
@@ -52,7 +96,7 @@ func (o *operations) StartMachine(ctx context.Context, r StartMachineRequestObje
 		return nil, err
 	}
 	return StartMachine200JSONResponse{
-		Body:    Started{PreviousState: string(previous)},
+		Body:    Started{PreviousState: string(previous), Revision: revision},
 		Headers: StartMachine200ResponseHeaders{SixpnRevision: revision},
 	}, nil
 }
@@ -68,7 +112,8 @@ func (o *operations) StopMachine(ctx context.Context, r StopMachineRequestObject
 			return nil, err
 		}
 	}
-	revision, err := o.change(ctx, r.AppName, r.MachineID, r.Params.Wait, func(m *state.Machine) error {
+	t := target{r.AppName, r.MachineID, r.Params.FlyMachineLeaseNonce, r.Params.Wait}
+	revision, err := o.change(ctx, t, func(m *state.Machine) error {
 		if m.Desired == state.Destroyed {
 			return nil // which stops it too
 		}
@@ -93,21 +138,12 @@ func (o *operations) RestartMachine(ctx context.Context, r RestartMachineRequest
 	if r.Params.ForceStop {
 		how = state.StopConfig{Signal: "SIGKILL"}
 	}
-	revision, err := o.change(ctx, r.AppName, r.MachineID, r.Params.Wait, func(m *state.Machine) error {
+	t := target{r.AppName, r.MachineID, r.Params.FlyMachineLeaseNonce, r.Params.Wait}
+	revision, err := o.change(ctx, t, func(m *state.Machine) error {
 		if m.Desired == state.Destroyed {
-			return notReady("Machine %s is being destroyed; create another with: sixpn machine run", m.ID)
+			return beingDestroyed(m)
 		}
-		m.Desired, m.InstanceID, m.Restarts, m.Stop = state.Started, state.NewInstanceID(), 0, how
-		if atRest(m.State) {
-			m.State, m.Message = state.Starting, ""
-			return nil
-		}
-		// Both for whoever waits until it has started again: neither the run of
-		// before nor its end is what they wait for.
-		m.Pending = m.InstanceID
-		if m.State == state.Started {
-			m.State = state.Stopping
-		}
+		runAnew(m, how)
 		return nil
 	})
 	if err != nil {
@@ -117,8 +153,9 @@ func (o *operations) RestartMachine(ctx context.Context, r RestartMachineRequest
 }
 
 func (o *operations) DestroyMachine(ctx context.Context, r DestroyMachineRequestObject) (DestroyMachineResponseObject, error) {
-	revision, err := o.change(ctx, r.AppName, r.MachineID, r.Params.Wait, func(m *state.Machine) error {
-		if !r.Params.Force && !r.Params.Kill && !atRest(m.State) && m.Desired != state.Destroyed {
+	t := target{r.AppName, r.MachineID, r.Params.FlyMachineLeaseNonce, r.Params.Wait}
+	revision, err := o.change(ctx, t, func(m *state.Machine) error {
+		if !r.Params.Force && !r.Params.Kill && !idle(*m) && m.Desired != state.Destroyed {
 			return notReady("Machine %s is %s, expected stopped or failed; stop it first, or use force", m.ID, m.State)
 		}
 		m.Desired, m.Stop = state.Destroyed, state.StopConfig{}
@@ -128,6 +165,74 @@ func (o *operations) DestroyMachine(ctx context.Context, r DestroyMachineRequest
 		return nil, err
 	}
 	return DestroyMachine200JSONResponse{done(revision)}, nil
+}
+
+func (o *operations) SuspendMachine(ctx context.Context, r SuspendMachineRequestObject) (SuspendMachineResponseObject, error) {
+	t := target{r.AppName, r.MachineID, r.Params.FlyMachineLeaseNonce, r.Params.Wait}
+	revision, err := o.change(ctx, t, func(m *state.Machine) error {
+		switch {
+		case m.Desired == state.Destroyed:
+			return beingDestroyed(m)
+		case m.Desired == state.Suspended:
+			return nil
+		case m.Desired != state.Started || m.State != state.Started:
+			return notReady("Machine %s is %s, expected started; start it with: sixpn machine start %s", m.ID, m.State, m.ID)
+		}
+		m.Desired = state.Suspended
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return SuspendMachine200JSONResponse{done(revision)}, nil
+}
+
+func (o *operations) CordonMachine(ctx context.Context, r CordonMachineRequestObject) (CordonMachineResponseObject, error) {
+	revision, err := o.cordon(ctx, target{r.AppName, r.MachineID, r.Params.FlyMachineLeaseNonce, r.Params.Wait}, true)
+	if err != nil {
+		return nil, err
+	}
+	return CordonMachine200JSONResponse{done(revision)}, nil
+}
+
+func (o *operations) UncordonMachine(ctx context.Context, r UncordonMachineRequestObject) (UncordonMachineResponseObject, error) {
+	revision, err := o.cordon(ctx, target{r.AppName, r.MachineID, r.Params.FlyMachineLeaseNonce, r.Params.Wait}, false)
+	if err != nil {
+		return nil, err
+	}
+	return UncordonMachine200JSONResponse{done(revision)}, nil
+}
+
+func (s *Server) cordon(ctx context.Context, t target, cordoned bool) (int64, error) {
+	return s.change(ctx, t, func(m *state.Machine) error {
+		if m.Desired == state.Destroyed {
+			return beingDestroyed(m)
+		}
+		m.Cordoned = cordoned
+		return nil
+	})
+}
+
+// SignalMachine writes nothing: what a signal leads to is seen when it happens.
+func (o *operations) SignalMachine(ctx context.Context, r SignalMachineRequestObject) (SignalMachineResponseObject, error) {
+	how, err := stopIn(r.Body.Signal, 0)
+	if err != nil {
+		return nil, err
+	}
+	if how.Signal == "" {
+		return nil, invalid("signal", "signal is empty, expected a name such as SIGHUP")
+	}
+	m, err := o.machine(o.config.Store.Snapshot(), r.AppName, r.MachineID)
+	if err != nil {
+		return nil, err
+	}
+	if m.State != state.Started {
+		return nil, notReady("Machine %s is %s, expected started; start it with: sixpn machine start %s", m.ID, m.State, m.ID)
+	}
+	if err := o.config.Machines.Signal(ctx, m.ID, unix.SignalNum(how.Signal)); err != nil {
+		return nil, refuse(http.StatusUnprocessableEntity, StatusFailedPrecondition, "", "%v", err)
+	}
+	return SignalMachine200JSONResponse(OK{Ok: true}), nil
 }
 
 // stopIn is how a command asks for a stop. Signals may come without their SIG, and
@@ -147,97 +252,5 @@ func stopIn(signal string, timeout time.Duration) (state.StopConfig, error) {
 }
 
 func done(revision int64) DoneJSONResponse {
-	return DoneJSONResponse{Body: OK{Ok: true}, Headers: DoneResponseHeaders{SixpnRevision: revision}}
-}
-
-// atRest is a Machine without a run.
-func atRest(s state.MachineState) bool {
-	return s == state.Stopped || s == state.Failed
-}
-
-// ended is whether no run goes on and none will come without a command.
-func ended(m state.Machine) bool {
-	switch {
-	case m.State == state.Failed || m.State == state.Destroyed:
-		return true
-	case m.State != state.Stopped || m.Desired == state.Started && m.Pending == m.InstanceID:
-		return false
-	case m.Desired != state.Started:
-		return true
-	}
-	switch m.Config.Restart.Policy {
-	case "always":
-		return false
-	case "on-failure":
-		return m.ExitCode != nil && *m.ExitCode == 0
-	}
-	return true
-}
-
-// follow calls visit with the Machine as each snapshot has it until visit says it
-// is enough. exists is false once the record is gone, and it is the last call.
-func (s *Server) follow(ctx context.Context, id string, visit func(m state.Machine, exists bool) (enough bool)) error {
-	snapshot := s.config.Store.Snapshot()
-	for {
-		m, ok := snapshot.Machines[id]
-		if visit(m, ok) || !ok {
-			return nil
-		}
-		var err error
-		if snapshot, err = s.config.Store.Wait(ctx, snapshot.Revision); err != nil {
-			return err
-		}
-	}
-}
-
-const (
-	waitDefault = 60   // seconds
-	waitLongest = 3600 // seconds
-)
-
-func (o *operations) WaitMachine(ctx context.Context, r WaitMachineRequestObject) (WaitMachineResponseObject, error) {
-	wanted := r.Params.State
-	if wanted == "" {
-		wanted = WaitMachineParamsStateStarted
-	}
-	if !wanted.Valid() {
-		return nil, invalid("state", "state is %q, expected a state such as started, stopped, destroyed or settled", string(wanted))
-	}
-	seconds := r.Params.Timeout
-	if seconds == 0 && !queryOf(ctx).Has("timeout") {
-		seconds = waitDefault
-	}
-	if seconds < 1 || seconds > waitLongest {
-		return nil, invalid("timeout", "timeout is %d, expected 1 to %d seconds", seconds, waitLongest)
-	}
-	last, err := o.machine(o.config.Store.Snapshot(), r.AppName, r.MachineID)
-	if err != nil {
-		return nil, err
-	}
-	limited, cancel := context.WithTimeout(ctx, time.Duration(seconds)*time.Second)
-	defer cancel()
-	err = o.follow(limited, r.MachineID, func(m state.Machine, exists bool) bool {
-		if !exists {
-			m.State = state.Destroyed
-		}
-		last = m
-		return reached(m, wanted)
-	})
-	switch {
-	case err == nil && reached(last, wanted):
-		return WaitMachine200JSONResponse(Reached{Ok: true, State: string(last.State), Version: last.InstanceID}), nil
-	case err == nil:
-		return nil, notReady("Machine %s was destroyed, it will never be %s", r.MachineID, wanted)
-	case ctx.Err() == nil:
-		return nil, refuse(http.StatusRequestTimeout, StatusDeadline, "",
-			"Machine %s is %s, not %s, after %d seconds", r.MachineID, last.State, wanted, seconds)
-	}
-	return nil, err
-}
-
-func reached(m state.Machine, wanted WaitMachineParamsState) bool {
-	if wanted == WaitMachineParamsStateSettled {
-		return m.State == state.Started || ended(m)
-	}
-	return string(m.State) == string(wanted)
+	return DoneJSONResponse{Body: OK{Ok: true, Revision: revision}, Headers: DoneResponseHeaders{SixpnRevision: revision}}
 }

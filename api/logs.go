@@ -25,17 +25,14 @@ type logStream struct {
 }
 
 func (l *logStream) VisitMachineLogsResponse(w http.ResponseWriter) error {
-	out := &flushWriter{w: w, control: http.NewResponseController(w)}
-	err := l.copy(out)
-	if err == nil {
-		_, err = out.Write(nil)
-	}
-	if err != nil && out.begun {
-		// Too late for an error answer: cut the connection, so that the client does
-		// not take what it has for all there is.
-		panic(http.ErrAbortHandler)
-	}
-	return err
+	return stream(w, "text/plain; charset=utf-8", func(out *flushWriter) error {
+		err := l.copy(out)
+		if err == nil && l.follow {
+			// It must not look as if the Machine had ended when it is the agent that stops.
+			err = l.ctx.Err()
+		}
+		return err
+	})
 }
 
 func (l *logStream) copy(out *flushWriter) error {
@@ -64,22 +61,3 @@ func (l *logStream) copy(out *flushWriter) error {
 	return err
 }
 
-// flushWriter sends everything at once, and the header with the first of it.
-type flushWriter struct {
-	w       http.ResponseWriter
-	control *http.ResponseController
-	begun   bool
-}
-
-func (f *flushWriter) Write(b []byte) (int, error) {
-	if !f.begun {
-		f.begun = true
-		f.w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-		f.w.WriteHeader(http.StatusOK)
-	}
-	n, err := f.w.Write(b)
-	if err != nil {
-		return n, err
-	}
-	return n, f.control.Flush()
-}

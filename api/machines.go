@@ -3,46 +3,17 @@ package api
 import (
 	"cmp"
 	"context"
-	"strings"
+	"net/http"
+	"time"
 
 	"github.com/sixpn/sixpn/state"
 )
 
-func (o *operations) ListMachines(ctx context.Context, r ListMachinesRequestObject) (ListMachinesResponseObject, error) {
-	snapshot := o.config.Store.Snapshot()
-	if _, err := o.app(snapshot, r.AppName); err != nil {
+func (o *operations) CreateMachine(ctx context.Context, r CreateMachineRequestObject) (CreateMachineResponseObject, error) {
+	if err := checkWait(r.Params.Wait); err != nil {
 		return nil, err
 	}
-	list := []Machine{}
-	for _, m := range snapshot.AppMachines(r.AppName) {
-		if (r.Params.Region == "" || r.Params.Region == m.Region) && hasMetadata(m, queryOf(ctx)) {
-			list = append(list, machineOf(m))
-		}
-	}
-	return ListMachines200JSONResponse(list), nil
-}
-
-// hasMetadata is whether a Machine fits all parameters metadata.KEY=VALUE.
-func hasMetadata(m state.Machine, query map[string][]string) bool {
-	for name, values := range query {
-		key, ok := strings.CutPrefix(name, "metadata.")
-		if !ok {
-			continue
-		}
-		for _, value := range values {
-			if found, ok := m.Config.Metadata[key]; !ok || found != value {
-				return false
-			}
-		}
-	}
-	return true
-}
-
-func (o *operations) CreateMachine(ctx context.Context, r CreateMachineRequestObject) (CreateMachineResponseObject, error) {
-	if r.Body.SkipLaunch {
-		return nil, invalid("skip_launch", "skip_launch is true, expected false: a new Machine is started; stop it afterwards")
-	}
-	if err := checkWait(r.Params.Wait); err != nil {
+	if err := checkLeaseTTL(r.Body.LeaseTTL); err != nil {
 		return nil, err
 	}
 	config, err := configIn(r.Body.Config)
@@ -53,18 +24,30 @@ func (o *operations) CreateMachine(ctx context.Context, r CreateMachineRequestOb
 		return nil, err
 	}
 	m, revision, err := o.config.Store.CreateMachine(ctx, state.NewMachine{
-		App: r.AppName, Name: r.Body.Name, Region: cmp.Or(r.Body.Region, o.config.Region),
-		Host: o.config.Host, Config: config,
+		ID: r.Body.ID, App: r.AppName, Name: r.Body.Name, Region: cmp.Or(r.Body.Region, o.config.Region),
+		Host: o.config.Host, Config: config, SkipLaunch: r.Body.SkipLaunch,
 	})
 	if err != nil {
 		return nil, err
+	}
+	machine := machineOf(m)
+	if r.Body.LeaseTTL > 0 {
+		if machine.Nonce, revision, err = o.lease(ctx, m.ID, "", r.Body.LeaseTTL); err != nil {
+			return nil, err
+		}
 	}
 	if err := o.written(ctx, revision, r.Params.Wait); err != nil {
 		return nil, err
 	}
 	return CreateMachine200JSONResponse{
-		Body: machineOf(m), Headers: CreateMachine200ResponseHeaders{SixpnRevision: revision},
+		Body: machine, Headers: CreateMachine200ResponseHeaders{SixpnRevision: revision},
 	}, nil
+}
+
+// lease takes a lease along with another change.
+func (s *Server) lease(ctx context.Context, id, nonce string, seconds int) (string, int64, error) {
+	lease, revision, err := s.config.Store.AcquireLease(ctx, id, state.LeaseRequest{Nonce: nonce, TTL: time.Duration(seconds) * time.Second})
+	return lease.Nonce, revision, err
 }
 
 func (o *operations) GetMachine(_ context.Context, r GetMachineRequestObject) (GetMachineResponseObject, error) {
@@ -75,30 +58,59 @@ func (o *operations) GetMachine(_ context.Context, r GetMachineRequestObject) (G
 	return GetMachine200JSONResponse(machineOf(m)), nil
 }
 
-func machineOf(m state.Machine) Machine {
-	return Machine{
-		ID: m.ID, Name: m.Name, State: string(m.State), Region: m.Region,
-		InstanceID: m.InstanceID, Version: m.InstanceID, PrivateIP: m.Addr().String(),
-		CreatedAt: m.CreatedAt, UpdatedAt: m.UpdatedAt, Config: configOut(m.Config),
-		Events: eventsOf(m), HostStatus: "ok", Message: m.Message, Restarts: m.Restarts,
+func (o *operations) UpdateMachine(ctx context.Context, r UpdateMachineRequestObject) (UpdateMachineResponseObject, error) {
+	if err := checkLeaseTTL(r.Body.LeaseTTL); err != nil {
+		return nil, err
 	}
+	config, err := configIn(r.Body.Config)
+	if err != nil {
+		return nil, err
+	}
+	nonce := r.Params.FlyMachineLeaseNonce
+	m, revision, err := o.changed(ctx, target{r.AppName, r.MachineID, nonce, r.Params.Wait}, func(m *state.Machine) error {
+		if err := checkUpdate(*r.Body, m); err != nil {
+			return err
+		}
+		// The run of before is stopped as its own configuration says.
+		how := m.Config.StopConfig
+		m.Config = config
+		if !r.Body.SkipLaunch {
+			runAnew(m, how)
+			return nil
+		}
+		m.InstanceID, m.Pending, m.Restarts = state.NewInstanceID(), "", 0
+		m.Desired, m.Stop = state.Stopped, how
+		leave(m)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	machine := machineOf(m)
+	if r.Body.LeaseTTL > 0 {
+		if machine.Nonce, revision, err = o.lease(ctx, m.ID, nonce, r.Body.LeaseTTL); err != nil {
+			return nil, err
+		}
+	}
+	return UpdateMachine200JSONResponse{
+		Body: machine, Headers: UpdateMachine200ResponseHeaders{SixpnRevision: revision},
+	}, nil
 }
 
-// eventsOf is what the record knows of a Machine's past: how its last run ended,
-// if one did, and that it was made.
-func eventsOf(m state.Machine) []MachineEvent {
-	events := []MachineEvent{}
-	if m.ExitCode != nil {
-		events = append(events, MachineEvent{
-			ID: m.ID + "-exit", Type: "exit", Status: string(m.State), Source: "flyd",
-			Timestamp: m.UpdatedAt.UnixMilli(),
-			Request: MachineEventRequest{ExitEvent: &ExitEvent{
-				ExitCode: *m.ExitCode, ExitedAt: m.UpdatedAt, RequestedStop: m.Desired != state.Started,
-			}},
-		})
+// checkUpdate compares what an update says of a Machine with what it is.
+func checkUpdate(r UpdateMachineRequest, m *state.Machine) error {
+	switch {
+	case r.ID != "" && r.ID != m.ID:
+		return invalid("id", "id is %q, expected the Machine's, %s", r.ID, m.ID)
+	case r.Name != "" && r.Name != m.Name:
+		return invalid("name", "name is %q, expected the Machine's, %s: it cannot be changed", r.Name, m.Name)
+	case r.Region != "" && r.Region != m.Region:
+		return invalid("region", "region is %q, expected the Machine's, %s: it cannot be changed", r.Region, m.Region)
+	case m.Desired == state.Destroyed:
+		return beingDestroyed(m)
+	case r.CurrentVersion != "" && r.CurrentVersion != m.InstanceID:
+		return refuse(http.StatusConflict, StatusConflict, "current_version",
+			"current_version is %q, but the Machine's instance_id is %s: somebody changed it meanwhile; read it again", r.CurrentVersion, m.InstanceID)
 	}
-	return append(events, MachineEvent{
-		ID: m.ID + "-launch", Type: "launch", Status: string(state.Created), Source: "user",
-		Timestamp: m.CreatedAt.UnixMilli(),
-	})
+	return nil
 }

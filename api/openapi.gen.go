@@ -17,6 +17,8 @@ import (
 	"strings"
 	"time"
 
+	"go.yaml.in/yaml/v3"
+
 	"github.com/oapi-codegen/runtime"
 )
 
@@ -52,6 +54,8 @@ const (
 	WaitMachineParamsStateStarting   WaitMachineParamsState = "starting"
 	WaitMachineParamsStateStopped    WaitMachineParamsState = "stopped"
 	WaitMachineParamsStateStopping   WaitMachineParamsState = "stopping"
+	WaitMachineParamsStateSuspended  WaitMachineParamsState = "suspended"
+	WaitMachineParamsStateSuspending WaitMachineParamsState = "suspending"
 )
 
 // Valid indicates whether the value is a known member of the WaitMachineParamsState enum.
@@ -74,6 +78,10 @@ func (e WaitMachineParamsState) Valid() bool {
 	case WaitMachineParamsStateStopped:
 		return true
 	case WaitMachineParamsStateStopping:
+		return true
+	case WaitMachineParamsStateSuspended:
+		return true
+	case WaitMachineParamsStateSuspending:
 		return true
 	default:
 		return false
@@ -109,7 +117,7 @@ type App struct {
 	Network      string       `json:"network"`
 	Organization Organization `json:"organization"`
 
-	// Status `deployed` when it has a Machine, `pending` before.
+	// Status `deployed` when it has a Machine, `pending` before, `destroying` at last.
 	Status string `json:"status"`
 }
 
@@ -119,7 +127,22 @@ type AppList struct {
 	TotalApps int   `json:"total_apps"`
 }
 
-// Autostop A boolean, or off, stop or suspend. Accepted and ignored so far.
+// Attach Ours: something else runs this Machine, which then has no command. Exactly one of device, netns and pid.
+type Attach struct {
+	// Device An existing tap or veth.
+	Device string `json:"device,omitempty,omitzero"`
+
+	// Mac Of the guest behind the device; found out if empty.
+	Mac string `json:"mac,omitempty,omitzero"`
+
+	// Netns Path of a network namespace, which gets an eth0.
+	Netns string `json:"netns,omitempty,omitzero"`
+
+	// Pid Of a process in the network namespace.
+	Pid int `json:"pid,omitempty,omitzero"`
+}
+
+// Autostop A boolean, or off, stop or suspend. Kept; a Machine is not stopped for lack of traffic so far.
 type Autostop = AutostopValue
 
 // BackendStatus defines model for BackendStatus.
@@ -130,6 +153,22 @@ type BackendStatus struct {
 	Flows        uint64 `json:"flows"`
 	InternalPort int    `json:"internal_port"`
 	MachineID    string `json:"machine_id"`
+}
+
+// CheckHeader defines model for CheckHeader.
+type CheckHeader struct {
+	Name   string   `json:"name"`
+	Values []string `json:"values"`
+}
+
+// CheckStatus defines model for CheckStatus.
+type CheckStatus struct {
+	Name   string `json:"name"`
+	Output string `json:"output"`
+
+	// Status `passing`, `warning` (not answered yet) or `critical`.
+	Status    string    `json:"status"`
+	UpdatedAt time.Time `json:"updated_at"`
 }
 
 // Concurrency Live flows a Machine.
@@ -182,17 +221,29 @@ type CreateIPAssignmentRequest struct {
 type CreateMachineRequest struct {
 	Config MachineConfig `json:"config"`
 
+	// ID Ours: 14 hexadecimal digits; made up if empty.
+	ID string `json:"id,omitempty,omitzero"`
+
+	// LeaseTTL Take a lease for so many seconds; 0 is none.
+	LeaseTTL int `json:"lease_ttl,omitempty,omitzero"`
+
 	// Name Unique in the app; made up if empty.
 	Name string `json:"name,omitempty,omitzero"`
 
 	// Region Three letters; the host's if empty.
 	Region string `json:"region,omitempty,omitzero"`
 
-	// SkipLaunch Only false: a new Machine is started.
+	// SkipLaunch Leave it in state `created` until it is started.
 	SkipLaunch bool `json:"skip_launch,omitempty,omitzero"`
 
 	// SkipSecrets Accepted and ignored: there are no secrets.
 	SkipSecrets bool `json:"skip_secrets,omitempty,omitzero"`
+}
+
+// CreateNetworkRequest defines model for CreateNetworkRequest.
+type CreateNetworkRequest struct {
+	// Name Unique in the org; 1 to 63 lower-case letters, digits and inner hyphens.
+	Name string `json:"name"`
 }
 
 // CreateOrgRequest defines model for CreateOrgRequest.
@@ -204,8 +255,52 @@ type CreateOrgRequest struct {
 	Slug string `json:"slug"`
 }
 
-// DNSConfig Only the empty object so far.
-type DNSConfig = map[string]interface{}
+// DNSConfig defines model for DNSConfig.
+type DNSConfig struct {
+	// Hostname Its id if empty.
+	Hostname string `json:"hostname,omitempty,omitzero"`
+
+	// Nameservers Of its /etc/resolv.conf; `fdaa::3` if empty.
+	Nameservers []string    `json:"nameservers,omitempty,omitzero"`
+	Options     []DNSOption `json:"options,omitempty,omitzero"`
+	Searches    []string    `json:"searches,omitempty,omitzero"`
+
+	// SkipRegistration No name under .internal leads to it.
+	SkipRegistration bool `json:"skip_registration,omitempty,omitzero"`
+}
+
+// DNSOption An option of resolv.conf(5).
+type DNSOption struct {
+	Name  string `json:"name"`
+	Value string `json:"value,omitempty,omitzero"`
+}
+
+// DNSRecord defines model for DNSRecord.
+type DNSRecord struct {
+	// Data As in a zone file.
+	Data string `json:"data"`
+	Name string `json:"name"`
+
+	// TTL Seconds.
+	TTL  int    `json:"ttl"`
+	Type string `json:"type"`
+}
+
+// DigResult defines model for DigResult.
+type DigResult struct {
+	Answers   []DNSRecord `json:"answers"`
+	Authority []DNSRecord `json:"authority"`
+
+	// Name What was asked, with a dot at its end.
+	Name string `json:"name"`
+
+	// Rcode NOERROR, NXDOMAIN, SERVFAIL, …
+	Rcode string `json:"rcode"`
+
+	// Truncated Over UDP it would not fit.
+	Truncated bool   `json:"truncated"`
+	Type      string `json:"type"`
+}
 
 // DropStatus defines model for DropStatus.
 type DropStatus struct {
@@ -227,6 +322,9 @@ type ExecRequest struct {
 	// Container Only the empty string.
 	Container string `json:"container,omitempty,omitzero"`
 
+	// Encoding Ours: `base64` if `stdin` is, and `stdout` and `stderr` shall be; text if empty.
+	Encoding string `json:"encoding,omitempty,omitzero"`
+
 	// Stdin What the command reads.
 	Stdin string `json:"stdin,omitempty,omitzero"`
 
@@ -236,10 +334,15 @@ type ExecRequest struct {
 
 // ExecResult defines model for ExecResult.
 type ExecResult struct {
+	// Encoding Ours: that of the request.
+	Encoding string `json:"encoding,omitempty,omitzero"`
+
 	// ExitCode 128 plus the signal if one ended it.
 	ExitCode int    `json:"exit_code"`
 	Stderr   string `json:"stderr"`
-	Stdout   string `json:"stdout"`
+
+	// Stdout As text, bytes that are none replaced by U+FFFD; see encoding.
+	Stdout string `json:"stdout"`
 
 	// Truncated Ours: it wrote more than is kept; the rest was read and lost.
 	Truncated bool `json:"truncated,omitempty,omitzero"`
@@ -262,16 +365,46 @@ type Failure struct {
 	Field string `json:"field,omitempty,omitzero"`
 
 	// Status One word for programs: invalid_argument not_found name_taken
-	// already_exists failed_precondition resource_exhausted deadline_exceeded
-	// unavailable internal.
+	// already_exists conflict failed_precondition resource_exhausted
+	// deadline_exceeded unavailable internal.
 	Status string `json:"status"`
 }
 
-// Guest Accepted and ignored: a Machine gets what its host has.
+// Guest Kept without a meaning: a Machine gets what its host has.
 type Guest struct {
 	CPUKind  string `json:"cpu_kind,omitempty,omitzero"`
 	Cpus     int    `json:"cpus,omitempty,omitzero"`
 	MemoryMb int    `json:"memory_mb,omitempty,omitzero"`
+}
+
+// HealthCheck defines model for HealthCheck.
+type HealthCheck struct {
+	// GracePeriod A Go duration such as "5s", or nanoseconds.
+	GracePeriod Duration      `json:"grace_period,omitempty,omitzero"`
+	Headers     []CheckHeader `json:"headers,omitempty,omitzero"`
+
+	// Interval A Go duration such as "5s", or nanoseconds.
+	Interval Duration `json:"interval,omitempty,omitzero"`
+
+	// Method GET if empty.
+	Method string `json:"method,omitempty,omitzero"`
+
+	// Path `/` if empty.
+	Path string `json:"path,omitempty,omitzero"`
+
+	// Port The internal port of its service if absent.
+	Port int `json:"port,omitempty,omitzero"`
+
+	// Protocol `http` (the default) or `https`.
+	Protocol string `json:"protocol,omitempty,omitzero"`
+
+	// Timeout A Go duration such as "5s", or nanoseconds.
+	Timeout       Duration `json:"timeout,omitempty,omitzero"`
+	TLSServerName string   `json:"tls_server_name,omitempty,omitzero"`
+	TLSSkipVerify bool     `json:"tls_skip_verify,omitempty,omitzero"`
+
+	// Type `tcp` or `http`.
+	Type string `json:"type"`
 }
 
 // IPAssignment defines model for IPAssignment.
@@ -296,6 +429,15 @@ type IPAssignmentList struct {
 	Ips []IPAssignment `json:"ips"`
 }
 
+// ImageRef The parts of `config.image`.
+type ImageRef struct {
+	Digest     string            `json:"digest"`
+	Labels     map[string]string `json:"labels"`
+	Registry   string            `json:"registry"`
+	Repository string            `json:"repository"`
+	Tag        string            `json:"tag"`
+}
+
 // Init What runs. `exec` if there is one, else `entrypoint` followed by `cmd`.
 type Init struct {
 	Cmd        []string `json:"cmd,omitempty,omitzero"`
@@ -303,31 +445,83 @@ type Init struct {
 	Exec       []string `json:"exec,omitempty,omitzero"`
 }
 
+// Lease defines model for Lease.
+type Lease struct {
+	Description string `json:"description"`
+
+	// ExpiresAt Seconds since 1970.
+	ExpiresAt int64  `json:"expires_at"`
+	Nonce     string `json:"nonce"`
+	Owner     string `json:"owner"`
+
+	// Version The Machine's instance_id when it was taken.
+	Version string `json:"version"`
+}
+
+// LeaseAnswer defines model for LeaseAnswer.
+type LeaseAnswer struct {
+	Data Lease `json:"data"`
+
+	// Status `success`.
+	Status string `json:"status"`
+}
+
+// LeaseRequest defines model for LeaseRequest.
+type LeaseRequest struct {
+	Description string `json:"description,omitempty,omitzero"`
+
+	// Owner Ours: who takes it, for people.
+	Owner string `json:"owner,omitempty,omitzero"`
+
+	// TTL Seconds, if not in the query.
+	TTL int `json:"ttl,omitempty,omitzero"`
+}
+
 // Machine defines model for Machine.
 type Machine struct {
-	Config    MachineConfig `json:"config"`
-	CreatedAt time.Time     `json:"created_at"`
+	// AppName Ours: its app.
+	AppName string `json:"app_name,omitempty,omitzero"`
+
+	// Checks What its health checks last said, by name.
+	Checks []CheckStatus `json:"checks,omitempty,omitzero"`
+	Config MachineConfig `json:"config,omitempty,omitzero"`
+
+	// Cordoned It takes no new Flycast connection.
+	Cordoned  bool      `json:"cordoned,omitempty,omitzero"`
+	CreatedAt time.Time `json:"created_at"`
+
+	// DesiredState Ours: what it was last asked to be, started, stopped, suspended or destroyed.
+	DesiredState string `json:"desired_state,omitempty,omitzero"`
 
 	// Events What is known of its life, newest first.
-	Events []MachineEvent `json:"events"`
+	Events []MachineEvent `json:"events,omitempty,omitzero"`
 
 	// HostStatus `ok`, `unreachable` or `unknown`.
 	HostStatus string `json:"host_status"`
 	ID         string `json:"id"`
-	InstanceID string `json:"instance_id"`
+
+	// ImageRef The parts of `config.image`.
+	ImageRef   ImageRef `json:"image_ref"`
+	InstanceID string   `json:"instance_id"`
 
 	// Message Ours: why it failed, for people.
 	Message string `json:"message,omitempty,omitzero"`
 	Name    string `json:"name"`
 
+	// Nonce Of the lease that the request asked for by `lease_ttl`.
+	Nonce string `json:"nonce,omitempty,omitzero"`
+
 	// PrivateIP Its address in the network of its app.
 	PrivateIP string `json:"private_ip"`
 	Region    string `json:"region"`
 
+	// RelayedPorts Ours: internal ports that Flycast reaches by a relay, since it listens there with IPv4 only.
+	RelayedPorts []int `json:"relayed_ports,omitempty,omitzero"`
+
 	// Restarts Ours: by its policy, since it was last asked to start.
 	Restarts int `json:"restarts,omitempty,omitzero"`
 
-	// State created starting started stopping stopped failed destroying destroyed.
+	// State created starting started stopping stopped suspending suspended failed destroying destroyed.
 	State     string    `json:"state"`
 	UpdatedAt time.Time `json:"updated_at"`
 
@@ -337,24 +531,27 @@ type Machine struct {
 
 // MachineConfig defines model for MachineConfig.
 type MachineConfig struct {
+	Attach *Attach `json:"attach,omitempty"`
+
 	// AutoDestroy Destroy it when it has ended by itself.
 	AutoDestroy bool `json:"auto_destroy,omitempty,omitzero"`
 
-	// DNS Only the empty object so far.
-	DNS DNSConfig         `json:"dns,omitempty,omitzero"`
-	Env map[string]string `json:"env,omitempty,omitzero"`
+	// Checks Health checks of the Machine as a whole, by name.
+	Checks map[string]HealthCheck `json:"checks,omitempty,omitzero"`
+	DNS    DNSConfig              `json:"dns,omitempty,omitzero"`
+	Env    StringMap              `json:"env,omitempty,omitzero"`
 
-	// Guest Accepted and ignored: a Machine gets what its host has.
+	// Guest Kept without a meaning: a Machine gets what its host has.
 	Guest Guest `json:"guest,omitempty,omitzero"`
 
-	// Image Accepted and ignored: the host's files are what a Machine sees.
+	// Image Kept without a meaning: the host's files are what a Machine sees.
 	Image string `json:"image,omitempty,omitzero"`
 
 	// Init What runs. `exec` if there is one, else `entrypoint` followed by `cmd`.
 	Init Init `json:"init,omitempty,omitzero"`
 
 	// Metadata `fly_process_group` is the process group.
-	Metadata map[string]string `json:"metadata,omitempty,omitzero"`
+	Metadata StringMap `json:"metadata,omitempty,omitzero"`
 
 	// MTU Ours: 1280 to 9000; the host's default if absent.
 	MTU        int        `json:"mtu,omitempty,omitzero"`
@@ -380,7 +577,7 @@ type MachineEvent struct {
 	// Timestamp Milliseconds since 1970.
 	Timestamp int64 `json:"timestamp"`
 
-	// Type `launch` or `exit`.
+	// Type `launch`, `start`, `stop`, `exit`, `suspend`, `resume`, `restart`, `update`, `cordon`, `uncordon`, `destroy`, …
 	Type string `json:"type"`
 }
 
@@ -389,17 +586,52 @@ type MachineEventRequest struct {
 	ExitEvent *ExitEvent `json:"exit_event,omitempty"`
 }
 
+// MachinePage defines model for MachinePage.
+type MachinePage struct {
+	LastMachineID string    `json:"last_machine_id,omitempty,omitzero"`
+	Machines      []Machine `json:"machines"`
+
+	// NextCursor Absent on the last page.
+	NextCursor string `json:"next_cursor,omitempty,omitzero"`
+}
+
+// Metadata defines model for Metadata.
+type Metadata map[string]string
+
+// MetadataValue defines model for MetadataValue.
+type MetadataValue struct {
+	Value string `json:"value"`
+}
+
+// MoveAppRequest defines model for MoveAppRequest.
+type MoveAppRequest struct {
+	// Network A network of that org; `default` if empty.
+	Network string `json:"network,omitempty,omitzero"`
+
+	// OrgSlug Its new org; its own if empty.
+	OrgSlug string `json:"org_slug,omitempty,omitzero"`
+}
+
 // Network defines model for Network.
 type Network struct {
-	Name string `json:"name"`
+	CreatedAt time.Time `json:"created_at"`
+	Name      string    `json:"name"`
 
 	// Prefix Its /48.
 	Prefix string `json:"prefix"`
 }
 
+// NetworkList defines model for NetworkList.
+type NetworkList struct {
+	Networks []Network `json:"networks"`
+}
+
 // OK defines model for OK.
 type OK struct {
 	Ok bool `json:"ok"`
+
+	// Revision Ours: as the header `Sixpn-Revision`.
+	Revision int64 `json:"revision,omitempty,omitzero"`
 }
 
 // Org defines model for Org.
@@ -424,6 +656,57 @@ type OrgList struct {
 type Organization struct {
 	Name string `json:"name"`
 	Slug string `json:"slug"`
+}
+
+// PingLine defines model for PingLine.
+type PingLine struct {
+	// Address What it stands for; of an `error`, who sent it.
+	Address  string  `json:"address"`
+	Bytes    int     `json:"bytes,omitempty,omitzero"`
+	HopLimit int     `json:"hop_limit,omitempty,omitzero"`
+	MaxUs    float64 `json:"max_us,omitempty,omitzero"`
+	MeanUs   float64 `json:"mean_us,omitempty,omitzero"`
+
+	// Message Of an error: what it says.
+	Message  string  `json:"message,omitempty,omitzero"`
+	MinUs    float64 `json:"min_us,omitempty,omitzero"`
+	Received int     `json:"received,omitempty,omitzero"`
+
+	// RoundTripUs Microseconds, of a reply.
+	RoundTripUs float64 `json:"round_trip_us,omitempty,omitzero"`
+
+	// Sent Of the summary; likewise below.
+	Sent int `json:"sent,omitempty,omitzero"`
+
+	// Sequence From 1 on.
+	Sequence int `json:"sequence,omitempty,omitzero"`
+
+	// Target As it was asked for.
+	Target string `json:"target"`
+
+	// Type `reply`, `timeout`, `error` or `summary`.
+	Type string `json:"type"`
+}
+
+// PingRequest defines model for PingRequest.
+type PingRequest struct {
+	// Count 1 to 1000; 4 if absent.
+	Count int `json:"count,omitempty,omitzero"`
+
+	// Interval A Go duration such as "5s", or nanoseconds.
+	Interval Duration `json:"interval,omitempty,omitzero"`
+
+	// Network A network of the org; its default one if empty.
+	Network string `json:"network,omitempty,omitzero"`
+
+	// Size Bytes of data in each, 0 to 8952; 56 if absent.
+	Size *int `json:"size,omitempty"`
+
+	// Target An address, a name under .internal or .flycast, or empty for the resolver.
+	Target string `json:"target,omitempty,omitzero"`
+
+	// Timeout A Go duration such as "5s", or nanoseconds.
+	Timeout Duration `json:"timeout,omitempty,omitzero"`
 }
 
 // PortStatus defines model for PortStatus.
@@ -460,6 +743,32 @@ type Reached struct {
 	Version string `json:"version,omitempty,omitzero"`
 }
 
+// Region defines model for Region.
+type Region struct {
+	// Capacity How many more Machines its hosts take.
+	Capacity         int    `json:"capacity"`
+	Code             string `json:"code"`
+	Deprecated       bool   `json:"deprecated"`
+	GatewayAvailable bool   `json:"gateway_available"`
+
+	// GeoRegion africa, asia_pacific, europe, north_america or south_america.
+	GeoRegion    string  `json:"geo_region"`
+	Latitude     float64 `json:"latitude"`
+	Longitude    float64 `json:"longitude"`
+	MpgAvailable bool    `json:"mpg_available"`
+
+	// Name The city.
+	Name             string `json:"name"`
+	RequiresPaidPlan bool   `json:"requires_paid_plan"`
+}
+
+// RegionList defines model for RegionList.
+type RegionList struct {
+	// Nearest The region of this host.
+	Nearest string   `json:"Nearest"`
+	Regions []Region `json:"Regions"`
+}
+
 // Restart defines model for Restart.
 type Restart struct {
 	MaxRetries int `json:"max_retries,omitempty,omitzero"`
@@ -479,12 +788,13 @@ type RevisionStatus struct {
 
 // Service defines model for Service.
 type Service struct {
-	// Autostart Accepted and ignored so far.
-	Autostart bool `json:"autostart,omitempty,omitzero"`
+	// Autostart Kept; a Machine is not started by its traffic so far.
+	Autostart *bool `json:"autostart,omitempty"`
 
-	// Autostop A boolean, or off, stop or suspend. Accepted and ignored so far.
-	Autostop    Autostop     `json:"autostop,omitempty,omitzero"`
-	Concurrency *Concurrency `json:"concurrency,omitempty"`
+	// Autostop A boolean, or off, stop or suspend. Kept; a Machine is not stopped for lack of traffic so far.
+	Autostop    Autostop      `json:"autostop,omitempty,omitzero"`
+	Checks      []HealthCheck `json:"checks,omitempty,omitzero"`
+	Concurrency *Concurrency  `json:"concurrency,omitempty"`
 
 	// ForceInstanceKey Accepted and ignored.
 	ForceInstanceKey string `json:"force_instance_key,omitempty,omitzero"`
@@ -492,7 +802,7 @@ type Service struct {
 	// InternalPort 1 to 65535.
 	InternalPort int `json:"internal_port"`
 
-	// MinMachinesRunning Accepted and ignored so far.
+	// MinMachinesRunning Kept, as autostart.
 	MinMachinesRunning int `json:"min_machines_running,omitempty,omitzero"`
 
 	// Ports Ports of the app's Flycast addresses that lead there.
@@ -526,9 +836,18 @@ type ServiceStatus struct {
 	Vip       string `json:"vip"`
 }
 
+// SignalRequest defines model for SignalRequest.
+type SignalRequest struct {
+	// Signal A name such as SIGHUP.
+	Signal string `json:"signal"`
+}
+
 // Started defines model for Started.
 type Started struct {
 	PreviousState string `json:"previous_state"`
+
+	// Revision Ours: as the header `Sixpn-Revision`.
+	Revision int64 `json:"revision,omitempty,omitzero"`
 }
 
 // Status defines model for Status.
@@ -561,14 +880,70 @@ type StopRequest struct {
 	Timeout Duration `json:"timeout,omitempty,omitzero"`
 }
 
+// StringMap defines model for StringMap.
+type StringMap map[string]string
+
+// UpdateMachineRequest defines model for UpdateMachineRequest.
+type UpdateMachineRequest struct {
+	Config MachineConfig `json:"config"`
+
+	// CurrentVersion Refuse it unless this is the Machine's `instance_id`.
+	CurrentVersion string `json:"current_version,omitempty,omitzero"`
+
+	// ID The Machine's, if given.
+	ID string `json:"id,omitempty,omitzero"`
+
+	// LeaseTTL Take a lease for so many seconds; 0 is none.
+	LeaseTTL int `json:"lease_ttl,omitempty,omitzero"`
+
+	// Name The Machine's, if given.
+	Name string `json:"name,omitempty,omitzero"`
+
+	// Region The Machine's, if given.
+	Region string `json:"region,omitempty,omitzero"`
+
+	// SkipLaunch Leave it stopped.
+	SkipLaunch bool `json:"skip_launch,omitempty,omitzero"`
+
+	// SkipSecrets Accepted and ignored: there are no secrets.
+	SkipSecrets bool `json:"skip_secrets,omitempty,omitzero"`
+}
+
 // WaitFor defines model for WaitFor.
 type WaitFor string
 
 // AppName defines model for AppName.
 type AppName = string
 
+// InNetwork defines model for InNetwork.
+type InNetwork = string
+
+// InRegion defines model for InRegion.
+type InRegion = string
+
+// InSummary defines model for InSummary.
+type InSummary = bool
+
+// IncludeDeleted defines model for IncludeDeleted.
+type IncludeDeleted = bool
+
+// LeaseNonce defines model for LeaseNonce.
+type LeaseNonce = string
+
 // MachineID defines model for MachineID.
 type MachineID = string
+
+// MachineStates defines model for MachineStates.
+type MachineStates = string
+
+// MetadataKey defines model for MetadataKey.
+type MetadataKey = string
+
+// NetworkName defines model for NetworkName.
+type NetworkName = string
+
+// OrgSlug defines model for OrgSlug.
+type OrgSlug = string
 
 // Wait defines model for Wait.
 type Wait = WaitFor
@@ -585,42 +960,66 @@ type ListAppsParams struct {
 // CreateAppParams defines parameters for CreateApp.
 type CreateAppParams struct {
 	// Wait Ours: `applied` answers only when the data plane of this host has the
-	// change, or with 504 when it is durable and takes too long. `true` and `false` are accepted and mean "when durable".
+	// change, or with 504 when it is durable and takes too long. `true` and `false`
+	// are accepted and mean "when durable".
 	Wait Wait `form:"wait,omitempty" json:"wait,omitempty,omitzero"`
+}
+
+// DestroyAppParams defines parameters for DestroyApp.
+type DestroyAppParams struct {
+	// Wait Ours: `applied` answers only when the data plane of this host has the
+	// change, or with 504 when it is durable and takes too long. `true` and `false`
+	// are accepted and mean "when durable".
+	Wait Wait `form:"wait,omitempty" json:"wait,omitempty,omitzero"`
+
+	// Force Accepted; the Machines are always destroyed.
+	Force bool `form:"force,omitempty" json:"force,omitempty,omitzero"`
 }
 
 // CreateIPAssignmentParams defines parameters for CreateIPAssignment.
 type CreateIPAssignmentParams struct {
 	// Wait Ours: `applied` answers only when the data plane of this host has the
-	// change, or with 504 when it is durable and takes too long. `true` and `false` are accepted and mean "when durable".
+	// change, or with 504 when it is durable and takes too long. `true` and `false`
+	// are accepted and mean "when durable".
 	Wait Wait `form:"wait,omitempty" json:"wait,omitempty,omitzero"`
 }
 
 // DeleteIPAssignmentParams defines parameters for DeleteIPAssignment.
 type DeleteIPAssignmentParams struct {
 	// Wait Ours: `applied` answers only when the data plane of this host has the
-	// change, or with 504 when it is durable and takes too long. `true` and `false` are accepted and mean "when durable".
+	// change, or with 504 when it is durable and takes too long. `true` and `false`
+	// are accepted and mean "when durable".
 	Wait Wait `form:"wait,omitempty" json:"wait,omitempty,omitzero"`
 }
 
 // ListMachinesParams defines parameters for ListMachines.
 type ListMachinesParams struct {
 	// Region Only those of this region.
-	Region         string `form:"region,omitempty" json:"region,omitempty,omitzero"`
-	IncludeDeleted bool   `form:"include_deleted,omitempty" json:"include_deleted,omitempty,omitzero"`
+	Region InRegion `form:"region,omitempty" json:"region,omitempty,omitzero"`
+
+	// State Only those in this state, or in one of these with commas between.
+	State MachineStates `form:"state,omitempty" json:"state,omitempty,omitzero"`
+
+	// IncludeDeleted Those that were destroyed lately as well.
+	IncludeDeleted IncludeDeleted `form:"include_deleted,omitempty" json:"include_deleted,omitempty,omitzero"`
+
+	// Summary Leave out `config`, `events` and `checks`.
+	Summary InSummary `form:"summary,omitempty" json:"summary,omitempty,omitzero"`
 }
 
 // CreateMachineParams defines parameters for CreateMachine.
 type CreateMachineParams struct {
 	// Wait Ours: `applied` answers only when the data plane of this host has the
-	// change, or with 504 when it is durable and takes too long. `true` and `false` are accepted and mean "when durable".
+	// change, or with 504 when it is durable and takes too long. `true` and `false`
+	// are accepted and mean "when durable".
 	Wait Wait `form:"wait,omitempty" json:"wait,omitempty,omitzero"`
 }
 
 // DestroyMachineParams defines parameters for DestroyMachine.
 type DestroyMachineParams struct {
 	// Wait Ours: `applied` answers only when the data plane of this host has the
-	// change, or with 504 when it is durable and takes too long. `true` and `false` are accepted and mean "when durable".
+	// change, or with 504 when it is durable and takes too long. `true` and `false`
+	// are accepted and mean "when durable".
 	Wait Wait `form:"wait,omitempty" json:"wait,omitempty,omitzero"`
 
 	// Force Destroy it even if it runs.
@@ -628,19 +1027,99 @@ type DestroyMachineParams struct {
 
 	// Kill The older name of `force`.
 	Kill bool `form:"kill,omitempty" json:"kill,omitempty,omitzero"`
+
+	// FlyMachineLeaseNonce Of the lease that is held, if there is one.
+	FlyMachineLeaseNonce LeaseNonce `json:"fly-machine-lease-nonce,omitempty,omitzero"`
+}
+
+// UpdateMachineParams defines parameters for UpdateMachine.
+type UpdateMachineParams struct {
+	// Wait Ours: `applied` answers only when the data plane of this host has the
+	// change, or with 504 when it is durable and takes too long. `true` and `false`
+	// are accepted and mean "when durable".
+	Wait Wait `form:"wait,omitempty" json:"wait,omitempty,omitzero"`
+
+	// FlyMachineLeaseNonce Of the lease that is held, if there is one.
+	FlyMachineLeaseNonce LeaseNonce `json:"fly-machine-lease-nonce,omitempty,omitzero"`
+}
+
+// CordonMachineParams defines parameters for CordonMachine.
+type CordonMachineParams struct {
+	// Wait Ours: `applied` answers only when the data plane of this host has the
+	// change, or with 504 when it is durable and takes too long. `true` and `false`
+	// are accepted and mean "when durable".
+	Wait Wait `form:"wait,omitempty" json:"wait,omitempty,omitzero"`
+
+	// FlyMachineLeaseNonce Of the lease that is held, if there is one.
+	FlyMachineLeaseNonce LeaseNonce `json:"fly-machine-lease-nonce,omitempty,omitzero"`
+}
+
+// ListEventsParams defines parameters for ListEvents.
+type ListEventsParams struct {
+	// Limit At most so many.
+	Limit int `form:"limit,omitempty" json:"limit,omitempty,omitzero"`
+}
+
+// ReleaseLeaseParams defines parameters for ReleaseLease.
+type ReleaseLeaseParams struct {
+	// Wait Ours: `applied` answers only when the data plane of this host has the
+	// change, or with 504 when it is durable and takes too long. `true` and `false`
+	// are accepted and mean "when durable".
+	Wait Wait `form:"wait,omitempty" json:"wait,omitempty,omitzero"`
+
+	// FlyMachineLeaseNonce Of the lease that is held, if there is one.
+	FlyMachineLeaseNonce LeaseNonce `json:"fly-machine-lease-nonce,omitempty,omitzero"`
+}
+
+// AcquireLeaseParams defines parameters for AcquireLease.
+type AcquireLeaseParams struct {
+	// Wait Ours: `applied` answers only when the data plane of this host has the
+	// change, or with 504 when it is durable and takes too long. `true` and `false`
+	// are accepted and mean "when durable".
+	Wait Wait `form:"wait,omitempty" json:"wait,omitempty,omitzero"`
+
+	// TTL Seconds.
+	TTL int `form:"ttl,omitempty" json:"ttl,omitempty,omitzero"`
+
+	// FlyMachineLeaseNonce Of the lease that is held, if there is one.
+	FlyMachineLeaseNonce LeaseNonce `json:"fly-machine-lease-nonce,omitempty,omitzero"`
 }
 
 // MachineLogsParams defines parameters for MachineLogs.
 type MachineLogsParams struct {
 	// Follow Go on with what comes, until the Machine has ended and is not to be
-	// started again.
+	// started again. An answer that breaks off instead of ending, which HTTP
+	// tells apart, means that the agent stopped; ask again.
 	Follow bool `form:"follow,omitempty" json:"follow,omitempty,omitzero"`
+}
+
+// DeleteMetadataKeyParams defines parameters for DeleteMetadataKey.
+type DeleteMetadataKeyParams struct {
+	// Wait Ours: `applied` answers only when the data plane of this host has the
+	// change, or with 504 when it is durable and takes too long. `true` and `false`
+	// are accepted and mean "when durable".
+	Wait Wait `form:"wait,omitempty" json:"wait,omitempty,omitzero"`
+
+	// FlyMachineLeaseNonce Of the lease that is held, if there is one.
+	FlyMachineLeaseNonce LeaseNonce `json:"fly-machine-lease-nonce,omitempty,omitzero"`
+}
+
+// SetMetadataKeyParams defines parameters for SetMetadataKey.
+type SetMetadataKeyParams struct {
+	// Wait Ours: `applied` answers only when the data plane of this host has the
+	// change, or with 504 when it is durable and takes too long. `true` and `false`
+	// are accepted and mean "when durable".
+	Wait Wait `form:"wait,omitempty" json:"wait,omitempty,omitzero"`
+
+	// FlyMachineLeaseNonce Of the lease that is held, if there is one.
+	FlyMachineLeaseNonce LeaseNonce `json:"fly-machine-lease-nonce,omitempty,omitzero"`
 }
 
 // RestartMachineParams defines parameters for RestartMachine.
 type RestartMachineParams struct {
 	// Wait Ours: `applied` answers only when the data plane of this host has the
-	// change, or with 504 when it is durable and takes too long. `true` and `false` are accepted and mean "when durable".
+	// change, or with 504 when it is durable and takes too long. `true` and `false`
+	// are accepted and mean "when durable".
 	Wait Wait `form:"wait,omitempty" json:"wait,omitempty,omitzero"`
 
 	// Timeout How long it may take to stop before SIGKILL, as in StopRequest.
@@ -649,25 +1128,64 @@ type RestartMachineParams struct {
 
 	// ForceStop SIGKILL at once.
 	ForceStop bool `form:"force_stop,omitempty" json:"force_stop,omitempty,omitzero"`
+
+	// FlyMachineLeaseNonce Of the lease that is held, if there is one.
+	FlyMachineLeaseNonce LeaseNonce `json:"fly-machine-lease-nonce,omitempty,omitzero"`
+}
+
+// SignalMachineParams defines parameters for SignalMachine.
+type SignalMachineParams struct {
+	// FlyMachineLeaseNonce Of the lease that is held, if there is one.
+	FlyMachineLeaseNonce LeaseNonce `json:"fly-machine-lease-nonce,omitempty,omitzero"`
 }
 
 // StartMachineParams defines parameters for StartMachine.
 type StartMachineParams struct {
 	// Wait Ours: `applied` answers only when the data plane of this host has the
-	// change, or with 504 when it is durable and takes too long. `true` and `false` are accepted and mean "when durable".
+	// change, or with 504 when it is durable and takes too long. `true` and `false`
+	// are accepted and mean "when durable".
 	Wait Wait `form:"wait,omitempty" json:"wait,omitempty,omitzero"`
+
+	// FlyMachineLeaseNonce Of the lease that is held, if there is one.
+	FlyMachineLeaseNonce LeaseNonce `json:"fly-machine-lease-nonce,omitempty,omitzero"`
 }
 
 // StopMachineParams defines parameters for StopMachine.
 type StopMachineParams struct {
 	// Wait Ours: `applied` answers only when the data plane of this host has the
-	// change, or with 504 when it is durable and takes too long. `true` and `false` are accepted and mean "when durable".
+	// change, or with 504 when it is durable and takes too long. `true` and `false`
+	// are accepted and mean "when durable".
 	Wait Wait `form:"wait,omitempty" json:"wait,omitempty,omitzero"`
+
+	// FlyMachineLeaseNonce Of the lease that is held, if there is one.
+	FlyMachineLeaseNonce LeaseNonce `json:"fly-machine-lease-nonce,omitempty,omitzero"`
+}
+
+// SuspendMachineParams defines parameters for SuspendMachine.
+type SuspendMachineParams struct {
+	// Wait Ours: `applied` answers only when the data plane of this host has the
+	// change, or with 504 when it is durable and takes too long. `true` and `false`
+	// are accepted and mean "when durable".
+	Wait Wait `form:"wait,omitempty" json:"wait,omitempty,omitzero"`
+
+	// FlyMachineLeaseNonce Of the lease that is held, if there is one.
+	FlyMachineLeaseNonce LeaseNonce `json:"fly-machine-lease-nonce,omitempty,omitzero"`
+}
+
+// UncordonMachineParams defines parameters for UncordonMachine.
+type UncordonMachineParams struct {
+	// Wait Ours: `applied` answers only when the data plane of this host has the
+	// change, or with 504 when it is durable and takes too long. `true` and `false`
+	// are accepted and mean "when durable".
+	Wait Wait `form:"wait,omitempty" json:"wait,omitempty,omitzero"`
+
+	// FlyMachineLeaseNonce Of the lease that is held, if there is one.
+	FlyMachineLeaseNonce LeaseNonce `json:"fly-machine-lease-nonce,omitempty,omitzero"`
 }
 
 // WaitMachineParams defines parameters for WaitMachine.
 type WaitMachineParams struct {
-	// State `settled` is any state that lasts: started, stopped, failed or
+	// State `settled` is any state that lasts: started, stopped, suspended, failed or
 	// destroyed. A Machine that is destroyed while one waits counts as that,
 	// one that was gone before is not found.
 	State WaitMachineParamsState `form:"state,omitempty" json:"state,omitempty,omitzero"`
@@ -675,17 +1193,84 @@ type WaitMachineParams struct {
 	// Timeout Seconds, 1 to 3600; afterwards the answer is 408.
 	Timeout int `form:"timeout,omitempty" json:"timeout,omitempty,omitzero"`
 
-	// InstanceID Accepted; a Machine has one instance at a time.
+	// InstanceID The run that is meant, the Machine's current one if empty. One that another
+	// has replaced counts as stopped once it has ended.
 	InstanceID string `form:"instance_id,omitempty" json:"instance_id,omitempty,omitzero"`
 }
 
 // WaitMachineParamsState defines parameters for WaitMachine.
 type WaitMachineParamsState string
 
+// MoveAppParams defines parameters for MoveApp.
+type MoveAppParams struct {
+	// Wait Ours: `applied` answers only when the data plane of this host has the
+	// change, or with 504 when it is durable and takes too long. `true` and `false`
+	// are accepted and mean "when durable".
+	Wait Wait `form:"wait,omitempty" json:"wait,omitempty,omitzero"`
+}
+
 // CreateOrgParams defines parameters for CreateOrg.
 type CreateOrgParams struct {
 	// Wait Ours: `applied` answers only when the data plane of this host has the
-	// change, or with 504 when it is durable and takes too long. `true` and `false` are accepted and mean "when durable".
+	// change, or with 504 when it is durable and takes too long. `true` and `false`
+	// are accepted and mean "when durable".
+	Wait Wait `form:"wait,omitempty" json:"wait,omitempty,omitzero"`
+}
+
+// DeleteOrgParams defines parameters for DeleteOrg.
+type DeleteOrgParams struct {
+	// Wait Ours: `applied` answers only when the data plane of this host has the
+	// change, or with 504 when it is durable and takes too long. `true` and `false`
+	// are accepted and mean "when durable".
+	Wait Wait `form:"wait,omitempty" json:"wait,omitempty,omitzero"`
+}
+
+// DigParams defines parameters for Dig.
+type DigParams struct {
+	// Name The name, with or without a dot at its end; an address for its PTR.
+	Name string `form:"name" json:"name"`
+
+	// Type AAAA, A, TXT, PTR, SOA, NS, … or ANY.
+	Type string `form:"type,omitempty" json:"type,omitempty,omitzero"`
+
+	// Network A network of the org; its default one if empty.
+	Network InNetwork `form:"network,omitempty" json:"network,omitempty,omitzero"`
+}
+
+// ListOrgMachinesParams defines parameters for ListOrgMachines.
+type ListOrgMachinesParams struct {
+	// Region Only those of this region.
+	Region InRegion `form:"region,omitempty" json:"region,omitempty,omitzero"`
+
+	// State Only those in this state, or in one of these with commas between.
+	State MachineStates `form:"state,omitempty" json:"state,omitempty,omitzero"`
+
+	// IncludeDeleted Those that were destroyed lately as well.
+	IncludeDeleted IncludeDeleted `form:"include_deleted,omitempty" json:"include_deleted,omitempty,omitzero"`
+
+	// Summary Leave out `config`, `events` and `checks`.
+	Summary InSummary `form:"summary,omitempty" json:"summary,omitempty,omitzero"`
+
+	// Limit At most so many.
+	Limit int `form:"limit,omitempty" json:"limit,omitempty,omitzero"`
+
+	// Cursor `next_cursor` of the answer before.
+	Cursor string `form:"cursor,omitempty" json:"cursor,omitempty,omitzero"`
+}
+
+// CreateNetworkParams defines parameters for CreateNetwork.
+type CreateNetworkParams struct {
+	// Wait Ours: `applied` answers only when the data plane of this host has the
+	// change, or with 504 when it is durable and takes too long. `true` and `false`
+	// are accepted and mean "when durable".
+	Wait Wait `form:"wait,omitempty" json:"wait,omitempty,omitzero"`
+}
+
+// DeleteNetworkParams defines parameters for DeleteNetwork.
+type DeleteNetworkParams struct {
+	// Wait Ours: `applied` answers only when the data plane of this host has the
+	// change, or with 504 when it is durable and takes too long. `true` and `false`
+	// are accepted and mean "when durable".
 	Wait Wait `form:"wait,omitempty" json:"wait,omitempty,omitzero"`
 }
 
@@ -698,14 +1283,35 @@ type CreateIPAssignmentJSONRequestBody = CreateIPAssignmentRequest
 // CreateMachineJSONRequestBody defines body for CreateMachine for application/json ContentType.
 type CreateMachineJSONRequestBody = CreateMachineRequest
 
+// UpdateMachineJSONRequestBody defines body for UpdateMachine for application/json ContentType.
+type UpdateMachineJSONRequestBody = UpdateMachineRequest
+
 // ExecMachineJSONRequestBody defines body for ExecMachine for application/json ContentType.
 type ExecMachineJSONRequestBody = ExecRequest
+
+// AcquireLeaseJSONRequestBody defines body for AcquireLease for application/json ContentType.
+type AcquireLeaseJSONRequestBody = LeaseRequest
+
+// SetMetadataKeyJSONRequestBody defines body for SetMetadataKey for application/json ContentType.
+type SetMetadataKeyJSONRequestBody = MetadataValue
+
+// SignalMachineJSONRequestBody defines body for SignalMachine for application/json ContentType.
+type SignalMachineJSONRequestBody = SignalRequest
 
 // StopMachineJSONRequestBody defines body for StopMachine for application/json ContentType.
 type StopMachineJSONRequestBody = StopRequest
 
+// MoveAppJSONRequestBody defines body for MoveApp for application/json ContentType.
+type MoveAppJSONRequestBody = MoveAppRequest
+
 // CreateOrgJSONRequestBody defines body for CreateOrg for application/json ContentType.
 type CreateOrgJSONRequestBody = CreateOrgRequest
+
+// CreateNetworkJSONRequestBody defines body for CreateNetwork for application/json ContentType.
+type CreateNetworkJSONRequestBody = CreateNetworkRequest
+
+// PingJSONRequestBody defines body for Ping for application/json ContentType.
+type PingJSONRequestBody = PingRequest
 
 // RequestEditorFn is the function signature for the RequestEditor callback function
 type RequestEditorFn func(ctx context.Context, req *http.Request) error
@@ -800,6 +1406,14 @@ type ClientInterface interface {
 	// Corresponds with POST /v1/apps (the `CreateApp` operationId).
 	CreateApp(ctx context.Context, params *CreateAppParams, body CreateAppJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// DestroyApp Destroy an app, its Machines and its addresses
+	//
+	// Answered when it is recorded: the app takes no new Machine, and is gone when
+	// its last one is.
+	//
+	// Corresponds with DELETE /v1/apps/{app_name} (the `DestroyApp` operationId).
+	DestroyApp(ctx context.Context, appName AppName, params *DestroyAppParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// GetApp Get an app
 	//
 	// Corresponds with GET /v1/apps/{app_name} (the `GetApp` operationId).
@@ -831,11 +1445,15 @@ type ClientInterface interface {
 	// Corresponds with DELETE /v1/apps/{app_name}/ip_assignments/{ip} (the `DeleteIPAssignment` operationId).
 	DeleteIPAssignment(ctx context.Context, appName AppName, ip string, params *DeleteIPAssignmentParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// GetIPAssignment Get a Flycast address of an app
+	//
+	// Corresponds with GET /v1/apps/{app_name}/ip_assignments/{ip} (the `GetIPAssignment` operationId).
+	GetIPAssignment(ctx context.Context, appName AppName, ip string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// ListMachines List the Machines of an app
 	//
 	// `metadata.KEY=VALUE`, any number of times, lists only Machines that have
-	// this metadata. Destroyed Machines are not kept, so there are none to
-	// include.
+	// this metadata.
 	//
 	// Corresponds with GET /v1/apps/{app_name}/machines (the `ListMachines` operationId).
 	ListMachines(ctx context.Context, appName AppName, params *ListMachinesParams, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -843,7 +1461,8 @@ type ClientInterface interface {
 	// CreateMachineWithBody Create and start a Machine
 	//
 	// Answered when the Machine is recorded, in state `created`. Use `wait` to
-	// know when it has started.
+	// know when it has started. A request with an `id` can be repeated: the same
+	// one makes one Machine.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -853,7 +1472,8 @@ type ClientInterface interface {
 	// CreateMachine Create and start a Machine
 	//
 	// Answered when the Machine is recorded, in state `created`. Use `wait` to
-	// know when it has started.
+	// know when it has started. A request with an `id` can be repeated: the same
+	// one makes one Machine.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -874,6 +1494,38 @@ type ClientInterface interface {
 	// Corresponds with GET /v1/apps/{app_name}/machines/{machine_id} (the `GetMachine` operationId).
 	GetMachine(ctx context.Context, appName AppName, machineID MachineID, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// UpdateMachineWithBody Replace the configuration of a Machine
+	//
+	// The whole configuration is replaced. The Machine gets a new `instance_id`: it is
+	// restarted, or started if it does not run; with `skip_launch` it ends stopped.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/apps/{app_name}/machines/{machine_id} (the `UpdateMachine` operationId).
+	UpdateMachineWithBody(ctx context.Context, appName AppName, machineID MachineID, params *UpdateMachineParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// UpdateMachine Replace the configuration of a Machine
+	//
+	// The whole configuration is replaced. The Machine gets a new `instance_id`: it is
+	// restarted, or started if it does not run; with `skip_launch` it ends stopped.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/apps/{app_name}/machines/{machine_id} (the `UpdateMachine` operationId).
+	UpdateMachine(ctx context.Context, appName AppName, machineID MachineID, params *UpdateMachineParams, body UpdateMachineJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CordonMachine Take a Machine out of Flycast
+	//
+	// It gets no new Flycast connection until it is uncordoned; those it has go on.
+	//
+	// Corresponds with POST /v1/apps/{app_name}/machines/{machine_id}/cordon (the `CordonMachine` operationId).
+	CordonMachine(ctx context.Context, appName AppName, machineID MachineID, params *CordonMachineParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListEvents List what happened to a Machine
+	//
+	// Corresponds with GET /v1/apps/{app_name}/machines/{machine_id}/events (the `ListEvents` operationId).
+	ListEvents(ctx context.Context, appName AppName, machineID MachineID, params *ListEventsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// ExecMachineWithBody Run a command inside a started Machine
 	//
 	// Answered when the command has ended.
@@ -892,10 +1544,77 @@ type ClientInterface interface {
 	// Corresponds with POST /v1/apps/{app_name}/machines/{machine_id}/exec (the `ExecMachine` operationId).
 	ExecMachine(ctx context.Context, appName AppName, machineID MachineID, body ExecMachineJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// ReleaseLease Release the lease of a Machine
+	//
+	// The nonce must be that of the lease.
+	//
+	// Corresponds with DELETE /v1/apps/{app_name}/machines/{machine_id}/lease (the `ReleaseLease` operationId).
+	ReleaseLease(ctx context.Context, appName AppName, machineID MachineID, params *ReleaseLeaseParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetLease Get the lease of a Machine
+	//
+	// Not found if nobody holds one.
+	//
+	// Corresponds with GET /v1/apps/{app_name}/machines/{machine_id}/lease (the `GetLease` operationId).
+	GetLease(ctx context.Context, appName AppName, machineID MachineID, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// AcquireLeaseWithBody Take or renew the lease of a Machine
+	//
+	// Until it expires, or is released, only requests that send its nonce change the
+	// Machine. With the nonce of the lease that is held, that one is renewed.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/apps/{app_name}/machines/{machine_id}/lease (the `AcquireLease` operationId).
+	AcquireLeaseWithBody(ctx context.Context, appName AppName, machineID MachineID, params *AcquireLeaseParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// AcquireLease Take or renew the lease of a Machine
+	//
+	// Until it expires, or is released, only requests that send its nonce change the
+	// Machine. With the nonce of the lease that is held, that one is renewed.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/apps/{app_name}/machines/{machine_id}/lease (the `AcquireLease` operationId).
+	AcquireLease(ctx context.Context, appName AppName, machineID MachineID, params *AcquireLeaseParams, body AcquireLeaseJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// MachineLogs Ours: what a Machine wrote to its standard output and error
 	//
 	// Corresponds with GET /v1/apps/{app_name}/machines/{machine_id}/logs (the `MachineLogs` operationId).
 	MachineLogs(ctx context.Context, appName AppName, machineID MachineID, params *MachineLogsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetMetadata Get the metadata of a Machine
+	//
+	// Corresponds with GET /v1/apps/{app_name}/machines/{machine_id}/metadata (the `GetMetadata` operationId).
+	GetMetadata(ctx context.Context, appName AppName, machineID MachineID, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// DeleteMetadataKey Remove one entry of the metadata of a Machine
+	//
+	// Corresponds with DELETE /v1/apps/{app_name}/machines/{machine_id}/metadata/{key} (the `DeleteMetadataKey` operationId).
+	DeleteMetadataKey(ctx context.Context, appName AppName, machineID MachineID, key MetadataKey, params *DeleteMetadataKeyParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetMetadataKey Get one entry of the metadata of a Machine
+	//
+	// Corresponds with GET /v1/apps/{app_name}/machines/{machine_id}/metadata/{key} (the `GetMetadataKey` operationId).
+	GetMetadataKey(ctx context.Context, appName AppName, machineID MachineID, key MetadataKey, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// SetMetadataKeyWithBody Set one entry of the metadata of a Machine
+	//
+	// The Machine goes on running, and names follow at once.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/apps/{app_name}/machines/{machine_id}/metadata/{key} (the `SetMetadataKey` operationId).
+	SetMetadataKeyWithBody(ctx context.Context, appName AppName, machineID MachineID, key MetadataKey, params *SetMetadataKeyParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// SetMetadataKey Set one entry of the metadata of a Machine
+	//
+	// The Machine goes on running, and names follow at once.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/apps/{app_name}/machines/{machine_id}/metadata/{key} (the `SetMetadataKey` operationId).
+	SetMetadataKey(ctx context.Context, appName AppName, machineID MachineID, key MetadataKey, params *SetMetadataKeyParams, body SetMetadataKeyJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// RestartMachine Stop a Machine and start it again
 	//
@@ -904,9 +1623,27 @@ type ClientInterface interface {
 	// Corresponds with POST /v1/apps/{app_name}/machines/{machine_id}/restart (the `RestartMachine` operationId).
 	RestartMachine(ctx context.Context, appName AppName, machineID MachineID, params *RestartMachineParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// SignalMachineWithBody Send a signal to the command of a Machine
+	//
+	// Nothing is recorded: what it leads to is up to the command.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/apps/{app_name}/machines/{machine_id}/signal (the `SignalMachine` operationId).
+	SignalMachineWithBody(ctx context.Context, appName AppName, machineID MachineID, params *SignalMachineParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// SignalMachine Send a signal to the command of a Machine
+	//
+	// Nothing is recorded: what it leads to is up to the command.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/apps/{app_name}/machines/{machine_id}/signal (the `SignalMachine` operationId).
+	SignalMachine(ctx context.Context, appName AppName, machineID MachineID, params *SignalMachineParams, body SignalMachineJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// StartMachine Start a Machine
 	//
-	// Starting one that runs changes nothing.
+	// Starting one that runs changes nothing. One that is suspended goes on where it was.
 	//
 	// Corresponds with POST /v1/apps/{app_name}/machines/{machine_id}/start (the `StartMachine` operationId).
 	StartMachine(ctx context.Context, appName AppName, machineID MachineID, params *StartMachineParams, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -931,10 +1668,50 @@ type ClientInterface interface {
 	// Corresponds with POST /v1/apps/{app_name}/machines/{machine_id}/stop (the `StopMachine` operationId).
 	StopMachine(ctx context.Context, appName AppName, machineID MachineID, params *StopMachineParams, body StopMachineJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// SuspendMachine Suspend a Machine
+	//
+	// It leaves names and Flycast addresses first, then all that runs in it stands
+	// still, with its memory and connections, until it is started.
+	//
+	// Corresponds with POST /v1/apps/{app_name}/machines/{machine_id}/suspend (the `SuspendMachine` operationId).
+	SuspendMachine(ctx context.Context, appName AppName, machineID MachineID, params *SuspendMachineParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// UncordonMachine Put a Machine back into Flycast
+	//
+	// It gets Flycast connections again.
+	//
+	// Corresponds with POST /v1/apps/{app_name}/machines/{machine_id}/uncordon (the `UncordonMachine` operationId).
+	UncordonMachine(ctx context.Context, appName AppName, machineID MachineID, params *UncordonMachineParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// WaitMachine Wait until a Machine is in a state
 	//
 	// Corresponds with GET /v1/apps/{app_name}/machines/{machine_id}/wait (the `WaitMachine` operationId).
 	WaitMachine(ctx context.Context, appName AppName, machineID MachineID, params *WaitMachineParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// MoveAppWithBody Ours: move an app to another network
+	//
+	// Its Machines get new addresses by the restart that this causes, its Flycast
+	// addresses are replaced by new ones.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/apps/{app_name}/move (the `MoveApp` operationId).
+	MoveAppWithBody(ctx context.Context, appName AppName, params *MoveAppParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// MoveApp Ours: move an app to another network
+	//
+	// Its Machines get new addresses by the restart that this causes, its Flycast
+	// addresses are replaced by new ones.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/apps/{app_name}/move (the `MoveApp` operationId).
+	MoveApp(ctx context.Context, appName AppName, params *MoveAppParams, body MoveAppJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetDocument Ours: this document
+	//
+	// Corresponds with GET /v1/openapi.yaml (the `GetDocument` operationId).
+	GetDocument(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListOrgs List the orgs
 	//
@@ -954,6 +1731,77 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /v1/orgs (the `CreateOrg` operationId).
 	CreateOrg(ctx context.Context, params *CreateOrgParams, body CreateOrgJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// DeleteOrg Ours: delete an org and its networks
+	//
+	// One that has an app is refused, and one whose networks have an address of another's app.
+	//
+	// Corresponds with DELETE /v1/orgs/{org_slug} (the `DeleteOrg` operationId).
+	DeleteOrg(ctx context.Context, orgSlug OrgSlug, params *DeleteOrgParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetOrg Ours: get an org
+	//
+	// Corresponds with GET /v1/orgs/{org_slug} (the `GetOrg` operationId).
+	GetOrg(ctx context.Context, orgSlug OrgSlug, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// Dig Ours: ask the resolver as a Machine of the org would
+	//
+	// Corresponds with GET /v1/orgs/{org_slug}/dig (the `Dig` operationId).
+	Dig(ctx context.Context, orgSlug OrgSlug, params *DigParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListOrgMachines List the Machines of an org
+	//
+	// `metadata.KEY=VALUE` as for the Machines of an app. Follow `next_cursor` until
+	// there is none: each Machine that exists all the while is listed once.
+	//
+	// Corresponds with GET /v1/orgs/{org_slug}/machines (the `ListOrgMachines` operationId).
+	ListOrgMachines(ctx context.Context, orgSlug OrgSlug, params *ListOrgMachinesParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListNetworks Ours: list the networks of an org
+	//
+	// Corresponds with GET /v1/orgs/{org_slug}/networks (the `ListNetworks` operationId).
+	ListNetworks(ctx context.Context, orgSlug OrgSlug, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreateNetworkWithBody Ours: create another network of an org
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/orgs/{org_slug}/networks (the `CreateNetwork` operationId).
+	CreateNetworkWithBody(ctx context.Context, orgSlug OrgSlug, params *CreateNetworkParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreateNetwork Ours: create another network of an org
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/orgs/{org_slug}/networks (the `CreateNetwork` operationId).
+	CreateNetwork(ctx context.Context, orgSlug OrgSlug, params *CreateNetworkParams, body CreateNetworkJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// DeleteNetwork Ours: delete a network
+	//
+	// Its number is never used again. The default one is refused, and one that has
+	// an app or an address.
+	//
+	// Corresponds with DELETE /v1/orgs/{org_slug}/networks/{network} (the `DeleteNetwork` operationId).
+	DeleteNetwork(ctx context.Context, orgSlug OrgSlug, network NetworkName, params *DeleteNetworkParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// PingWithBody Ours: send ICMPv6 echo requests from inside a network of the org
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/orgs/{org_slug}/ping (the `Ping` operationId).
+	PingWithBody(ctx context.Context, orgSlug OrgSlug, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// Ping Ours: send ICMPv6 echo requests from inside a network of the org
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/orgs/{org_slug}/ping (the `Ping` operationId).
+	Ping(ctx context.Context, orgSlug OrgSlug, body PingJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListRegions List the regions
+	//
+	// Corresponds with GET /v1/platform/regions (the `ListRegions` operationId).
+	ListRegions(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetStatus Ours: what this agent and its data plane are doing
 	//
@@ -1000,6 +1848,24 @@ func (c *Client) CreateAppWithBody(ctx context.Context, params *CreateAppParams,
 // Corresponds with POST /v1/apps (the `CreateApp` operationId).
 func (c *Client) CreateApp(ctx context.Context, params *CreateAppParams, body CreateAppJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewCreateAppRequest(c.Server, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// DestroyApp Destroy an app, its Machines and its addresses
+//
+// Answered when it is recorded: the app takes no new Machine, and is gone when
+// its last one is.
+//
+// Corresponds with DELETE /v1/apps/{app_name} (the `DestroyApp` operationId).
+func (c *Client) DestroyApp(ctx context.Context, appName AppName, params *DestroyAppParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDestroyAppRequest(c.Server, appName, params)
 	if err != nil {
 		return nil, err
 	}
@@ -1091,11 +1957,25 @@ func (c *Client) DeleteIPAssignment(ctx context.Context, appName AppName, ip str
 	return c.Client.Do(req)
 }
 
+// GetIPAssignment Get a Flycast address of an app
+//
+// Corresponds with GET /v1/apps/{app_name}/ip_assignments/{ip} (the `GetIPAssignment` operationId).
+func (c *Client) GetIPAssignment(ctx context.Context, appName AppName, ip string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetIPAssignmentRequest(c.Server, appName, ip)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // ListMachines List the Machines of an app
 //
 // `metadata.KEY=VALUE`, any number of times, lists only Machines that have
-// this metadata. Destroyed Machines are not kept, so there are none to
-// include.
+// this metadata.
 //
 // Corresponds with GET /v1/apps/{app_name}/machines (the `ListMachines` operationId).
 func (c *Client) ListMachines(ctx context.Context, appName AppName, params *ListMachinesParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -1113,7 +1993,8 @@ func (c *Client) ListMachines(ctx context.Context, appName AppName, params *List
 // CreateMachineWithBody Create and start a Machine
 //
 // Answered when the Machine is recorded, in state `created`. Use `wait` to
-// know when it has started.
+// know when it has started. A request with an `id` can be repeated: the same
+// one makes one Machine.
 //
 // Takes any type of body and a specified content type.
 //
@@ -1133,7 +2014,8 @@ func (c *Client) CreateMachineWithBody(ctx context.Context, appName AppName, par
 // CreateMachine Create and start a Machine
 //
 // Answered when the Machine is recorded, in state `created`. Use `wait` to
-// know when it has started.
+// know when it has started. A request with an `id` can be repeated: the same
+// one makes one Machine.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -1184,6 +2066,78 @@ func (c *Client) GetMachine(ctx context.Context, appName AppName, machineID Mach
 	return c.Client.Do(req)
 }
 
+// UpdateMachineWithBody Replace the configuration of a Machine
+//
+// The whole configuration is replaced. The Machine gets a new `instance_id`: it is
+// restarted, or started if it does not run; with `skip_launch` it ends stopped.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/apps/{app_name}/machines/{machine_id} (the `UpdateMachine` operationId).
+func (c *Client) UpdateMachineWithBody(ctx context.Context, appName AppName, machineID MachineID, params *UpdateMachineParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewUpdateMachineRequestWithBody(c.Server, appName, machineID, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// UpdateMachine Replace the configuration of a Machine
+//
+// The whole configuration is replaced. The Machine gets a new `instance_id`: it is
+// restarted, or started if it does not run; with `skip_launch` it ends stopped.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/apps/{app_name}/machines/{machine_id} (the `UpdateMachine` operationId).
+func (c *Client) UpdateMachine(ctx context.Context, appName AppName, machineID MachineID, params *UpdateMachineParams, body UpdateMachineJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewUpdateMachineRequest(c.Server, appName, machineID, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CordonMachine Take a Machine out of Flycast
+//
+// It gets no new Flycast connection until it is uncordoned; those it has go on.
+//
+// Corresponds with POST /v1/apps/{app_name}/machines/{machine_id}/cordon (the `CordonMachine` operationId).
+func (c *Client) CordonMachine(ctx context.Context, appName AppName, machineID MachineID, params *CordonMachineParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCordonMachineRequest(c.Server, appName, machineID, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListEvents List what happened to a Machine
+//
+// Corresponds with GET /v1/apps/{app_name}/machines/{machine_id}/events (the `ListEvents` operationId).
+func (c *Client) ListEvents(ctx context.Context, appName AppName, machineID MachineID, params *ListEventsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListEventsRequest(c.Server, appName, machineID, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // ExecMachineWithBody Run a command inside a started Machine
 //
 // Answered when the command has ended.
@@ -1222,11 +2176,168 @@ func (c *Client) ExecMachine(ctx context.Context, appName AppName, machineID Mac
 	return c.Client.Do(req)
 }
 
+// ReleaseLease Release the lease of a Machine
+//
+// The nonce must be that of the lease.
+//
+// Corresponds with DELETE /v1/apps/{app_name}/machines/{machine_id}/lease (the `ReleaseLease` operationId).
+func (c *Client) ReleaseLease(ctx context.Context, appName AppName, machineID MachineID, params *ReleaseLeaseParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewReleaseLeaseRequest(c.Server, appName, machineID, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetLease Get the lease of a Machine
+//
+// Not found if nobody holds one.
+//
+// Corresponds with GET /v1/apps/{app_name}/machines/{machine_id}/lease (the `GetLease` operationId).
+func (c *Client) GetLease(ctx context.Context, appName AppName, machineID MachineID, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetLeaseRequest(c.Server, appName, machineID)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// AcquireLeaseWithBody Take or renew the lease of a Machine
+//
+// Until it expires, or is released, only requests that send its nonce change the
+// Machine. With the nonce of the lease that is held, that one is renewed.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/apps/{app_name}/machines/{machine_id}/lease (the `AcquireLease` operationId).
+func (c *Client) AcquireLeaseWithBody(ctx context.Context, appName AppName, machineID MachineID, params *AcquireLeaseParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAcquireLeaseRequestWithBody(c.Server, appName, machineID, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// AcquireLease Take or renew the lease of a Machine
+//
+// Until it expires, or is released, only requests that send its nonce change the
+// Machine. With the nonce of the lease that is held, that one is renewed.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/apps/{app_name}/machines/{machine_id}/lease (the `AcquireLease` operationId).
+func (c *Client) AcquireLease(ctx context.Context, appName AppName, machineID MachineID, params *AcquireLeaseParams, body AcquireLeaseJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAcquireLeaseRequest(c.Server, appName, machineID, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // MachineLogs Ours: what a Machine wrote to its standard output and error
 //
 // Corresponds with GET /v1/apps/{app_name}/machines/{machine_id}/logs (the `MachineLogs` operationId).
 func (c *Client) MachineLogs(ctx context.Context, appName AppName, machineID MachineID, params *MachineLogsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewMachineLogsRequest(c.Server, appName, machineID, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetMetadata Get the metadata of a Machine
+//
+// Corresponds with GET /v1/apps/{app_name}/machines/{machine_id}/metadata (the `GetMetadata` operationId).
+func (c *Client) GetMetadata(ctx context.Context, appName AppName, machineID MachineID, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetMetadataRequest(c.Server, appName, machineID)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// DeleteMetadataKey Remove one entry of the metadata of a Machine
+//
+// Corresponds with DELETE /v1/apps/{app_name}/machines/{machine_id}/metadata/{key} (the `DeleteMetadataKey` operationId).
+func (c *Client) DeleteMetadataKey(ctx context.Context, appName AppName, machineID MachineID, key MetadataKey, params *DeleteMetadataKeyParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDeleteMetadataKeyRequest(c.Server, appName, machineID, key, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetMetadataKey Get one entry of the metadata of a Machine
+//
+// Corresponds with GET /v1/apps/{app_name}/machines/{machine_id}/metadata/{key} (the `GetMetadataKey` operationId).
+func (c *Client) GetMetadataKey(ctx context.Context, appName AppName, machineID MachineID, key MetadataKey, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetMetadataKeyRequest(c.Server, appName, machineID, key)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// SetMetadataKeyWithBody Set one entry of the metadata of a Machine
+//
+// The Machine goes on running, and names follow at once.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/apps/{app_name}/machines/{machine_id}/metadata/{key} (the `SetMetadataKey` operationId).
+func (c *Client) SetMetadataKeyWithBody(ctx context.Context, appName AppName, machineID MachineID, key MetadataKey, params *SetMetadataKeyParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewSetMetadataKeyRequestWithBody(c.Server, appName, machineID, key, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// SetMetadataKey Set one entry of the metadata of a Machine
+//
+// The Machine goes on running, and names follow at once.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/apps/{app_name}/machines/{machine_id}/metadata/{key} (the `SetMetadataKey` operationId).
+func (c *Client) SetMetadataKey(ctx context.Context, appName AppName, machineID MachineID, key MetadataKey, params *SetMetadataKeyParams, body SetMetadataKeyJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewSetMetadataKeyRequest(c.Server, appName, machineID, key, params, body)
 	if err != nil {
 		return nil, err
 	}
@@ -1254,9 +2365,47 @@ func (c *Client) RestartMachine(ctx context.Context, appName AppName, machineID 
 	return c.Client.Do(req)
 }
 
+// SignalMachineWithBody Send a signal to the command of a Machine
+//
+// Nothing is recorded: what it leads to is up to the command.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/apps/{app_name}/machines/{machine_id}/signal (the `SignalMachine` operationId).
+func (c *Client) SignalMachineWithBody(ctx context.Context, appName AppName, machineID MachineID, params *SignalMachineParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewSignalMachineRequestWithBody(c.Server, appName, machineID, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// SignalMachine Send a signal to the command of a Machine
+//
+// Nothing is recorded: what it leads to is up to the command.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/apps/{app_name}/machines/{machine_id}/signal (the `SignalMachine` operationId).
+func (c *Client) SignalMachine(ctx context.Context, appName AppName, machineID MachineID, params *SignalMachineParams, body SignalMachineJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewSignalMachineRequest(c.Server, appName, machineID, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // StartMachine Start a Machine
 //
-// Starting one that runs changes nothing.
+// Starting one that runs changes nothing. One that is suspended goes on where it was.
 //
 // Corresponds with POST /v1/apps/{app_name}/machines/{machine_id}/start (the `StartMachine` operationId).
 func (c *Client) StartMachine(ctx context.Context, appName AppName, machineID MachineID, params *StartMachineParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -1311,11 +2460,101 @@ func (c *Client) StopMachine(ctx context.Context, appName AppName, machineID Mac
 	return c.Client.Do(req)
 }
 
+// SuspendMachine Suspend a Machine
+//
+// It leaves names and Flycast addresses first, then all that runs in it stands
+// still, with its memory and connections, until it is started.
+//
+// Corresponds with POST /v1/apps/{app_name}/machines/{machine_id}/suspend (the `SuspendMachine` operationId).
+func (c *Client) SuspendMachine(ctx context.Context, appName AppName, machineID MachineID, params *SuspendMachineParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewSuspendMachineRequest(c.Server, appName, machineID, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// UncordonMachine Put a Machine back into Flycast
+//
+// It gets Flycast connections again.
+//
+// Corresponds with POST /v1/apps/{app_name}/machines/{machine_id}/uncordon (the `UncordonMachine` operationId).
+func (c *Client) UncordonMachine(ctx context.Context, appName AppName, machineID MachineID, params *UncordonMachineParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewUncordonMachineRequest(c.Server, appName, machineID, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // WaitMachine Wait until a Machine is in a state
 //
 // Corresponds with GET /v1/apps/{app_name}/machines/{machine_id}/wait (the `WaitMachine` operationId).
 func (c *Client) WaitMachine(ctx context.Context, appName AppName, machineID MachineID, params *WaitMachineParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewWaitMachineRequest(c.Server, appName, machineID, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// MoveAppWithBody Ours: move an app to another network
+//
+// Its Machines get new addresses by the restart that this causes, its Flycast
+// addresses are replaced by new ones.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/apps/{app_name}/move (the `MoveApp` operationId).
+func (c *Client) MoveAppWithBody(ctx context.Context, appName AppName, params *MoveAppParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewMoveAppRequestWithBody(c.Server, appName, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// MoveApp Ours: move an app to another network
+//
+// Its Machines get new addresses by the restart that this causes, its Flycast
+// addresses are replaced by new ones.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/apps/{app_name}/move (the `MoveApp` operationId).
+func (c *Client) MoveApp(ctx context.Context, appName AppName, params *MoveAppParams, body MoveAppJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewMoveAppRequest(c.Server, appName, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetDocument Ours: this document
+//
+// Corresponds with GET /v1/openapi.yaml (the `GetDocument` operationId).
+func (c *Client) GetDocument(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetDocumentRequest(c.Server)
 	if err != nil {
 		return nil, err
 	}
@@ -1365,6 +2604,187 @@ func (c *Client) CreateOrgWithBody(ctx context.Context, params *CreateOrgParams,
 // Corresponds with POST /v1/orgs (the `CreateOrg` operationId).
 func (c *Client) CreateOrg(ctx context.Context, params *CreateOrgParams, body CreateOrgJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewCreateOrgRequest(c.Server, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// DeleteOrg Ours: delete an org and its networks
+//
+// One that has an app is refused, and one whose networks have an address of another's app.
+//
+// Corresponds with DELETE /v1/orgs/{org_slug} (the `DeleteOrg` operationId).
+func (c *Client) DeleteOrg(ctx context.Context, orgSlug OrgSlug, params *DeleteOrgParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDeleteOrgRequest(c.Server, orgSlug, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetOrg Ours: get an org
+//
+// Corresponds with GET /v1/orgs/{org_slug} (the `GetOrg` operationId).
+func (c *Client) GetOrg(ctx context.Context, orgSlug OrgSlug, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetOrgRequest(c.Server, orgSlug)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// Dig Ours: ask the resolver as a Machine of the org would
+//
+// Corresponds with GET /v1/orgs/{org_slug}/dig (the `Dig` operationId).
+func (c *Client) Dig(ctx context.Context, orgSlug OrgSlug, params *DigParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDigRequest(c.Server, orgSlug, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListOrgMachines List the Machines of an org
+//
+// `metadata.KEY=VALUE` as for the Machines of an app. Follow `next_cursor` until
+// there is none: each Machine that exists all the while is listed once.
+//
+// Corresponds with GET /v1/orgs/{org_slug}/machines (the `ListOrgMachines` operationId).
+func (c *Client) ListOrgMachines(ctx context.Context, orgSlug OrgSlug, params *ListOrgMachinesParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListOrgMachinesRequest(c.Server, orgSlug, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListNetworks Ours: list the networks of an org
+//
+// Corresponds with GET /v1/orgs/{org_slug}/networks (the `ListNetworks` operationId).
+func (c *Client) ListNetworks(ctx context.Context, orgSlug OrgSlug, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListNetworksRequest(c.Server, orgSlug)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreateNetworkWithBody Ours: create another network of an org
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/orgs/{org_slug}/networks (the `CreateNetwork` operationId).
+func (c *Client) CreateNetworkWithBody(ctx context.Context, orgSlug OrgSlug, params *CreateNetworkParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateNetworkRequestWithBody(c.Server, orgSlug, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreateNetwork Ours: create another network of an org
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/orgs/{org_slug}/networks (the `CreateNetwork` operationId).
+func (c *Client) CreateNetwork(ctx context.Context, orgSlug OrgSlug, params *CreateNetworkParams, body CreateNetworkJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateNetworkRequest(c.Server, orgSlug, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// DeleteNetwork Ours: delete a network
+//
+// Its number is never used again. The default one is refused, and one that has
+// an app or an address.
+//
+// Corresponds with DELETE /v1/orgs/{org_slug}/networks/{network} (the `DeleteNetwork` operationId).
+func (c *Client) DeleteNetwork(ctx context.Context, orgSlug OrgSlug, network NetworkName, params *DeleteNetworkParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDeleteNetworkRequest(c.Server, orgSlug, network, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// PingWithBody Ours: send ICMPv6 echo requests from inside a network of the org
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/orgs/{org_slug}/ping (the `Ping` operationId).
+func (c *Client) PingWithBody(ctx context.Context, orgSlug OrgSlug, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewPingRequestWithBody(c.Server, orgSlug, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// Ping Ours: send ICMPv6 echo requests from inside a network of the org
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/orgs/{org_slug}/ping (the `Ping` operationId).
+func (c *Client) Ping(ctx context.Context, orgSlug OrgSlug, body PingJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewPingRequest(c.Server, orgSlug, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListRegions List the regions
+//
+// Corresponds with GET /v1/platform/regions (the `ListRegions` operationId).
+func (c *Client) ListRegions(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListRegionsRequest(c.Server)
 	if err != nil {
 		return nil, err
 	}
@@ -1499,6 +2919,71 @@ func NewCreateAppRequestWithBody(server string, params *CreateAppParams, content
 	}
 
 	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewDestroyAppRequest constructs an http.Request for the DestroyApp method
+func NewDestroyAppRequest(server string, appName AppName, params *DestroyAppParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "app_name", appName, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/apps/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "wait", params.Wait, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "force", params.Force, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
 
 	return req, nil
 }
@@ -1705,6 +3190,47 @@ func NewDeleteIPAssignmentRequest(server string, appName AppName, ip string, par
 	return req, nil
 }
 
+// NewGetIPAssignmentRequest constructs an http.Request for the GetIPAssignment method
+func NewGetIPAssignmentRequest(server string, appName AppName, ip string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "app_name", appName, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "ip", ip, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/apps/%s/ip_assignments/%s", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewListMachinesRequest constructs an http.Request for the ListMachines method
 func NewListMachinesRequest(server string, appName AppName, params *ListMachinesParams) (*http.Request, error) {
 	var err error
@@ -1748,7 +3274,23 @@ func NewListMachinesRequest(server string, appName AppName, params *ListMachines
 			}
 		}
 
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "state", params.State, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
 		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "include_deleted", params.IncludeDeleted, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "summary", params.Summary, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
 			return nil, err
 		} else {
 			for _, qp := range strings.Split(queryFrag, "&") {
@@ -1917,6 +3459,19 @@ func NewDestroyMachineRequest(server string, appName AppName, machineID MachineI
 		return nil, err
 	}
 
+	if params != nil {
+
+		var headerParam0 string
+
+		headerParam0, err = runtime.StyleParamWithOptions("simple", false, "fly-machine-lease-nonce", params.FlyMachineLeaseNonce, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+		if err != nil {
+			return nil, err
+		}
+
+		req.Header.Set("fly-machine-lease-nonce", headerParam0)
+
+	}
+
 	return req, nil
 }
 
@@ -1951,6 +3506,237 @@ func NewGetMachineRequest(server string, appName AppName, machineID MachineID) (
 	queryURL, err := serverURL.Parse(operationPath)
 	if err != nil {
 		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewUpdateMachineRequest calls the generic UpdateMachine builder with application/json body
+func NewUpdateMachineRequest(server string, appName AppName, machineID MachineID, params *UpdateMachineParams, body UpdateMachineJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewUpdateMachineRequestWithBody(server, appName, machineID, params, "application/json", bodyReader)
+}
+
+// NewUpdateMachineRequestWithBody constructs an http.Request for the UpdateMachine method, with any body, and a specified content type
+func NewUpdateMachineRequestWithBody(server string, appName AppName, machineID MachineID, params *UpdateMachineParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "app_name", appName, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "machine_id", machineID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/apps/%s/machines/%s", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "wait", params.Wait, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		var headerParam0 string
+
+		headerParam0, err = runtime.StyleParamWithOptions("simple", false, "fly-machine-lease-nonce", params.FlyMachineLeaseNonce, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+		if err != nil {
+			return nil, err
+		}
+
+		req.Header.Set("fly-machine-lease-nonce", headerParam0)
+
+	}
+
+	return req, nil
+}
+
+// NewCordonMachineRequest constructs an http.Request for the CordonMachine method
+func NewCordonMachineRequest(server string, appName AppName, machineID MachineID, params *CordonMachineParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "app_name", appName, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "machine_id", machineID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/apps/%s/machines/%s/cordon", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "wait", params.Wait, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+
+		var headerParam0 string
+
+		headerParam0, err = runtime.StyleParamWithOptions("simple", false, "fly-machine-lease-nonce", params.FlyMachineLeaseNonce, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+		if err != nil {
+			return nil, err
+		}
+
+		req.Header.Set("fly-machine-lease-nonce", headerParam0)
+
+	}
+
+	return req, nil
+}
+
+// NewListEventsRequest constructs an http.Request for the ListEvents method
+func NewListEventsRequest(server string, appName AppName, machineID MachineID, params *ListEventsParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "app_name", appName, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "machine_id", machineID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/apps/%s/machines/%s/events", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
 	}
 
 	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
@@ -2015,6 +3801,222 @@ func NewExecMachineRequestWithBody(server string, appName AppName, machineID Mac
 	return req, nil
 }
 
+// NewReleaseLeaseRequest constructs an http.Request for the ReleaseLease method
+func NewReleaseLeaseRequest(server string, appName AppName, machineID MachineID, params *ReleaseLeaseParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "app_name", appName, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "machine_id", machineID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/apps/%s/machines/%s/lease", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "wait", params.Wait, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+
+		var headerParam0 string
+
+		headerParam0, err = runtime.StyleParamWithOptions("simple", false, "fly-machine-lease-nonce", params.FlyMachineLeaseNonce, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+		if err != nil {
+			return nil, err
+		}
+
+		req.Header.Set("fly-machine-lease-nonce", headerParam0)
+
+	}
+
+	return req, nil
+}
+
+// NewGetLeaseRequest constructs an http.Request for the GetLease method
+func NewGetLeaseRequest(server string, appName AppName, machineID MachineID) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "app_name", appName, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "machine_id", machineID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/apps/%s/machines/%s/lease", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewAcquireLeaseRequest calls the generic AcquireLease builder with application/json body
+func NewAcquireLeaseRequest(server string, appName AppName, machineID MachineID, params *AcquireLeaseParams, body AcquireLeaseJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewAcquireLeaseRequestWithBody(server, appName, machineID, params, "application/json", bodyReader)
+}
+
+// NewAcquireLeaseRequestWithBody constructs an http.Request for the AcquireLease method, with any body, and a specified content type
+func NewAcquireLeaseRequestWithBody(server string, appName AppName, machineID MachineID, params *AcquireLeaseParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "app_name", appName, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "machine_id", machineID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/apps/%s/machines/%s/lease", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "wait", params.Wait, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "ttl", params.TTL, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		var headerParam0 string
+
+		headerParam0, err = runtime.StyleParamWithOptions("simple", false, "fly-machine-lease-nonce", params.FlyMachineLeaseNonce, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+		if err != nil {
+			return nil, err
+		}
+
+		req.Header.Set("fly-machine-lease-nonce", headerParam0)
+
+	}
+
+	return req, nil
+}
+
 // NewMachineLogsRequest constructs an http.Request for the MachineLogs method
 func NewMachineLogsRequest(server string, appName AppName, machineID MachineID, params *MachineLogsParams) (*http.Request, error) {
 	var err error
@@ -2074,6 +4076,276 @@ func NewMachineLogsRequest(server string, appName AppName, machineID MachineID, 
 	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
 	if err != nil {
 		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGetMetadataRequest constructs an http.Request for the GetMetadata method
+func NewGetMetadataRequest(server string, appName AppName, machineID MachineID) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "app_name", appName, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "machine_id", machineID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/apps/%s/machines/%s/metadata", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewDeleteMetadataKeyRequest constructs an http.Request for the DeleteMetadataKey method
+func NewDeleteMetadataKeyRequest(server string, appName AppName, machineID MachineID, key MetadataKey, params *DeleteMetadataKeyParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "app_name", appName, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "machine_id", machineID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam2 string
+
+	pathParam2, err = runtime.StyleParamWithOptions("simple", false, "key", key, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/apps/%s/machines/%s/metadata/%s", pathParam0, pathParam1, pathParam2)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "wait", params.Wait, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+
+		var headerParam0 string
+
+		headerParam0, err = runtime.StyleParamWithOptions("simple", false, "fly-machine-lease-nonce", params.FlyMachineLeaseNonce, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+		if err != nil {
+			return nil, err
+		}
+
+		req.Header.Set("fly-machine-lease-nonce", headerParam0)
+
+	}
+
+	return req, nil
+}
+
+// NewGetMetadataKeyRequest constructs an http.Request for the GetMetadataKey method
+func NewGetMetadataKeyRequest(server string, appName AppName, machineID MachineID, key MetadataKey) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "app_name", appName, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "machine_id", machineID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam2 string
+
+	pathParam2, err = runtime.StyleParamWithOptions("simple", false, "key", key, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/apps/%s/machines/%s/metadata/%s", pathParam0, pathParam1, pathParam2)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewSetMetadataKeyRequest calls the generic SetMetadataKey builder with application/json body
+func NewSetMetadataKeyRequest(server string, appName AppName, machineID MachineID, key MetadataKey, params *SetMetadataKeyParams, body SetMetadataKeyJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewSetMetadataKeyRequestWithBody(server, appName, machineID, key, params, "application/json", bodyReader)
+}
+
+// NewSetMetadataKeyRequestWithBody constructs an http.Request for the SetMetadataKey method, with any body, and a specified content type
+func NewSetMetadataKeyRequestWithBody(server string, appName AppName, machineID MachineID, key MetadataKey, params *SetMetadataKeyParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "app_name", appName, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "machine_id", machineID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam2 string
+
+	pathParam2, err = runtime.StyleParamWithOptions("simple", false, "key", key, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/apps/%s/machines/%s/metadata/%s", pathParam0, pathParam1, pathParam2)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "wait", params.Wait, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		var headerParam0 string
+
+		headerParam0, err = runtime.StyleParamWithOptions("simple", false, "fly-machine-lease-nonce", params.FlyMachineLeaseNonce, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+		if err != nil {
+			return nil, err
+		}
+
+		req.Header.Set("fly-machine-lease-nonce", headerParam0)
+
 	}
 
 	return req, nil
@@ -2164,6 +4436,86 @@ func NewRestartMachineRequest(server string, appName AppName, machineID MachineI
 		return nil, err
 	}
 
+	if params != nil {
+
+		var headerParam0 string
+
+		headerParam0, err = runtime.StyleParamWithOptions("simple", false, "fly-machine-lease-nonce", params.FlyMachineLeaseNonce, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+		if err != nil {
+			return nil, err
+		}
+
+		req.Header.Set("fly-machine-lease-nonce", headerParam0)
+
+	}
+
+	return req, nil
+}
+
+// NewSignalMachineRequest calls the generic SignalMachine builder with application/json body
+func NewSignalMachineRequest(server string, appName AppName, machineID MachineID, params *SignalMachineParams, body SignalMachineJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewSignalMachineRequestWithBody(server, appName, machineID, params, "application/json", bodyReader)
+}
+
+// NewSignalMachineRequestWithBody constructs an http.Request for the SignalMachine method, with any body, and a specified content type
+func NewSignalMachineRequestWithBody(server string, appName AppName, machineID MachineID, params *SignalMachineParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "app_name", appName, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "machine_id", machineID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/apps/%s/machines/%s/signal", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		var headerParam0 string
+
+		headerParam0, err = runtime.StyleParamWithOptions("simple", false, "fly-machine-lease-nonce", params.FlyMachineLeaseNonce, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+		if err != nil {
+			return nil, err
+		}
+
+		req.Header.Set("fly-machine-lease-nonce", headerParam0)
+
+	}
+
 	return req, nil
 }
 
@@ -2226,6 +4578,19 @@ func NewStartMachineRequest(server string, appName AppName, machineID MachineID,
 	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
 	if err != nil {
 		return nil, err
+	}
+
+	if params != nil {
+
+		var headerParam0 string
+
+		headerParam0, err = runtime.StyleParamWithOptions("simple", false, "fly-machine-lease-nonce", params.FlyMachineLeaseNonce, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+		if err != nil {
+			return nil, err
+		}
+
+		req.Header.Set("fly-machine-lease-nonce", headerParam0)
+
 	}
 
 	return req, nil
@@ -2305,6 +4670,173 @@ func NewStopMachineRequestWithBody(server string, appName AppName, machineID Mac
 
 	req.Header.Add("Content-Type", contentType)
 
+	if params != nil {
+
+		var headerParam0 string
+
+		headerParam0, err = runtime.StyleParamWithOptions("simple", false, "fly-machine-lease-nonce", params.FlyMachineLeaseNonce, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+		if err != nil {
+			return nil, err
+		}
+
+		req.Header.Set("fly-machine-lease-nonce", headerParam0)
+
+	}
+
+	return req, nil
+}
+
+// NewSuspendMachineRequest constructs an http.Request for the SuspendMachine method
+func NewSuspendMachineRequest(server string, appName AppName, machineID MachineID, params *SuspendMachineParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "app_name", appName, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "machine_id", machineID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/apps/%s/machines/%s/suspend", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "wait", params.Wait, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+
+		var headerParam0 string
+
+		headerParam0, err = runtime.StyleParamWithOptions("simple", false, "fly-machine-lease-nonce", params.FlyMachineLeaseNonce, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+		if err != nil {
+			return nil, err
+		}
+
+		req.Header.Set("fly-machine-lease-nonce", headerParam0)
+
+	}
+
+	return req, nil
+}
+
+// NewUncordonMachineRequest constructs an http.Request for the UncordonMachine method
+func NewUncordonMachineRequest(server string, appName AppName, machineID MachineID, params *UncordonMachineParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "app_name", appName, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "machine_id", machineID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/apps/%s/machines/%s/uncordon", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "wait", params.Wait, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+
+		var headerParam0 string
+
+		headerParam0, err = runtime.StyleParamWithOptions("simple", false, "fly-machine-lease-nonce", params.FlyMachineLeaseNonce, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+		if err != nil {
+			return nil, err
+		}
+
+		req.Header.Set("fly-machine-lease-nonce", headerParam0)
+
+	}
+
 	return req, nil
 }
 
@@ -2378,6 +4910,103 @@ func NewWaitMachineRequest(server string, appName AppName, machineID MachineID, 
 			rawQueryFragments = append(rawQueryFragments, encoded)
 		}
 		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewMoveAppRequest calls the generic MoveApp builder with application/json body
+func NewMoveAppRequest(server string, appName AppName, params *MoveAppParams, body MoveAppJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewMoveAppRequestWithBody(server, appName, params, "application/json", bodyReader)
+}
+
+// NewMoveAppRequestWithBody constructs an http.Request for the MoveApp method, with any body, and a specified content type
+func NewMoveAppRequestWithBody(server string, appName AppName, params *MoveAppParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "app_name", appName, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/apps/%s/move", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "wait", params.Wait, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewGetDocumentRequest constructs an http.Request for the GetDocument method
+func NewGetDocumentRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/openapi.yaml")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
 	}
 
 	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
@@ -2478,6 +5107,509 @@ func NewCreateOrgRequestWithBody(server string, params *CreateOrgParams, content
 	return req, nil
 }
 
+// NewDeleteOrgRequest constructs an http.Request for the DeleteOrg method
+func NewDeleteOrgRequest(server string, orgSlug OrgSlug, params *DeleteOrgParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "org_slug", orgSlug, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/orgs/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "wait", params.Wait, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGetOrgRequest constructs an http.Request for the GetOrg method
+func NewGetOrgRequest(server string, orgSlug OrgSlug) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "org_slug", orgSlug, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/orgs/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewDigRequest constructs an http.Request for the Dig method
+func NewDigRequest(server string, orgSlug OrgSlug, params *DigParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "org_slug", orgSlug, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/orgs/%s/dig", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "name", params.Name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "type", params.Type, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "network", params.Network, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewListOrgMachinesRequest constructs an http.Request for the ListOrgMachines method
+func NewListOrgMachinesRequest(server string, orgSlug OrgSlug, params *ListOrgMachinesParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "org_slug", orgSlug, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/orgs/%s/machines", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "region", params.Region, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "state", params.State, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "include_deleted", params.IncludeDeleted, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "summary", params.Summary, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewListNetworksRequest constructs an http.Request for the ListNetworks method
+func NewListNetworksRequest(server string, orgSlug OrgSlug) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "org_slug", orgSlug, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/orgs/%s/networks", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewCreateNetworkRequest calls the generic CreateNetwork builder with application/json body
+func NewCreateNetworkRequest(server string, orgSlug OrgSlug, params *CreateNetworkParams, body CreateNetworkJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewCreateNetworkRequestWithBody(server, orgSlug, params, "application/json", bodyReader)
+}
+
+// NewCreateNetworkRequestWithBody constructs an http.Request for the CreateNetwork method, with any body, and a specified content type
+func NewCreateNetworkRequestWithBody(server string, orgSlug OrgSlug, params *CreateNetworkParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "org_slug", orgSlug, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/orgs/%s/networks", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "wait", params.Wait, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewDeleteNetworkRequest constructs an http.Request for the DeleteNetwork method
+func NewDeleteNetworkRequest(server string, orgSlug OrgSlug, network NetworkName, params *DeleteNetworkParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "org_slug", orgSlug, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "network", network, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/orgs/%s/networks/%s", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "wait", params.Wait, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewPingRequest calls the generic Ping builder with application/json body
+func NewPingRequest(server string, orgSlug OrgSlug, body PingJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewPingRequestWithBody(server, orgSlug, "application/json", bodyReader)
+}
+
+// NewPingRequestWithBody constructs an http.Request for the Ping method, with any body, and a specified content type
+func NewPingRequestWithBody(server string, orgSlug OrgSlug, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "org_slug", orgSlug, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/orgs/%s/ping", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewListRegionsRequest constructs an http.Request for the ListRegions method
+func NewListRegionsRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/platform/regions")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewGetStatusRequest constructs an http.Request for the GetStatus method
 func NewGetStatusRequest(server string) (*http.Request, error) {
 	var err error
@@ -2570,6 +5702,16 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with POST /v1/apps (the `CreateApp` operationId).
 	CreateAppWithResponse(ctx context.Context, params *CreateAppParams, body CreateAppJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateAppResponse, error)
 
+	// DestroyAppWithResponse Destroy an app, its Machines and its addresses
+	//
+	// Answered when it is recorded: the app takes no new Machine, and is gone when
+	// its last one is.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /v1/apps/{app_name} (the `DestroyApp` operationId).
+	DestroyAppWithResponse(ctx context.Context, appName AppName, params *DestroyAppParams, reqEditors ...RequestEditorFn) (*DestroyAppResponse, error)
+
 	// GetAppWithResponse Get an app
 	//
 	// Returns a wrapper object for the known response body format(s).
@@ -2607,11 +5749,17 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with DELETE /v1/apps/{app_name}/ip_assignments/{ip} (the `DeleteIPAssignment` operationId).
 	DeleteIPAssignmentWithResponse(ctx context.Context, appName AppName, ip string, params *DeleteIPAssignmentParams, reqEditors ...RequestEditorFn) (*DeleteIPAssignmentResponse, error)
 
+	// GetIPAssignmentWithResponse Get a Flycast address of an app
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/apps/{app_name}/ip_assignments/{ip} (the `GetIPAssignment` operationId).
+	GetIPAssignmentWithResponse(ctx context.Context, appName AppName, ip string, reqEditors ...RequestEditorFn) (*GetIPAssignmentResponse, error)
+
 	// ListMachinesWithResponse List the Machines of an app
 	//
 	// `metadata.KEY=VALUE`, any number of times, lists only Machines that have
-	// this metadata. Destroyed Machines are not kept, so there are none to
-	// include.
+	// this metadata.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -2621,7 +5769,8 @@ type ClientWithResponsesInterface interface {
 	// CreateMachineWithBodyWithResponse Create and start a Machine
 	//
 	// Answered when the Machine is recorded, in state `created`. Use `wait` to
-	// know when it has started.
+	// know when it has started. A request with an `id` can be repeated: the same
+	// one makes one Machine.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -2631,7 +5780,8 @@ type ClientWithResponsesInterface interface {
 	// CreateMachineWithResponse Create and start a Machine
 	//
 	// Answered when the Machine is recorded, in state `created`. Use `wait` to
-	// know when it has started.
+	// know when it has started. A request with an `id` can be repeated: the same
+	// one makes one Machine.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -2656,6 +5806,42 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /v1/apps/{app_name}/machines/{machine_id} (the `GetMachine` operationId).
 	GetMachineWithResponse(ctx context.Context, appName AppName, machineID MachineID, reqEditors ...RequestEditorFn) (*GetMachineResponse, error)
 
+	// UpdateMachineWithBodyWithResponse Replace the configuration of a Machine
+	//
+	// The whole configuration is replaced. The Machine gets a new `instance_id`: it is
+	// restarted, or started if it does not run; with `skip_launch` it ends stopped.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/apps/{app_name}/machines/{machine_id} (the `UpdateMachine` operationId).
+	UpdateMachineWithBodyWithResponse(ctx context.Context, appName AppName, machineID MachineID, params *UpdateMachineParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UpdateMachineResponse, error)
+
+	// UpdateMachineWithResponse Replace the configuration of a Machine
+	//
+	// The whole configuration is replaced. The Machine gets a new `instance_id`: it is
+	// restarted, or started if it does not run; with `skip_launch` it ends stopped.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/apps/{app_name}/machines/{machine_id} (the `UpdateMachine` operationId).
+	UpdateMachineWithResponse(ctx context.Context, appName AppName, machineID MachineID, params *UpdateMachineParams, body UpdateMachineJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateMachineResponse, error)
+
+	// CordonMachineWithResponse Take a Machine out of Flycast
+	//
+	// It gets no new Flycast connection until it is uncordoned; those it has go on.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/apps/{app_name}/machines/{machine_id}/cordon (the `CordonMachine` operationId).
+	CordonMachineWithResponse(ctx context.Context, appName AppName, machineID MachineID, params *CordonMachineParams, reqEditors ...RequestEditorFn) (*CordonMachineResponse, error)
+
+	// ListEventsWithResponse List what happened to a Machine
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/apps/{app_name}/machines/{machine_id}/events (the `ListEvents` operationId).
+	ListEventsWithResponse(ctx context.Context, appName AppName, machineID MachineID, params *ListEventsParams, reqEditors ...RequestEditorFn) (*ListEventsResponse, error)
+
 	// ExecMachineWithBodyWithResponse Run a command inside a started Machine
 	//
 	// Answered when the command has ended.
@@ -2674,12 +5860,89 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with POST /v1/apps/{app_name}/machines/{machine_id}/exec (the `ExecMachine` operationId).
 	ExecMachineWithResponse(ctx context.Context, appName AppName, machineID MachineID, body ExecMachineJSONRequestBody, reqEditors ...RequestEditorFn) (*ExecMachineResponse, error)
 
+	// ReleaseLeaseWithResponse Release the lease of a Machine
+	//
+	// The nonce must be that of the lease.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /v1/apps/{app_name}/machines/{machine_id}/lease (the `ReleaseLease` operationId).
+	ReleaseLeaseWithResponse(ctx context.Context, appName AppName, machineID MachineID, params *ReleaseLeaseParams, reqEditors ...RequestEditorFn) (*ReleaseLeaseResponse, error)
+
+	// GetLeaseWithResponse Get the lease of a Machine
+	//
+	// Not found if nobody holds one.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/apps/{app_name}/machines/{machine_id}/lease (the `GetLease` operationId).
+	GetLeaseWithResponse(ctx context.Context, appName AppName, machineID MachineID, reqEditors ...RequestEditorFn) (*GetLeaseResponse, error)
+
+	// AcquireLeaseWithBodyWithResponse Take or renew the lease of a Machine
+	//
+	// Until it expires, or is released, only requests that send its nonce change the
+	// Machine. With the nonce of the lease that is held, that one is renewed.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/apps/{app_name}/machines/{machine_id}/lease (the `AcquireLease` operationId).
+	AcquireLeaseWithBodyWithResponse(ctx context.Context, appName AppName, machineID MachineID, params *AcquireLeaseParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*AcquireLeaseResponse, error)
+
+	// AcquireLeaseWithResponse Take or renew the lease of a Machine
+	//
+	// Until it expires, or is released, only requests that send its nonce change the
+	// Machine. With the nonce of the lease that is held, that one is renewed.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/apps/{app_name}/machines/{machine_id}/lease (the `AcquireLease` operationId).
+	AcquireLeaseWithResponse(ctx context.Context, appName AppName, machineID MachineID, params *AcquireLeaseParams, body AcquireLeaseJSONRequestBody, reqEditors ...RequestEditorFn) (*AcquireLeaseResponse, error)
+
 	// MachineLogsWithResponse Ours: what a Machine wrote to its standard output and error
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with GET /v1/apps/{app_name}/machines/{machine_id}/logs (the `MachineLogs` operationId).
 	MachineLogsWithResponse(ctx context.Context, appName AppName, machineID MachineID, params *MachineLogsParams, reqEditors ...RequestEditorFn) (*MachineLogsResponse, error)
+
+	// GetMetadataWithResponse Get the metadata of a Machine
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/apps/{app_name}/machines/{machine_id}/metadata (the `GetMetadata` operationId).
+	GetMetadataWithResponse(ctx context.Context, appName AppName, machineID MachineID, reqEditors ...RequestEditorFn) (*GetMetadataResponse, error)
+
+	// DeleteMetadataKeyWithResponse Remove one entry of the metadata of a Machine
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /v1/apps/{app_name}/machines/{machine_id}/metadata/{key} (the `DeleteMetadataKey` operationId).
+	DeleteMetadataKeyWithResponse(ctx context.Context, appName AppName, machineID MachineID, key MetadataKey, params *DeleteMetadataKeyParams, reqEditors ...RequestEditorFn) (*DeleteMetadataKeyResponse, error)
+
+	// GetMetadataKeyWithResponse Get one entry of the metadata of a Machine
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/apps/{app_name}/machines/{machine_id}/metadata/{key} (the `GetMetadataKey` operationId).
+	GetMetadataKeyWithResponse(ctx context.Context, appName AppName, machineID MachineID, key MetadataKey, reqEditors ...RequestEditorFn) (*GetMetadataKeyResponse, error)
+
+	// SetMetadataKeyWithBodyWithResponse Set one entry of the metadata of a Machine
+	//
+	// The Machine goes on running, and names follow at once.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/apps/{app_name}/machines/{machine_id}/metadata/{key} (the `SetMetadataKey` operationId).
+	SetMetadataKeyWithBodyWithResponse(ctx context.Context, appName AppName, machineID MachineID, key MetadataKey, params *SetMetadataKeyParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SetMetadataKeyResponse, error)
+
+	// SetMetadataKeyWithResponse Set one entry of the metadata of a Machine
+	//
+	// The Machine goes on running, and names follow at once.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/apps/{app_name}/machines/{machine_id}/metadata/{key} (the `SetMetadataKey` operationId).
+	SetMetadataKeyWithResponse(ctx context.Context, appName AppName, machineID MachineID, key MetadataKey, params *SetMetadataKeyParams, body SetMetadataKeyJSONRequestBody, reqEditors ...RequestEditorFn) (*SetMetadataKeyResponse, error)
 
 	// RestartMachineWithResponse Stop a Machine and start it again
 	//
@@ -2690,9 +5953,27 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with POST /v1/apps/{app_name}/machines/{machine_id}/restart (the `RestartMachine` operationId).
 	RestartMachineWithResponse(ctx context.Context, appName AppName, machineID MachineID, params *RestartMachineParams, reqEditors ...RequestEditorFn) (*RestartMachineResponse, error)
 
+	// SignalMachineWithBodyWithResponse Send a signal to the command of a Machine
+	//
+	// Nothing is recorded: what it leads to is up to the command.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/apps/{app_name}/machines/{machine_id}/signal (the `SignalMachine` operationId).
+	SignalMachineWithBodyWithResponse(ctx context.Context, appName AppName, machineID MachineID, params *SignalMachineParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SignalMachineResponse, error)
+
+	// SignalMachineWithResponse Send a signal to the command of a Machine
+	//
+	// Nothing is recorded: what it leads to is up to the command.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/apps/{app_name}/machines/{machine_id}/signal (the `SignalMachine` operationId).
+	SignalMachineWithResponse(ctx context.Context, appName AppName, machineID MachineID, params *SignalMachineParams, body SignalMachineJSONRequestBody, reqEditors ...RequestEditorFn) (*SignalMachineResponse, error)
+
 	// StartMachineWithResponse Start a Machine
 	//
-	// Starting one that runs changes nothing.
+	// Starting one that runs changes nothing. One that is suspended goes on where it was.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -2719,12 +6000,58 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with POST /v1/apps/{app_name}/machines/{machine_id}/stop (the `StopMachine` operationId).
 	StopMachineWithResponse(ctx context.Context, appName AppName, machineID MachineID, params *StopMachineParams, body StopMachineJSONRequestBody, reqEditors ...RequestEditorFn) (*StopMachineResponse, error)
 
+	// SuspendMachineWithResponse Suspend a Machine
+	//
+	// It leaves names and Flycast addresses first, then all that runs in it stands
+	// still, with its memory and connections, until it is started.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/apps/{app_name}/machines/{machine_id}/suspend (the `SuspendMachine` operationId).
+	SuspendMachineWithResponse(ctx context.Context, appName AppName, machineID MachineID, params *SuspendMachineParams, reqEditors ...RequestEditorFn) (*SuspendMachineResponse, error)
+
+	// UncordonMachineWithResponse Put a Machine back into Flycast
+	//
+	// It gets Flycast connections again.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/apps/{app_name}/machines/{machine_id}/uncordon (the `UncordonMachine` operationId).
+	UncordonMachineWithResponse(ctx context.Context, appName AppName, machineID MachineID, params *UncordonMachineParams, reqEditors ...RequestEditorFn) (*UncordonMachineResponse, error)
+
 	// WaitMachineWithResponse Wait until a Machine is in a state
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with GET /v1/apps/{app_name}/machines/{machine_id}/wait (the `WaitMachine` operationId).
 	WaitMachineWithResponse(ctx context.Context, appName AppName, machineID MachineID, params *WaitMachineParams, reqEditors ...RequestEditorFn) (*WaitMachineResponse, error)
+
+	// MoveAppWithBodyWithResponse Ours: move an app to another network
+	//
+	// Its Machines get new addresses by the restart that this causes, its Flycast
+	// addresses are replaced by new ones.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/apps/{app_name}/move (the `MoveApp` operationId).
+	MoveAppWithBodyWithResponse(ctx context.Context, appName AppName, params *MoveAppParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*MoveAppResponse, error)
+
+	// MoveAppWithResponse Ours: move an app to another network
+	//
+	// Its Machines get new addresses by the restart that this causes, its Flycast
+	// addresses are replaced by new ones.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/apps/{app_name}/move (the `MoveApp` operationId).
+	MoveAppWithResponse(ctx context.Context, appName AppName, params *MoveAppParams, body MoveAppJSONRequestBody, reqEditors ...RequestEditorFn) (*MoveAppResponse, error)
+
+	// GetDocumentWithResponse Ours: this document
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/openapi.yaml (the `GetDocument` operationId).
+	GetDocumentWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetDocumentResponse, error)
 
 	// ListOrgsWithResponse List the orgs
 	//
@@ -2746,6 +6073,91 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with POST /v1/orgs (the `CreateOrg` operationId).
 	CreateOrgWithResponse(ctx context.Context, params *CreateOrgParams, body CreateOrgJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateOrgResponse, error)
+
+	// DeleteOrgWithResponse Ours: delete an org and its networks
+	//
+	// One that has an app is refused, and one whose networks have an address of another's app.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /v1/orgs/{org_slug} (the `DeleteOrg` operationId).
+	DeleteOrgWithResponse(ctx context.Context, orgSlug OrgSlug, params *DeleteOrgParams, reqEditors ...RequestEditorFn) (*DeleteOrgResponse, error)
+
+	// GetOrgWithResponse Ours: get an org
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/orgs/{org_slug} (the `GetOrg` operationId).
+	GetOrgWithResponse(ctx context.Context, orgSlug OrgSlug, reqEditors ...RequestEditorFn) (*GetOrgResponse, error)
+
+	// DigWithResponse Ours: ask the resolver as a Machine of the org would
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/orgs/{org_slug}/dig (the `Dig` operationId).
+	DigWithResponse(ctx context.Context, orgSlug OrgSlug, params *DigParams, reqEditors ...RequestEditorFn) (*DigResponse, error)
+
+	// ListOrgMachinesWithResponse List the Machines of an org
+	//
+	// `metadata.KEY=VALUE` as for the Machines of an app. Follow `next_cursor` until
+	// there is none: each Machine that exists all the while is listed once.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/orgs/{org_slug}/machines (the `ListOrgMachines` operationId).
+	ListOrgMachinesWithResponse(ctx context.Context, orgSlug OrgSlug, params *ListOrgMachinesParams, reqEditors ...RequestEditorFn) (*ListOrgMachinesResponse, error)
+
+	// ListNetworksWithResponse Ours: list the networks of an org
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/orgs/{org_slug}/networks (the `ListNetworks` operationId).
+	ListNetworksWithResponse(ctx context.Context, orgSlug OrgSlug, reqEditors ...RequestEditorFn) (*ListNetworksResponse, error)
+
+	// CreateNetworkWithBodyWithResponse Ours: create another network of an org
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/orgs/{org_slug}/networks (the `CreateNetwork` operationId).
+	CreateNetworkWithBodyWithResponse(ctx context.Context, orgSlug OrgSlug, params *CreateNetworkParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateNetworkResponse, error)
+
+	// CreateNetworkWithResponse Ours: create another network of an org
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/orgs/{org_slug}/networks (the `CreateNetwork` operationId).
+	CreateNetworkWithResponse(ctx context.Context, orgSlug OrgSlug, params *CreateNetworkParams, body CreateNetworkJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateNetworkResponse, error)
+
+	// DeleteNetworkWithResponse Ours: delete a network
+	//
+	// Its number is never used again. The default one is refused, and one that has
+	// an app or an address.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /v1/orgs/{org_slug}/networks/{network} (the `DeleteNetwork` operationId).
+	DeleteNetworkWithResponse(ctx context.Context, orgSlug OrgSlug, network NetworkName, params *DeleteNetworkParams, reqEditors ...RequestEditorFn) (*DeleteNetworkResponse, error)
+
+	// PingWithBodyWithResponse Ours: send ICMPv6 echo requests from inside a network of the org
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/orgs/{org_slug}/ping (the `Ping` operationId).
+	PingWithBodyWithResponse(ctx context.Context, orgSlug OrgSlug, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PingResponse, error)
+
+	// PingWithResponse Ours: send ICMPv6 echo requests from inside a network of the org
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/orgs/{org_slug}/ping (the `Ping` operationId).
+	PingWithResponse(ctx context.Context, orgSlug OrgSlug, body PingJSONRequestBody, reqEditors ...RequestEditorFn) (*PingResponse, error)
+
+	// ListRegionsWithResponse List the regions
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/platform/regions (the `ListRegions` operationId).
+	ListRegionsWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListRegionsResponse, error)
 
 	// GetStatusWithResponse Ours: what this agent and its data plane are doing
 	//
@@ -2852,6 +6264,61 @@ func (r CreateAppResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r CreateAppResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// DestroyAppResponse202Headers the declared response headers of an HTTP 202 response for DestroyApp
+type DestroyAppResponse202Headers struct {
+	SixpnRevision int64
+}
+
+type DestroyAppResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *Done
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Failure
+	// Headers202 the parsed response headers for an HTTP 202 response
+	Headers202 *DestroyAppResponse202Headers
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r DestroyAppResponse) GetJSON202() *Done {
+	return r.JSON202
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r DestroyAppResponse) GetJSONDefault() *Failure {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r DestroyAppResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r DestroyAppResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r DestroyAppResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r DestroyAppResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -3051,6 +6518,54 @@ func (r DeleteIPAssignmentResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r DeleteIPAssignmentResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetIPAssignmentResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *IPAssignment
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Failure
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetIPAssignmentResponse) GetJSON200() *IPAssignment {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r GetIPAssignmentResponse) GetJSONDefault() *Failure {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetIPAssignmentResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetIPAssignmentResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetIPAssignmentResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetIPAssignmentResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -3263,6 +6778,164 @@ func (r GetMachineResponse) ContentType() string {
 	return ""
 }
 
+// UpdateMachineResponse200Headers the declared response headers of an HTTP 200 response for UpdateMachine
+type UpdateMachineResponse200Headers struct {
+	SixpnRevision int64
+}
+
+type UpdateMachineResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Machine
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Failure
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *UpdateMachineResponse200Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r UpdateMachineResponse) GetJSON200() *Machine {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r UpdateMachineResponse) GetJSONDefault() *Failure {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r UpdateMachineResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r UpdateMachineResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r UpdateMachineResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r UpdateMachineResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// CordonMachineResponse200Headers the declared response headers of an HTTP 200 response for CordonMachine
+type CordonMachineResponse200Headers struct {
+	SixpnRevision int64
+}
+
+type CordonMachineResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Done
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Failure
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *CordonMachineResponse200Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r CordonMachineResponse) GetJSON200() *Done {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r CordonMachineResponse) GetJSONDefault() *Failure {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r CordonMachineResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r CordonMachineResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r CordonMachineResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r CordonMachineResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListEventsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *[]MachineEvent
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Failure
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListEventsResponse) GetJSON200() *[]MachineEvent {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r ListEventsResponse) GetJSONDefault() *Failure {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListEventsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListEventsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListEventsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListEventsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type ExecMachineResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -3311,6 +6984,164 @@ func (r ExecMachineResponse) ContentType() string {
 	return ""
 }
 
+// ReleaseLeaseResponse200Headers the declared response headers of an HTTP 200 response for ReleaseLease
+type ReleaseLeaseResponse200Headers struct {
+	SixpnRevision int64
+}
+
+type ReleaseLeaseResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Done
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Failure
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *ReleaseLeaseResponse200Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ReleaseLeaseResponse) GetJSON200() *Done {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r ReleaseLeaseResponse) GetJSONDefault() *Failure {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ReleaseLeaseResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ReleaseLeaseResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ReleaseLeaseResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ReleaseLeaseResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetLeaseResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *LeaseAnswer
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Failure
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetLeaseResponse) GetJSON200() *LeaseAnswer {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r GetLeaseResponse) GetJSONDefault() *Failure {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetLeaseResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetLeaseResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetLeaseResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetLeaseResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// AcquireLeaseResponse201Headers the declared response headers of an HTTP 201 response for AcquireLease
+type AcquireLeaseResponse201Headers struct {
+	SixpnRevision int64
+}
+
+type AcquireLeaseResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *LeaseAnswer
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Failure
+	// Headers201 the parsed response headers for an HTTP 201 response
+	Headers201 *AcquireLeaseResponse201Headers
+}
+
+// GetJSON201 returns the response for an HTTP 201 `application/json` response
+func (r AcquireLeaseResponse) GetJSON201() *LeaseAnswer {
+	return r.JSON201
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r AcquireLeaseResponse) GetJSONDefault() *Failure {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r AcquireLeaseResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r AcquireLeaseResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r AcquireLeaseResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r AcquireLeaseResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type MachineLogsResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -3346,6 +7177,198 @@ func (r MachineLogsResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r MachineLogsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetMetadataResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Metadata
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Failure
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetMetadataResponse) GetJSON200() *Metadata {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r GetMetadataResponse) GetJSONDefault() *Failure {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetMetadataResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetMetadataResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetMetadataResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetMetadataResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// DeleteMetadataKeyResponse204Headers the declared response headers of an HTTP 204 response for DeleteMetadataKey
+type DeleteMetadataKeyResponse204Headers struct {
+	SixpnRevision int64
+}
+
+type DeleteMetadataKeyResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Failure
+	// Headers204 the parsed response headers for an HTTP 204 response
+	Headers204 *DeleteMetadataKeyResponse204Headers
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r DeleteMetadataKeyResponse) GetJSONDefault() *Failure {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r DeleteMetadataKeyResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r DeleteMetadataKeyResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r DeleteMetadataKeyResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r DeleteMetadataKeyResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetMetadataKeyResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *MetadataValue
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Failure
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetMetadataKeyResponse) GetJSON200() *MetadataValue {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r GetMetadataKeyResponse) GetJSONDefault() *Failure {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetMetadataKeyResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetMetadataKeyResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetMetadataKeyResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetMetadataKeyResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// SetMetadataKeyResponse204Headers the declared response headers of an HTTP 204 response for SetMetadataKey
+type SetMetadataKeyResponse204Headers struct {
+	SixpnRevision int64
+}
+
+type SetMetadataKeyResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Failure
+	// Headers204 the parsed response headers for an HTTP 204 response
+	Headers204 *SetMetadataKeyResponse204Headers
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r SetMetadataKeyResponse) GetJSONDefault() *Failure {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r SetMetadataKeyResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r SetMetadataKeyResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r SetMetadataKeyResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r SetMetadataKeyResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -3401,6 +7424,54 @@ func (r RestartMachineResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r RestartMachineResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type SignalMachineResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *OK
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Failure
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r SignalMachineResponse) GetJSON200() *OK {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r SignalMachineResponse) GetJSONDefault() *Failure {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r SignalMachineResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r SignalMachineResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r SignalMachineResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r SignalMachineResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -3517,6 +7588,116 @@ func (r StopMachineResponse) ContentType() string {
 	return ""
 }
 
+// SuspendMachineResponse200Headers the declared response headers of an HTTP 200 response for SuspendMachine
+type SuspendMachineResponse200Headers struct {
+	SixpnRevision int64
+}
+
+type SuspendMachineResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Done
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Failure
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *SuspendMachineResponse200Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r SuspendMachineResponse) GetJSON200() *Done {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r SuspendMachineResponse) GetJSONDefault() *Failure {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r SuspendMachineResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r SuspendMachineResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r SuspendMachineResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r SuspendMachineResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// UncordonMachineResponse200Headers the declared response headers of an HTTP 200 response for UncordonMachine
+type UncordonMachineResponse200Headers struct {
+	SixpnRevision int64
+}
+
+type UncordonMachineResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Done
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Failure
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *UncordonMachineResponse200Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r UncordonMachineResponse) GetJSON200() *Done {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r UncordonMachineResponse) GetJSONDefault() *Failure {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r UncordonMachineResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r UncordonMachineResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r UncordonMachineResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r UncordonMachineResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type WaitMachineResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -3559,6 +7740,109 @@ func (r WaitMachineResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r WaitMachineResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// MoveAppResponse200Headers the declared response headers of an HTTP 200 response for MoveApp
+type MoveAppResponse200Headers struct {
+	SixpnRevision int64
+}
+
+type MoveAppResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *App
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Failure
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *MoveAppResponse200Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r MoveAppResponse) GetJSON200() *App {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r MoveAppResponse) GetJSONDefault() *Failure {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r MoveAppResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r MoveAppResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r MoveAppResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r MoveAppResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetDocumentResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// YAML200 the response for an HTTP 200 `application/yaml` response
+	YAML200 *string
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Failure
+}
+
+// GetYAML200 returns the response for an HTTP 200 `application/yaml` response
+func (r GetDocumentResponse) GetYAML200() *string {
+	return r.YAML200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r GetDocumentResponse) GetJSONDefault() *Failure {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetDocumentResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetDocumentResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetDocumentResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetDocumentResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -3668,6 +7952,452 @@ func (r CreateOrgResponse) ContentType() string {
 	return ""
 }
 
+// DeleteOrgResponse200Headers the declared response headers of an HTTP 200 response for DeleteOrg
+type DeleteOrgResponse200Headers struct {
+	SixpnRevision int64
+}
+
+type DeleteOrgResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Done
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Failure
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *DeleteOrgResponse200Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r DeleteOrgResponse) GetJSON200() *Done {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r DeleteOrgResponse) GetJSONDefault() *Failure {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r DeleteOrgResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r DeleteOrgResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r DeleteOrgResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r DeleteOrgResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetOrgResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Org
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Failure
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetOrgResponse) GetJSON200() *Org {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r GetOrgResponse) GetJSONDefault() *Failure {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetOrgResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetOrgResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetOrgResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetOrgResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type DigResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *DigResult
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Failure
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r DigResponse) GetJSON200() *DigResult {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r DigResponse) GetJSONDefault() *Failure {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r DigResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r DigResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r DigResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r DigResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListOrgMachinesResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *MachinePage
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Failure
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListOrgMachinesResponse) GetJSON200() *MachinePage {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r ListOrgMachinesResponse) GetJSONDefault() *Failure {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListOrgMachinesResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListOrgMachinesResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListOrgMachinesResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListOrgMachinesResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListNetworksResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *NetworkList
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Failure
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListNetworksResponse) GetJSON200() *NetworkList {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r ListNetworksResponse) GetJSONDefault() *Failure {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListNetworksResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListNetworksResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListNetworksResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListNetworksResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// CreateNetworkResponse201Headers the declared response headers of an HTTP 201 response for CreateNetwork
+type CreateNetworkResponse201Headers struct {
+	SixpnRevision int64
+}
+
+type CreateNetworkResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *Network
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Failure
+	// Headers201 the parsed response headers for an HTTP 201 response
+	Headers201 *CreateNetworkResponse201Headers
+}
+
+// GetJSON201 returns the response for an HTTP 201 `application/json` response
+func (r CreateNetworkResponse) GetJSON201() *Network {
+	return r.JSON201
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r CreateNetworkResponse) GetJSONDefault() *Failure {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r CreateNetworkResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r CreateNetworkResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r CreateNetworkResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r CreateNetworkResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// DeleteNetworkResponse200Headers the declared response headers of an HTTP 200 response for DeleteNetwork
+type DeleteNetworkResponse200Headers struct {
+	SixpnRevision int64
+}
+
+type DeleteNetworkResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Done
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Failure
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *DeleteNetworkResponse200Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r DeleteNetworkResponse) GetJSON200() *Done {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r DeleteNetworkResponse) GetJSONDefault() *Failure {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r DeleteNetworkResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r DeleteNetworkResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r DeleteNetworkResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r DeleteNetworkResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type PingResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Failure
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r PingResponse) GetJSONDefault() *Failure {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r PingResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r PingResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r PingResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r PingResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListRegionsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *RegionList
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Failure
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListRegionsResponse) GetJSON200() *RegionList {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r ListRegionsResponse) GetJSONDefault() *Failure {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListRegionsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListRegionsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListRegionsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListRegionsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type GetStatusResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -3755,6 +8485,22 @@ func (c *ClientWithResponses) CreateAppWithResponse(ctx context.Context, params 
 	return ParseCreateAppResponse(rsp)
 }
 
+// DestroyAppWithResponse Destroy an app, its Machines and its addresses
+//
+// Answered when it is recorded: the app takes no new Machine, and is gone when
+// its last one is.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /v1/apps/{app_name} (the `DestroyApp` operationId).
+func (c *ClientWithResponses) DestroyAppWithResponse(ctx context.Context, appName AppName, params *DestroyAppParams, reqEditors ...RequestEditorFn) (*DestroyAppResponse, error) {
+	rsp, err := c.DestroyApp(ctx, appName, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseDestroyAppResponse(rsp)
+}
+
 // GetAppWithResponse Get an app
 //
 // Returns a wrapper object for the known response body format(s).
@@ -3822,11 +8568,23 @@ func (c *ClientWithResponses) DeleteIPAssignmentWithResponse(ctx context.Context
 	return ParseDeleteIPAssignmentResponse(rsp)
 }
 
+// GetIPAssignmentWithResponse Get a Flycast address of an app
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/apps/{app_name}/ip_assignments/{ip} (the `GetIPAssignment` operationId).
+func (c *ClientWithResponses) GetIPAssignmentWithResponse(ctx context.Context, appName AppName, ip string, reqEditors ...RequestEditorFn) (*GetIPAssignmentResponse, error) {
+	rsp, err := c.GetIPAssignment(ctx, appName, ip, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetIPAssignmentResponse(rsp)
+}
+
 // ListMachinesWithResponse List the Machines of an app
 //
 // `metadata.KEY=VALUE`, any number of times, lists only Machines that have
-// this metadata. Destroyed Machines are not kept, so there are none to
-// include.
+// this metadata.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -3842,7 +8600,8 @@ func (c *ClientWithResponses) ListMachinesWithResponse(ctx context.Context, appN
 // CreateMachineWithBodyWithResponse Create and start a Machine
 //
 // Answered when the Machine is recorded, in state `created`. Use `wait` to
-// know when it has started.
+// know when it has started. A request with an `id` can be repeated: the same
+// one makes one Machine.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -3858,7 +8617,8 @@ func (c *ClientWithResponses) CreateMachineWithBodyWithResponse(ctx context.Cont
 // CreateMachineWithResponse Create and start a Machine
 //
 // Answered when the Machine is recorded, in state `created`. Use `wait` to
-// know when it has started.
+// know when it has started. A request with an `id` can be repeated: the same
+// one makes one Machine.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -3901,6 +8661,66 @@ func (c *ClientWithResponses) GetMachineWithResponse(ctx context.Context, appNam
 	return ParseGetMachineResponse(rsp)
 }
 
+// UpdateMachineWithBodyWithResponse Replace the configuration of a Machine
+//
+// The whole configuration is replaced. The Machine gets a new `instance_id`: it is
+// restarted, or started if it does not run; with `skip_launch` it ends stopped.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/apps/{app_name}/machines/{machine_id} (the `UpdateMachine` operationId).
+func (c *ClientWithResponses) UpdateMachineWithBodyWithResponse(ctx context.Context, appName AppName, machineID MachineID, params *UpdateMachineParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UpdateMachineResponse, error) {
+	rsp, err := c.UpdateMachineWithBody(ctx, appName, machineID, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseUpdateMachineResponse(rsp)
+}
+
+// UpdateMachineWithResponse Replace the configuration of a Machine
+//
+// The whole configuration is replaced. The Machine gets a new `instance_id`: it is
+// restarted, or started if it does not run; with `skip_launch` it ends stopped.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/apps/{app_name}/machines/{machine_id} (the `UpdateMachine` operationId).
+func (c *ClientWithResponses) UpdateMachineWithResponse(ctx context.Context, appName AppName, machineID MachineID, params *UpdateMachineParams, body UpdateMachineJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateMachineResponse, error) {
+	rsp, err := c.UpdateMachine(ctx, appName, machineID, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseUpdateMachineResponse(rsp)
+}
+
+// CordonMachineWithResponse Take a Machine out of Flycast
+//
+// It gets no new Flycast connection until it is uncordoned; those it has go on.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/apps/{app_name}/machines/{machine_id}/cordon (the `CordonMachine` operationId).
+func (c *ClientWithResponses) CordonMachineWithResponse(ctx context.Context, appName AppName, machineID MachineID, params *CordonMachineParams, reqEditors ...RequestEditorFn) (*CordonMachineResponse, error) {
+	rsp, err := c.CordonMachine(ctx, appName, machineID, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCordonMachineResponse(rsp)
+}
+
+// ListEventsWithResponse List what happened to a Machine
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/apps/{app_name}/machines/{machine_id}/events (the `ListEvents` operationId).
+func (c *ClientWithResponses) ListEventsWithResponse(ctx context.Context, appName AppName, machineID MachineID, params *ListEventsParams, reqEditors ...RequestEditorFn) (*ListEventsResponse, error) {
+	rsp, err := c.ListEvents(ctx, appName, machineID, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListEventsResponse(rsp)
+}
+
 // ExecMachineWithBodyWithResponse Run a command inside a started Machine
 //
 // Answered when the command has ended.
@@ -3931,6 +8751,68 @@ func (c *ClientWithResponses) ExecMachineWithResponse(ctx context.Context, appNa
 	return ParseExecMachineResponse(rsp)
 }
 
+// ReleaseLeaseWithResponse Release the lease of a Machine
+//
+// The nonce must be that of the lease.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /v1/apps/{app_name}/machines/{machine_id}/lease (the `ReleaseLease` operationId).
+func (c *ClientWithResponses) ReleaseLeaseWithResponse(ctx context.Context, appName AppName, machineID MachineID, params *ReleaseLeaseParams, reqEditors ...RequestEditorFn) (*ReleaseLeaseResponse, error) {
+	rsp, err := c.ReleaseLease(ctx, appName, machineID, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseReleaseLeaseResponse(rsp)
+}
+
+// GetLeaseWithResponse Get the lease of a Machine
+//
+// Not found if nobody holds one.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/apps/{app_name}/machines/{machine_id}/lease (the `GetLease` operationId).
+func (c *ClientWithResponses) GetLeaseWithResponse(ctx context.Context, appName AppName, machineID MachineID, reqEditors ...RequestEditorFn) (*GetLeaseResponse, error) {
+	rsp, err := c.GetLease(ctx, appName, machineID, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetLeaseResponse(rsp)
+}
+
+// AcquireLeaseWithBodyWithResponse Take or renew the lease of a Machine
+//
+// Until it expires, or is released, only requests that send its nonce change the
+// Machine. With the nonce of the lease that is held, that one is renewed.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/apps/{app_name}/machines/{machine_id}/lease (the `AcquireLease` operationId).
+func (c *ClientWithResponses) AcquireLeaseWithBodyWithResponse(ctx context.Context, appName AppName, machineID MachineID, params *AcquireLeaseParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*AcquireLeaseResponse, error) {
+	rsp, err := c.AcquireLeaseWithBody(ctx, appName, machineID, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseAcquireLeaseResponse(rsp)
+}
+
+// AcquireLeaseWithResponse Take or renew the lease of a Machine
+//
+// Until it expires, or is released, only requests that send its nonce change the
+// Machine. With the nonce of the lease that is held, that one is renewed.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/apps/{app_name}/machines/{machine_id}/lease (the `AcquireLease` operationId).
+func (c *ClientWithResponses) AcquireLeaseWithResponse(ctx context.Context, appName AppName, machineID MachineID, params *AcquireLeaseParams, body AcquireLeaseJSONRequestBody, reqEditors ...RequestEditorFn) (*AcquireLeaseResponse, error) {
+	rsp, err := c.AcquireLease(ctx, appName, machineID, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseAcquireLeaseResponse(rsp)
+}
+
 // MachineLogsWithResponse Ours: what a Machine wrote to its standard output and error
 //
 // Returns a wrapper object for the known response body format(s).
@@ -3942,6 +8824,75 @@ func (c *ClientWithResponses) MachineLogsWithResponse(ctx context.Context, appNa
 		return nil, err
 	}
 	return ParseMachineLogsResponse(rsp)
+}
+
+// GetMetadataWithResponse Get the metadata of a Machine
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/apps/{app_name}/machines/{machine_id}/metadata (the `GetMetadata` operationId).
+func (c *ClientWithResponses) GetMetadataWithResponse(ctx context.Context, appName AppName, machineID MachineID, reqEditors ...RequestEditorFn) (*GetMetadataResponse, error) {
+	rsp, err := c.GetMetadata(ctx, appName, machineID, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetMetadataResponse(rsp)
+}
+
+// DeleteMetadataKeyWithResponse Remove one entry of the metadata of a Machine
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /v1/apps/{app_name}/machines/{machine_id}/metadata/{key} (the `DeleteMetadataKey` operationId).
+func (c *ClientWithResponses) DeleteMetadataKeyWithResponse(ctx context.Context, appName AppName, machineID MachineID, key MetadataKey, params *DeleteMetadataKeyParams, reqEditors ...RequestEditorFn) (*DeleteMetadataKeyResponse, error) {
+	rsp, err := c.DeleteMetadataKey(ctx, appName, machineID, key, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseDeleteMetadataKeyResponse(rsp)
+}
+
+// GetMetadataKeyWithResponse Get one entry of the metadata of a Machine
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/apps/{app_name}/machines/{machine_id}/metadata/{key} (the `GetMetadataKey` operationId).
+func (c *ClientWithResponses) GetMetadataKeyWithResponse(ctx context.Context, appName AppName, machineID MachineID, key MetadataKey, reqEditors ...RequestEditorFn) (*GetMetadataKeyResponse, error) {
+	rsp, err := c.GetMetadataKey(ctx, appName, machineID, key, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetMetadataKeyResponse(rsp)
+}
+
+// SetMetadataKeyWithBodyWithResponse Set one entry of the metadata of a Machine
+//
+// The Machine goes on running, and names follow at once.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/apps/{app_name}/machines/{machine_id}/metadata/{key} (the `SetMetadataKey` operationId).
+func (c *ClientWithResponses) SetMetadataKeyWithBodyWithResponse(ctx context.Context, appName AppName, machineID MachineID, key MetadataKey, params *SetMetadataKeyParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SetMetadataKeyResponse, error) {
+	rsp, err := c.SetMetadataKeyWithBody(ctx, appName, machineID, key, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseSetMetadataKeyResponse(rsp)
+}
+
+// SetMetadataKeyWithResponse Set one entry of the metadata of a Machine
+//
+// The Machine goes on running, and names follow at once.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/apps/{app_name}/machines/{machine_id}/metadata/{key} (the `SetMetadataKey` operationId).
+func (c *ClientWithResponses) SetMetadataKeyWithResponse(ctx context.Context, appName AppName, machineID MachineID, key MetadataKey, params *SetMetadataKeyParams, body SetMetadataKeyJSONRequestBody, reqEditors ...RequestEditorFn) (*SetMetadataKeyResponse, error) {
+	rsp, err := c.SetMetadataKey(ctx, appName, machineID, key, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseSetMetadataKeyResponse(rsp)
 }
 
 // RestartMachineWithResponse Stop a Machine and start it again
@@ -3959,9 +8910,39 @@ func (c *ClientWithResponses) RestartMachineWithResponse(ctx context.Context, ap
 	return ParseRestartMachineResponse(rsp)
 }
 
+// SignalMachineWithBodyWithResponse Send a signal to the command of a Machine
+//
+// Nothing is recorded: what it leads to is up to the command.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/apps/{app_name}/machines/{machine_id}/signal (the `SignalMachine` operationId).
+func (c *ClientWithResponses) SignalMachineWithBodyWithResponse(ctx context.Context, appName AppName, machineID MachineID, params *SignalMachineParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SignalMachineResponse, error) {
+	rsp, err := c.SignalMachineWithBody(ctx, appName, machineID, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseSignalMachineResponse(rsp)
+}
+
+// SignalMachineWithResponse Send a signal to the command of a Machine
+//
+// Nothing is recorded: what it leads to is up to the command.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/apps/{app_name}/machines/{machine_id}/signal (the `SignalMachine` operationId).
+func (c *ClientWithResponses) SignalMachineWithResponse(ctx context.Context, appName AppName, machineID MachineID, params *SignalMachineParams, body SignalMachineJSONRequestBody, reqEditors ...RequestEditorFn) (*SignalMachineResponse, error) {
+	rsp, err := c.SignalMachine(ctx, appName, machineID, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseSignalMachineResponse(rsp)
+}
+
 // StartMachineWithResponse Start a Machine
 //
-// Starting one that runs changes nothing.
+// Starting one that runs changes nothing. One that is suspended goes on where it was.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -4006,6 +8987,37 @@ func (c *ClientWithResponses) StopMachineWithResponse(ctx context.Context, appNa
 	return ParseStopMachineResponse(rsp)
 }
 
+// SuspendMachineWithResponse Suspend a Machine
+//
+// It leaves names and Flycast addresses first, then all that runs in it stands
+// still, with its memory and connections, until it is started.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/apps/{app_name}/machines/{machine_id}/suspend (the `SuspendMachine` operationId).
+func (c *ClientWithResponses) SuspendMachineWithResponse(ctx context.Context, appName AppName, machineID MachineID, params *SuspendMachineParams, reqEditors ...RequestEditorFn) (*SuspendMachineResponse, error) {
+	rsp, err := c.SuspendMachine(ctx, appName, machineID, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseSuspendMachineResponse(rsp)
+}
+
+// UncordonMachineWithResponse Put a Machine back into Flycast
+//
+// It gets Flycast connections again.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/apps/{app_name}/machines/{machine_id}/uncordon (the `UncordonMachine` operationId).
+func (c *ClientWithResponses) UncordonMachineWithResponse(ctx context.Context, appName AppName, machineID MachineID, params *UncordonMachineParams, reqEditors ...RequestEditorFn) (*UncordonMachineResponse, error) {
+	rsp, err := c.UncordonMachine(ctx, appName, machineID, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseUncordonMachineResponse(rsp)
+}
+
 // WaitMachineWithResponse Wait until a Machine is in a state
 //
 // Returns a wrapper object for the known response body format(s).
@@ -4017,6 +9029,51 @@ func (c *ClientWithResponses) WaitMachineWithResponse(ctx context.Context, appNa
 		return nil, err
 	}
 	return ParseWaitMachineResponse(rsp)
+}
+
+// MoveAppWithBodyWithResponse Ours: move an app to another network
+//
+// Its Machines get new addresses by the restart that this causes, its Flycast
+// addresses are replaced by new ones.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/apps/{app_name}/move (the `MoveApp` operationId).
+func (c *ClientWithResponses) MoveAppWithBodyWithResponse(ctx context.Context, appName AppName, params *MoveAppParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*MoveAppResponse, error) {
+	rsp, err := c.MoveAppWithBody(ctx, appName, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseMoveAppResponse(rsp)
+}
+
+// MoveAppWithResponse Ours: move an app to another network
+//
+// Its Machines get new addresses by the restart that this causes, its Flycast
+// addresses are replaced by new ones.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/apps/{app_name}/move (the `MoveApp` operationId).
+func (c *ClientWithResponses) MoveAppWithResponse(ctx context.Context, appName AppName, params *MoveAppParams, body MoveAppJSONRequestBody, reqEditors ...RequestEditorFn) (*MoveAppResponse, error) {
+	rsp, err := c.MoveApp(ctx, appName, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseMoveAppResponse(rsp)
+}
+
+// GetDocumentWithResponse Ours: this document
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/openapi.yaml (the `GetDocument` operationId).
+func (c *ClientWithResponses) GetDocumentWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetDocumentResponse, error) {
+	rsp, err := c.GetDocument(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetDocumentResponse(rsp)
 }
 
 // ListOrgsWithResponse List the orgs
@@ -4056,6 +9113,157 @@ func (c *ClientWithResponses) CreateOrgWithResponse(ctx context.Context, params 
 		return nil, err
 	}
 	return ParseCreateOrgResponse(rsp)
+}
+
+// DeleteOrgWithResponse Ours: delete an org and its networks
+//
+// One that has an app is refused, and one whose networks have an address of another's app.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /v1/orgs/{org_slug} (the `DeleteOrg` operationId).
+func (c *ClientWithResponses) DeleteOrgWithResponse(ctx context.Context, orgSlug OrgSlug, params *DeleteOrgParams, reqEditors ...RequestEditorFn) (*DeleteOrgResponse, error) {
+	rsp, err := c.DeleteOrg(ctx, orgSlug, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseDeleteOrgResponse(rsp)
+}
+
+// GetOrgWithResponse Ours: get an org
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/orgs/{org_slug} (the `GetOrg` operationId).
+func (c *ClientWithResponses) GetOrgWithResponse(ctx context.Context, orgSlug OrgSlug, reqEditors ...RequestEditorFn) (*GetOrgResponse, error) {
+	rsp, err := c.GetOrg(ctx, orgSlug, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetOrgResponse(rsp)
+}
+
+// DigWithResponse Ours: ask the resolver as a Machine of the org would
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/orgs/{org_slug}/dig (the `Dig` operationId).
+func (c *ClientWithResponses) DigWithResponse(ctx context.Context, orgSlug OrgSlug, params *DigParams, reqEditors ...RequestEditorFn) (*DigResponse, error) {
+	rsp, err := c.Dig(ctx, orgSlug, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseDigResponse(rsp)
+}
+
+// ListOrgMachinesWithResponse List the Machines of an org
+//
+// `metadata.KEY=VALUE` as for the Machines of an app. Follow `next_cursor` until
+// there is none: each Machine that exists all the while is listed once.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/orgs/{org_slug}/machines (the `ListOrgMachines` operationId).
+func (c *ClientWithResponses) ListOrgMachinesWithResponse(ctx context.Context, orgSlug OrgSlug, params *ListOrgMachinesParams, reqEditors ...RequestEditorFn) (*ListOrgMachinesResponse, error) {
+	rsp, err := c.ListOrgMachines(ctx, orgSlug, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListOrgMachinesResponse(rsp)
+}
+
+// ListNetworksWithResponse Ours: list the networks of an org
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/orgs/{org_slug}/networks (the `ListNetworks` operationId).
+func (c *ClientWithResponses) ListNetworksWithResponse(ctx context.Context, orgSlug OrgSlug, reqEditors ...RequestEditorFn) (*ListNetworksResponse, error) {
+	rsp, err := c.ListNetworks(ctx, orgSlug, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListNetworksResponse(rsp)
+}
+
+// CreateNetworkWithBodyWithResponse Ours: create another network of an org
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/orgs/{org_slug}/networks (the `CreateNetwork` operationId).
+func (c *ClientWithResponses) CreateNetworkWithBodyWithResponse(ctx context.Context, orgSlug OrgSlug, params *CreateNetworkParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateNetworkResponse, error) {
+	rsp, err := c.CreateNetworkWithBody(ctx, orgSlug, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCreateNetworkResponse(rsp)
+}
+
+// CreateNetworkWithResponse Ours: create another network of an org
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/orgs/{org_slug}/networks (the `CreateNetwork` operationId).
+func (c *ClientWithResponses) CreateNetworkWithResponse(ctx context.Context, orgSlug OrgSlug, params *CreateNetworkParams, body CreateNetworkJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateNetworkResponse, error) {
+	rsp, err := c.CreateNetwork(ctx, orgSlug, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCreateNetworkResponse(rsp)
+}
+
+// DeleteNetworkWithResponse Ours: delete a network
+//
+// Its number is never used again. The default one is refused, and one that has
+// an app or an address.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /v1/orgs/{org_slug}/networks/{network} (the `DeleteNetwork` operationId).
+func (c *ClientWithResponses) DeleteNetworkWithResponse(ctx context.Context, orgSlug OrgSlug, network NetworkName, params *DeleteNetworkParams, reqEditors ...RequestEditorFn) (*DeleteNetworkResponse, error) {
+	rsp, err := c.DeleteNetwork(ctx, orgSlug, network, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseDeleteNetworkResponse(rsp)
+}
+
+// PingWithBodyWithResponse Ours: send ICMPv6 echo requests from inside a network of the org
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/orgs/{org_slug}/ping (the `Ping` operationId).
+func (c *ClientWithResponses) PingWithBodyWithResponse(ctx context.Context, orgSlug OrgSlug, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PingResponse, error) {
+	rsp, err := c.PingWithBody(ctx, orgSlug, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParsePingResponse(rsp)
+}
+
+// PingWithResponse Ours: send ICMPv6 echo requests from inside a network of the org
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/orgs/{org_slug}/ping (the `Ping` operationId).
+func (c *ClientWithResponses) PingWithResponse(ctx context.Context, orgSlug OrgSlug, body PingJSONRequestBody, reqEditors ...RequestEditorFn) (*PingResponse, error) {
+	rsp, err := c.Ping(ctx, orgSlug, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParsePingResponse(rsp)
+}
+
+// ListRegionsWithResponse List the regions
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/platform/regions (the `ListRegions` operationId).
+func (c *ClientWithResponses) ListRegionsWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListRegionsResponse, error) {
+	rsp, err := c.ListRegions(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListRegionsResponse(rsp)
 }
 
 // GetStatusWithResponse Ours: what this agent and its data plane are doing
@@ -4145,6 +9353,52 @@ func ParseCreateAppResponse(rsp *http.Response) (*CreateAppResponse, error) {
 			headers.SixpnRevision = value
 		}
 		response.Headers201 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseDestroyAppResponse parses an HTTP response from a DestroyAppWithResponse call
+func ParseDestroyAppResponse(rsp *http.Response) (*DestroyAppResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &DestroyAppResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest Done
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 202:
+		var headers DestroyAppResponse202Headers
+		if values := rsp.Header.Values("Sixpn-Revision"); len(values) > 0 {
+			var value int64
+			if err := runtime.BindStyledParameterWithOptions("simple", "Sixpn-Revision", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			}
+			headers.SixpnRevision = value
+		}
+		response.Headers202 = &headers
 	}
 
 	return response, nil
@@ -4299,6 +9553,39 @@ func ParseDeleteIPAssignmentResponse(rsp *http.Response) (*DeleteIPAssignmentRes
 			headers.SixpnRevision = value
 		}
 		response.Headers204 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseGetIPAssignmentResponse parses an HTTP response from a GetIPAssignmentWithResponse call
+func ParseGetIPAssignmentResponse(rsp *http.Response) (*GetIPAssignmentResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetIPAssignmentResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest IPAssignment
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
 	}
 
 	return response, nil
@@ -4462,6 +9749,131 @@ func ParseGetMachineResponse(rsp *http.Response) (*GetMachineResponse, error) {
 	return response, nil
 }
 
+// ParseUpdateMachineResponse parses an HTTP response from a UpdateMachineWithResponse call
+func ParseUpdateMachineResponse(rsp *http.Response) (*UpdateMachineResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &UpdateMachineResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Machine
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 200:
+		var headers UpdateMachineResponse200Headers
+		if values := rsp.Header.Values("Sixpn-Revision"); len(values) > 0 {
+			var value int64
+			if err := runtime.BindStyledParameterWithOptions("simple", "Sixpn-Revision", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			}
+			headers.SixpnRevision = value
+		}
+		response.Headers200 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseCordonMachineResponse parses an HTTP response from a CordonMachineWithResponse call
+func ParseCordonMachineResponse(rsp *http.Response) (*CordonMachineResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &CordonMachineResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Done
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 200:
+		var headers CordonMachineResponse200Headers
+		if values := rsp.Header.Values("Sixpn-Revision"); len(values) > 0 {
+			var value int64
+			if err := runtime.BindStyledParameterWithOptions("simple", "Sixpn-Revision", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			}
+			headers.SixpnRevision = value
+		}
+		response.Headers200 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseListEventsResponse parses an HTTP response from a ListEventsWithResponse call
+func ParseListEventsResponse(rsp *http.Response) (*ListEventsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListEventsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest []MachineEvent
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseExecMachineResponse parses an HTTP response from a ExecMachineWithResponse call
 func ParseExecMachineResponse(rsp *http.Response) (*ExecMachineResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -4495,6 +9907,131 @@ func ParseExecMachineResponse(rsp *http.Response) (*ExecMachineResponse, error) 
 	return response, nil
 }
 
+// ParseReleaseLeaseResponse parses an HTTP response from a ReleaseLeaseWithResponse call
+func ParseReleaseLeaseResponse(rsp *http.Response) (*ReleaseLeaseResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ReleaseLeaseResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Done
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 200:
+		var headers ReleaseLeaseResponse200Headers
+		if values := rsp.Header.Values("Sixpn-Revision"); len(values) > 0 {
+			var value int64
+			if err := runtime.BindStyledParameterWithOptions("simple", "Sixpn-Revision", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			}
+			headers.SixpnRevision = value
+		}
+		response.Headers200 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseGetLeaseResponse parses an HTTP response from a GetLeaseWithResponse call
+func ParseGetLeaseResponse(rsp *http.Response) (*GetLeaseResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetLeaseResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest LeaseAnswer
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseAcquireLeaseResponse parses an HTTP response from a AcquireLeaseWithResponse call
+func ParseAcquireLeaseResponse(rsp *http.Response) (*AcquireLeaseResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &AcquireLeaseResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest LeaseAnswer
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 201:
+		var headers AcquireLeaseResponse201Headers
+		if values := rsp.Header.Values("Sixpn-Revision"); len(values) > 0 {
+			var value int64
+			if err := runtime.BindStyledParameterWithOptions("simple", "Sixpn-Revision", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			}
+			headers.SixpnRevision = value
+		}
+		response.Headers201 = &headers
+	}
+
+	return response, nil
+}
+
 // ParseMachineLogsResponse parses an HTTP response from a MachineLogsWithResponse call
 func ParseMachineLogsResponse(rsp *http.Response) (*MachineLogsResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -4516,6 +10053,156 @@ func ParseMachineLogsResponse(rsp *http.Response) (*MachineLogsResponse, error) 
 		}
 		response.JSONDefault = &dest
 
+	}
+
+	return response, nil
+}
+
+// ParseGetMetadataResponse parses an HTTP response from a GetMetadataWithResponse call
+func ParseGetMetadataResponse(rsp *http.Response) (*GetMetadataResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetMetadataResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Metadata
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseDeleteMetadataKeyResponse parses an HTTP response from a DeleteMetadataKeyWithResponse call
+func ParseDeleteMetadataKeyResponse(rsp *http.Response) (*DeleteMetadataKeyResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &DeleteMetadataKeyResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		var headers DeleteMetadataKeyResponse204Headers
+		if values := rsp.Header.Values("Sixpn-Revision"); len(values) > 0 {
+			var value int64
+			if err := runtime.BindStyledParameterWithOptions("simple", "Sixpn-Revision", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			}
+			headers.SixpnRevision = value
+		}
+		response.Headers204 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseGetMetadataKeyResponse parses an HTTP response from a GetMetadataKeyWithResponse call
+func ParseGetMetadataKeyResponse(rsp *http.Response) (*GetMetadataKeyResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetMetadataKeyResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest MetadataValue
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseSetMetadataKeyResponse parses an HTTP response from a SetMetadataKeyWithResponse call
+func ParseSetMetadataKeyResponse(rsp *http.Response) (*SetMetadataKeyResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &SetMetadataKeyResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		var headers SetMetadataKeyResponse204Headers
+		if values := rsp.Header.Values("Sixpn-Revision"); len(values) > 0 {
+			var value int64
+			if err := runtime.BindStyledParameterWithOptions("simple", "Sixpn-Revision", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			}
+			headers.SixpnRevision = value
+		}
+		response.Headers204 = &headers
 	}
 
 	return response, nil
@@ -4562,6 +10249,39 @@ func ParseRestartMachineResponse(rsp *http.Response) (*RestartMachineResponse, e
 			headers.SixpnRevision = value
 		}
 		response.Headers200 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseSignalMachineResponse parses an HTTP response from a SignalMachineWithResponse call
+func ParseSignalMachineResponse(rsp *http.Response) (*SignalMachineResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &SignalMachineResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest OK
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
 	}
 
 	return response, nil
@@ -4659,6 +10379,98 @@ func ParseStopMachineResponse(rsp *http.Response) (*StopMachineResponse, error) 
 	return response, nil
 }
 
+// ParseSuspendMachineResponse parses an HTTP response from a SuspendMachineWithResponse call
+func ParseSuspendMachineResponse(rsp *http.Response) (*SuspendMachineResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &SuspendMachineResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Done
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 200:
+		var headers SuspendMachineResponse200Headers
+		if values := rsp.Header.Values("Sixpn-Revision"); len(values) > 0 {
+			var value int64
+			if err := runtime.BindStyledParameterWithOptions("simple", "Sixpn-Revision", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			}
+			headers.SixpnRevision = value
+		}
+		response.Headers200 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseUncordonMachineResponse parses an HTTP response from a UncordonMachineWithResponse call
+func ParseUncordonMachineResponse(rsp *http.Response) (*UncordonMachineResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &UncordonMachineResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Done
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 200:
+		var headers UncordonMachineResponse200Headers
+		if values := rsp.Header.Values("Sixpn-Revision"); len(values) > 0 {
+			var value int64
+			if err := runtime.BindStyledParameterWithOptions("simple", "Sixpn-Revision", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			}
+			headers.SixpnRevision = value
+		}
+		response.Headers200 = &headers
+	}
+
+	return response, nil
+}
+
 // ParseWaitMachineResponse parses an HTTP response from a WaitMachineWithResponse call
 func ParseWaitMachineResponse(rsp *http.Response) (*WaitMachineResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -4679,6 +10491,85 @@ func ParseWaitMachineResponse(rsp *http.Response) (*WaitMachineResponse, error) 
 			return nil, err
 		}
 		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseMoveAppResponse parses an HTTP response from a MoveAppWithResponse call
+func ParseMoveAppResponse(rsp *http.Response) (*MoveAppResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &MoveAppResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest App
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 200:
+		var headers MoveAppResponse200Headers
+		if values := rsp.Header.Values("Sixpn-Revision"); len(values) > 0 {
+			var value int64
+			if err := runtime.BindStyledParameterWithOptions("simple", "Sixpn-Revision", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			}
+			headers.SixpnRevision = value
+		}
+		response.Headers200 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseGetDocumentResponse parses an HTTP response from a GetDocumentWithResponse call
+func ParseGetDocumentResponse(rsp *http.Response) (*GetDocumentResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetDocumentResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "yaml") && rsp.StatusCode == 200:
+		var dest string
+		if err := yaml.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.YAML200 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
 		var dest Failure
@@ -4771,6 +10662,335 @@ func ParseCreateOrgResponse(rsp *http.Response) (*CreateOrgResponse, error) {
 	return response, nil
 }
 
+// ParseDeleteOrgResponse parses an HTTP response from a DeleteOrgWithResponse call
+func ParseDeleteOrgResponse(rsp *http.Response) (*DeleteOrgResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &DeleteOrgResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Done
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 200:
+		var headers DeleteOrgResponse200Headers
+		if values := rsp.Header.Values("Sixpn-Revision"); len(values) > 0 {
+			var value int64
+			if err := runtime.BindStyledParameterWithOptions("simple", "Sixpn-Revision", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			}
+			headers.SixpnRevision = value
+		}
+		response.Headers200 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseGetOrgResponse parses an HTTP response from a GetOrgWithResponse call
+func ParseGetOrgResponse(rsp *http.Response) (*GetOrgResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetOrgResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Org
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseDigResponse parses an HTTP response from a DigWithResponse call
+func ParseDigResponse(rsp *http.Response) (*DigResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &DigResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest DigResult
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListOrgMachinesResponse parses an HTTP response from a ListOrgMachinesWithResponse call
+func ParseListOrgMachinesResponse(rsp *http.Response) (*ListOrgMachinesResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListOrgMachinesResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest MachinePage
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListNetworksResponse parses an HTTP response from a ListNetworksWithResponse call
+func ParseListNetworksResponse(rsp *http.Response) (*ListNetworksResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListNetworksResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest NetworkList
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseCreateNetworkResponse parses an HTTP response from a CreateNetworkWithResponse call
+func ParseCreateNetworkResponse(rsp *http.Response) (*CreateNetworkResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &CreateNetworkResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest Network
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 201:
+		var headers CreateNetworkResponse201Headers
+		if values := rsp.Header.Values("Sixpn-Revision"); len(values) > 0 {
+			var value int64
+			if err := runtime.BindStyledParameterWithOptions("simple", "Sixpn-Revision", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			}
+			headers.SixpnRevision = value
+		}
+		response.Headers201 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseDeleteNetworkResponse parses an HTTP response from a DeleteNetworkWithResponse call
+func ParseDeleteNetworkResponse(rsp *http.Response) (*DeleteNetworkResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &DeleteNetworkResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Done
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 200:
+		var headers DeleteNetworkResponse200Headers
+		if values := rsp.Header.Values("Sixpn-Revision"); len(values) > 0 {
+			var value int64
+			if err := runtime.BindStyledParameterWithOptions("simple", "Sixpn-Revision", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			}
+			headers.SixpnRevision = value
+		}
+		response.Headers200 = &headers
+	}
+
+	return response, nil
+}
+
+// ParsePingResponse parses an HTTP response from a PingWithResponse call
+func ParsePingResponse(rsp *http.Response) (*PingResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &PingResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListRegionsResponse parses an HTTP response from a ListRegionsWithResponse call
+func ParseListRegionsResponse(rsp *http.Response) (*ListRegionsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListRegionsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest RegionList
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseGetStatusResponse parses an HTTP response from a GetStatusWithResponse call
 func ParseGetStatusResponse(rsp *http.Response) (*GetStatusResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -4812,6 +11032,9 @@ type ServerInterface interface {
 	// CreateApp Create an app
 	// (POST /v1/apps)
 	CreateApp(w http.ResponseWriter, r *http.Request, params CreateAppParams)
+	// DestroyApp Destroy an app, its Machines and its addresses
+	// (DELETE /v1/apps/{app_name})
+	DestroyApp(w http.ResponseWriter, r *http.Request, appName AppName, params DestroyAppParams)
 	// GetApp Get an app
 	// (GET /v1/apps/{app_name})
 	GetApp(w http.ResponseWriter, r *http.Request, appName AppName)
@@ -4824,6 +11047,9 @@ type ServerInterface interface {
 	// DeleteIPAssignment Release a Flycast address
 	// (DELETE /v1/apps/{app_name}/ip_assignments/{ip})
 	DeleteIPAssignment(w http.ResponseWriter, r *http.Request, appName AppName, ip string, params DeleteIPAssignmentParams)
+	// GetIPAssignment Get a Flycast address of an app
+	// (GET /v1/apps/{app_name}/ip_assignments/{ip})
+	GetIPAssignment(w http.ResponseWriter, r *http.Request, appName AppName, ip string)
 	// ListMachines List the Machines of an app
 	// (GET /v1/apps/{app_name}/machines)
 	ListMachines(w http.ResponseWriter, r *http.Request, appName AppName, params ListMachinesParams)
@@ -4836,30 +11062,102 @@ type ServerInterface interface {
 	// GetMachine Get a Machine
 	// (GET /v1/apps/{app_name}/machines/{machine_id})
 	GetMachine(w http.ResponseWriter, r *http.Request, appName AppName, machineID MachineID)
+	// UpdateMachine Replace the configuration of a Machine
+	// (POST /v1/apps/{app_name}/machines/{machine_id})
+	UpdateMachine(w http.ResponseWriter, r *http.Request, appName AppName, machineID MachineID, params UpdateMachineParams)
+	// CordonMachine Take a Machine out of Flycast
+	// (POST /v1/apps/{app_name}/machines/{machine_id}/cordon)
+	CordonMachine(w http.ResponseWriter, r *http.Request, appName AppName, machineID MachineID, params CordonMachineParams)
+	// ListEvents List what happened to a Machine
+	// (GET /v1/apps/{app_name}/machines/{machine_id}/events)
+	ListEvents(w http.ResponseWriter, r *http.Request, appName AppName, machineID MachineID, params ListEventsParams)
 	// ExecMachine Run a command inside a started Machine
 	// (POST /v1/apps/{app_name}/machines/{machine_id}/exec)
 	ExecMachine(w http.ResponseWriter, r *http.Request, appName AppName, machineID MachineID)
+	// ReleaseLease Release the lease of a Machine
+	// (DELETE /v1/apps/{app_name}/machines/{machine_id}/lease)
+	ReleaseLease(w http.ResponseWriter, r *http.Request, appName AppName, machineID MachineID, params ReleaseLeaseParams)
+	// GetLease Get the lease of a Machine
+	// (GET /v1/apps/{app_name}/machines/{machine_id}/lease)
+	GetLease(w http.ResponseWriter, r *http.Request, appName AppName, machineID MachineID)
+	// AcquireLease Take or renew the lease of a Machine
+	// (POST /v1/apps/{app_name}/machines/{machine_id}/lease)
+	AcquireLease(w http.ResponseWriter, r *http.Request, appName AppName, machineID MachineID, params AcquireLeaseParams)
 	// MachineLogs Ours: what a Machine wrote to its standard output and error
 	// (GET /v1/apps/{app_name}/machines/{machine_id}/logs)
 	MachineLogs(w http.ResponseWriter, r *http.Request, appName AppName, machineID MachineID, params MachineLogsParams)
+	// GetMetadata Get the metadata of a Machine
+	// (GET /v1/apps/{app_name}/machines/{machine_id}/metadata)
+	GetMetadata(w http.ResponseWriter, r *http.Request, appName AppName, machineID MachineID)
+	// DeleteMetadataKey Remove one entry of the metadata of a Machine
+	// (DELETE /v1/apps/{app_name}/machines/{machine_id}/metadata/{key})
+	DeleteMetadataKey(w http.ResponseWriter, r *http.Request, appName AppName, machineID MachineID, key MetadataKey, params DeleteMetadataKeyParams)
+	// GetMetadataKey Get one entry of the metadata of a Machine
+	// (GET /v1/apps/{app_name}/machines/{machine_id}/metadata/{key})
+	GetMetadataKey(w http.ResponseWriter, r *http.Request, appName AppName, machineID MachineID, key MetadataKey)
+	// SetMetadataKey Set one entry of the metadata of a Machine
+	// (POST /v1/apps/{app_name}/machines/{machine_id}/metadata/{key})
+	SetMetadataKey(w http.ResponseWriter, r *http.Request, appName AppName, machineID MachineID, key MetadataKey, params SetMetadataKeyParams)
 	// RestartMachine Stop a Machine and start it again
 	// (POST /v1/apps/{app_name}/machines/{machine_id}/restart)
 	RestartMachine(w http.ResponseWriter, r *http.Request, appName AppName, machineID MachineID, params RestartMachineParams)
+	// SignalMachine Send a signal to the command of a Machine
+	// (POST /v1/apps/{app_name}/machines/{machine_id}/signal)
+	SignalMachine(w http.ResponseWriter, r *http.Request, appName AppName, machineID MachineID, params SignalMachineParams)
 	// StartMachine Start a Machine
 	// (POST /v1/apps/{app_name}/machines/{machine_id}/start)
 	StartMachine(w http.ResponseWriter, r *http.Request, appName AppName, machineID MachineID, params StartMachineParams)
 	// StopMachine Stop a Machine
 	// (POST /v1/apps/{app_name}/machines/{machine_id}/stop)
 	StopMachine(w http.ResponseWriter, r *http.Request, appName AppName, machineID MachineID, params StopMachineParams)
+	// SuspendMachine Suspend a Machine
+	// (POST /v1/apps/{app_name}/machines/{machine_id}/suspend)
+	SuspendMachine(w http.ResponseWriter, r *http.Request, appName AppName, machineID MachineID, params SuspendMachineParams)
+	// UncordonMachine Put a Machine back into Flycast
+	// (POST /v1/apps/{app_name}/machines/{machine_id}/uncordon)
+	UncordonMachine(w http.ResponseWriter, r *http.Request, appName AppName, machineID MachineID, params UncordonMachineParams)
 	// WaitMachine Wait until a Machine is in a state
 	// (GET /v1/apps/{app_name}/machines/{machine_id}/wait)
 	WaitMachine(w http.ResponseWriter, r *http.Request, appName AppName, machineID MachineID, params WaitMachineParams)
+	// MoveApp Ours: move an app to another network
+	// (POST /v1/apps/{app_name}/move)
+	MoveApp(w http.ResponseWriter, r *http.Request, appName AppName, params MoveAppParams)
+	// GetDocument Ours: this document
+	// (GET /v1/openapi.yaml)
+	GetDocument(w http.ResponseWriter, r *http.Request)
 	// ListOrgs List the orgs
 	// (GET /v1/orgs)
 	ListOrgs(w http.ResponseWriter, r *http.Request)
 	// CreateOrg Create an org and its default network
 	// (POST /v1/orgs)
 	CreateOrg(w http.ResponseWriter, r *http.Request, params CreateOrgParams)
+	// DeleteOrg Ours: delete an org and its networks
+	// (DELETE /v1/orgs/{org_slug})
+	DeleteOrg(w http.ResponseWriter, r *http.Request, orgSlug OrgSlug, params DeleteOrgParams)
+	// GetOrg Ours: get an org
+	// (GET /v1/orgs/{org_slug})
+	GetOrg(w http.ResponseWriter, r *http.Request, orgSlug OrgSlug)
+	// Dig Ours: ask the resolver as a Machine of the org would
+	// (GET /v1/orgs/{org_slug}/dig)
+	Dig(w http.ResponseWriter, r *http.Request, orgSlug OrgSlug, params DigParams)
+	// ListOrgMachines List the Machines of an org
+	// (GET /v1/orgs/{org_slug}/machines)
+	ListOrgMachines(w http.ResponseWriter, r *http.Request, orgSlug OrgSlug, params ListOrgMachinesParams)
+	// ListNetworks Ours: list the networks of an org
+	// (GET /v1/orgs/{org_slug}/networks)
+	ListNetworks(w http.ResponseWriter, r *http.Request, orgSlug OrgSlug)
+	// CreateNetwork Ours: create another network of an org
+	// (POST /v1/orgs/{org_slug}/networks)
+	CreateNetwork(w http.ResponseWriter, r *http.Request, orgSlug OrgSlug, params CreateNetworkParams)
+	// DeleteNetwork Ours: delete a network
+	// (DELETE /v1/orgs/{org_slug}/networks/{network})
+	DeleteNetwork(w http.ResponseWriter, r *http.Request, orgSlug OrgSlug, network NetworkName, params DeleteNetworkParams)
+	// Ping Ours: send ICMPv6 echo requests from inside a network of the org
+	// (POST /v1/orgs/{org_slug}/ping)
+	Ping(w http.ResponseWriter, r *http.Request, orgSlug OrgSlug)
+	// ListRegions List the regions
+	// (GET /v1/platform/regions)
+	ListRegions(w http.ResponseWriter, r *http.Request)
 	// GetStatus Ours: what this agent and its data plane are doing
 	// (GET /v1/status)
 	GetStatus(w http.ResponseWriter, r *http.Request)
@@ -4931,6 +11229,61 @@ func (siw *ServerInterfaceWrapper) CreateApp(w http.ResponseWriter, r *http.Requ
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.CreateApp(w, r, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// DestroyApp operation middleware
+func (siw *ServerInterfaceWrapper) DestroyApp(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "app_name" -------------
+	var appName AppName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "app_name", r.PathValue("app_name"), &appName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "app_name", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params DestroyAppParams
+
+	// ------------- Optional query parameter "wait" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "wait", r.URL.Query(), &params.Wait, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "wait"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "wait", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "force" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "force", r.URL.Query(), &params.Force, runtime.BindQueryParameterOptions{Type: "boolean", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "force"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "force", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.DestroyApp(w, r, appName, params)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -5085,6 +11438,41 @@ func (siw *ServerInterfaceWrapper) DeleteIPAssignment(w http.ResponseWriter, r *
 	handler.ServeHTTP(w, r)
 }
 
+// GetIPAssignment operation middleware
+func (siw *ServerInterfaceWrapper) GetIPAssignment(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "app_name" -------------
+	var appName AppName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "app_name", r.PathValue("app_name"), &appName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "app_name", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "ip" -------------
+	var ip string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "ip", r.PathValue("ip"), &ip, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "ip", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetIPAssignment(w, r, appName, ip)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 // ListMachines operation middleware
 func (siw *ServerInterfaceWrapper) ListMachines(w http.ResponseWriter, r *http.Request) {
 
@@ -5116,6 +11504,19 @@ func (siw *ServerInterfaceWrapper) ListMachines(w http.ResponseWriter, r *http.R
 		return
 	}
 
+	// ------------- Optional query parameter "state" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "state", r.URL.Query(), &params.State, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "state"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "state", Err: err})
+		}
+		return
+	}
+
 	// ------------- Optional query parameter "include_deleted" -------------
 
 	err = runtime.BindQueryParameterWithOptions("form", true, false, "include_deleted", r.URL.Query(), &params.IncludeDeleted, runtime.BindQueryParameterOptions{Type: "boolean", Format: ""})
@@ -5125,6 +11526,19 @@ func (siw *ServerInterfaceWrapper) ListMachines(w http.ResponseWriter, r *http.R
 			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "include_deleted"})
 		} else {
 			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "include_deleted", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "summary" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "summary", r.URL.Query(), &params.Summary, runtime.BindQueryParameterOptions{Type: "boolean", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "summary"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "summary", Err: err})
 		}
 		return
 	}
@@ -5248,6 +11662,27 @@ func (siw *ServerInterfaceWrapper) DestroyMachine(w http.ResponseWriter, r *http
 		return
 	}
 
+	headers := r.Header
+
+	// ------------- Optional header parameter "fly-machine-lease-nonce" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("fly-machine-lease-nonce")]; found {
+		var FlyMachineLeaseNonce LeaseNonce
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "fly-machine-lease-nonce", Count: n})
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "fly-machine-lease-nonce", valueList[0], &FlyMachineLeaseNonce, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "fly-machine-lease-nonce", Err: err})
+			return
+		}
+
+		params.FlyMachineLeaseNonce = FlyMachineLeaseNonce
+
+	}
+
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.DestroyMachine(w, r, appName, machineID, params)
 	}))
@@ -5294,6 +11729,201 @@ func (siw *ServerInterfaceWrapper) GetMachine(w http.ResponseWriter, r *http.Req
 	handler.ServeHTTP(w, r)
 }
 
+// UpdateMachine operation middleware
+func (siw *ServerInterfaceWrapper) UpdateMachine(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "app_name" -------------
+	var appName AppName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "app_name", r.PathValue("app_name"), &appName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "app_name", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "machine_id" -------------
+	var machineID MachineID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "machine_id", r.PathValue("machine_id"), &machineID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "machine_id", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params UpdateMachineParams
+
+	// ------------- Optional query parameter "wait" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "wait", r.URL.Query(), &params.Wait, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "wait"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "wait", Err: err})
+		}
+		return
+	}
+
+	headers := r.Header
+
+	// ------------- Optional header parameter "fly-machine-lease-nonce" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("fly-machine-lease-nonce")]; found {
+		var FlyMachineLeaseNonce LeaseNonce
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "fly-machine-lease-nonce", Count: n})
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "fly-machine-lease-nonce", valueList[0], &FlyMachineLeaseNonce, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "fly-machine-lease-nonce", Err: err})
+			return
+		}
+
+		params.FlyMachineLeaseNonce = FlyMachineLeaseNonce
+
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.UpdateMachine(w, r, appName, machineID, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// CordonMachine operation middleware
+func (siw *ServerInterfaceWrapper) CordonMachine(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "app_name" -------------
+	var appName AppName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "app_name", r.PathValue("app_name"), &appName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "app_name", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "machine_id" -------------
+	var machineID MachineID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "machine_id", r.PathValue("machine_id"), &machineID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "machine_id", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params CordonMachineParams
+
+	// ------------- Optional query parameter "wait" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "wait", r.URL.Query(), &params.Wait, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "wait"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "wait", Err: err})
+		}
+		return
+	}
+
+	headers := r.Header
+
+	// ------------- Optional header parameter "fly-machine-lease-nonce" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("fly-machine-lease-nonce")]; found {
+		var FlyMachineLeaseNonce LeaseNonce
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "fly-machine-lease-nonce", Count: n})
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "fly-machine-lease-nonce", valueList[0], &FlyMachineLeaseNonce, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "fly-machine-lease-nonce", Err: err})
+			return
+		}
+
+		params.FlyMachineLeaseNonce = FlyMachineLeaseNonce
+
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.CordonMachine(w, r, appName, machineID, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ListEvents operation middleware
+func (siw *ServerInterfaceWrapper) ListEvents(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "app_name" -------------
+	var appName AppName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "app_name", r.PathValue("app_name"), &appName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "app_name", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "machine_id" -------------
+	var machineID MachineID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "machine_id", r.PathValue("machine_id"), &machineID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "machine_id", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListEventsParams
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", r.URL.Query(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "limit"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "limit", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ListEvents(w, r, appName, machineID, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 // ExecMachine operation middleware
 func (siw *ServerInterfaceWrapper) ExecMachine(w http.ResponseWriter, r *http.Request) {
 
@@ -5320,6 +11950,198 @@ func (siw *ServerInterfaceWrapper) ExecMachine(w http.ResponseWriter, r *http.Re
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.ExecMachine(w, r, appName, machineID)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ReleaseLease operation middleware
+func (siw *ServerInterfaceWrapper) ReleaseLease(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "app_name" -------------
+	var appName AppName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "app_name", r.PathValue("app_name"), &appName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "app_name", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "machine_id" -------------
+	var machineID MachineID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "machine_id", r.PathValue("machine_id"), &machineID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "machine_id", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ReleaseLeaseParams
+
+	// ------------- Optional query parameter "wait" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "wait", r.URL.Query(), &params.Wait, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "wait"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "wait", Err: err})
+		}
+		return
+	}
+
+	headers := r.Header
+
+	// ------------- Optional header parameter "fly-machine-lease-nonce" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("fly-machine-lease-nonce")]; found {
+		var FlyMachineLeaseNonce LeaseNonce
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "fly-machine-lease-nonce", Count: n})
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "fly-machine-lease-nonce", valueList[0], &FlyMachineLeaseNonce, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "fly-machine-lease-nonce", Err: err})
+			return
+		}
+
+		params.FlyMachineLeaseNonce = FlyMachineLeaseNonce
+
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ReleaseLease(w, r, appName, machineID, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// GetLease operation middleware
+func (siw *ServerInterfaceWrapper) GetLease(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "app_name" -------------
+	var appName AppName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "app_name", r.PathValue("app_name"), &appName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "app_name", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "machine_id" -------------
+	var machineID MachineID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "machine_id", r.PathValue("machine_id"), &machineID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "machine_id", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetLease(w, r, appName, machineID)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// AcquireLease operation middleware
+func (siw *ServerInterfaceWrapper) AcquireLease(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "app_name" -------------
+	var appName AppName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "app_name", r.PathValue("app_name"), &appName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "app_name", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "machine_id" -------------
+	var machineID MachineID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "machine_id", r.PathValue("machine_id"), &machineID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "machine_id", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params AcquireLeaseParams
+
+	// ------------- Optional query parameter "wait" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "wait", r.URL.Query(), &params.Wait, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "wait"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "wait", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "ttl" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "ttl", r.URL.Query(), &params.TTL, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "ttl"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "ttl", Err: err})
+		}
+		return
+	}
+
+	headers := r.Header
+
+	// ------------- Optional header parameter "fly-machine-lease-nonce" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("fly-machine-lease-nonce")]; found {
+		var FlyMachineLeaseNonce LeaseNonce
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "fly-machine-lease-nonce", Count: n})
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "fly-machine-lease-nonce", valueList[0], &FlyMachineLeaseNonce, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "fly-machine-lease-nonce", Err: err})
+			return
+		}
+
+		params.FlyMachineLeaseNonce = FlyMachineLeaseNonce
+
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.AcquireLease(w, r, appName, machineID, params)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -5371,6 +12193,247 @@ func (siw *ServerInterfaceWrapper) MachineLogs(w http.ResponseWriter, r *http.Re
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.MachineLogs(w, r, appName, machineID, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// GetMetadata operation middleware
+func (siw *ServerInterfaceWrapper) GetMetadata(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "app_name" -------------
+	var appName AppName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "app_name", r.PathValue("app_name"), &appName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "app_name", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "machine_id" -------------
+	var machineID MachineID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "machine_id", r.PathValue("machine_id"), &machineID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "machine_id", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetMetadata(w, r, appName, machineID)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// DeleteMetadataKey operation middleware
+func (siw *ServerInterfaceWrapper) DeleteMetadataKey(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "app_name" -------------
+	var appName AppName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "app_name", r.PathValue("app_name"), &appName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "app_name", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "machine_id" -------------
+	var machineID MachineID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "machine_id", r.PathValue("machine_id"), &machineID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "machine_id", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "key" -------------
+	var key MetadataKey
+
+	err = runtime.BindStyledParameterWithOptions("simple", "key", r.PathValue("key"), &key, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "key", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params DeleteMetadataKeyParams
+
+	// ------------- Optional query parameter "wait" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "wait", r.URL.Query(), &params.Wait, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "wait"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "wait", Err: err})
+		}
+		return
+	}
+
+	headers := r.Header
+
+	// ------------- Optional header parameter "fly-machine-lease-nonce" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("fly-machine-lease-nonce")]; found {
+		var FlyMachineLeaseNonce LeaseNonce
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "fly-machine-lease-nonce", Count: n})
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "fly-machine-lease-nonce", valueList[0], &FlyMachineLeaseNonce, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "fly-machine-lease-nonce", Err: err})
+			return
+		}
+
+		params.FlyMachineLeaseNonce = FlyMachineLeaseNonce
+
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.DeleteMetadataKey(w, r, appName, machineID, key, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// GetMetadataKey operation middleware
+func (siw *ServerInterfaceWrapper) GetMetadataKey(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "app_name" -------------
+	var appName AppName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "app_name", r.PathValue("app_name"), &appName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "app_name", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "machine_id" -------------
+	var machineID MachineID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "machine_id", r.PathValue("machine_id"), &machineID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "machine_id", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "key" -------------
+	var key MetadataKey
+
+	err = runtime.BindStyledParameterWithOptions("simple", "key", r.PathValue("key"), &key, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "key", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetMetadataKey(w, r, appName, machineID, key)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// SetMetadataKey operation middleware
+func (siw *ServerInterfaceWrapper) SetMetadataKey(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "app_name" -------------
+	var appName AppName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "app_name", r.PathValue("app_name"), &appName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "app_name", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "machine_id" -------------
+	var machineID MachineID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "machine_id", r.PathValue("machine_id"), &machineID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "machine_id", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "key" -------------
+	var key MetadataKey
+
+	err = runtime.BindStyledParameterWithOptions("simple", "key", r.PathValue("key"), &key, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "key", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params SetMetadataKeyParams
+
+	// ------------- Optional query parameter "wait" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "wait", r.URL.Query(), &params.Wait, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "wait"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "wait", Err: err})
+		}
+		return
+	}
+
+	headers := r.Header
+
+	// ------------- Optional header parameter "fly-machine-lease-nonce" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("fly-machine-lease-nonce")]; found {
+		var FlyMachineLeaseNonce LeaseNonce
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "fly-machine-lease-nonce", Count: n})
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "fly-machine-lease-nonce", valueList[0], &FlyMachineLeaseNonce, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "fly-machine-lease-nonce", Err: err})
+			return
+		}
+
+		params.FlyMachineLeaseNonce = FlyMachineLeaseNonce
+
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.SetMetadataKey(w, r, appName, machineID, key, params)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -5459,8 +12522,88 @@ func (siw *ServerInterfaceWrapper) RestartMachine(w http.ResponseWriter, r *http
 		return
 	}
 
+	headers := r.Header
+
+	// ------------- Optional header parameter "fly-machine-lease-nonce" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("fly-machine-lease-nonce")]; found {
+		var FlyMachineLeaseNonce LeaseNonce
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "fly-machine-lease-nonce", Count: n})
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "fly-machine-lease-nonce", valueList[0], &FlyMachineLeaseNonce, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "fly-machine-lease-nonce", Err: err})
+			return
+		}
+
+		params.FlyMachineLeaseNonce = FlyMachineLeaseNonce
+
+	}
+
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.RestartMachine(w, r, appName, machineID, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// SignalMachine operation middleware
+func (siw *ServerInterfaceWrapper) SignalMachine(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "app_name" -------------
+	var appName AppName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "app_name", r.PathValue("app_name"), &appName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "app_name", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "machine_id" -------------
+	var machineID MachineID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "machine_id", r.PathValue("machine_id"), &machineID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "machine_id", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params SignalMachineParams
+
+	headers := r.Header
+
+	// ------------- Optional header parameter "fly-machine-lease-nonce" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("fly-machine-lease-nonce")]; found {
+		var FlyMachineLeaseNonce LeaseNonce
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "fly-machine-lease-nonce", Count: n})
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "fly-machine-lease-nonce", valueList[0], &FlyMachineLeaseNonce, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "fly-machine-lease-nonce", Err: err})
+			return
+		}
+
+		params.FlyMachineLeaseNonce = FlyMachineLeaseNonce
+
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.SignalMachine(w, r, appName, machineID, params)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -5508,6 +12651,27 @@ func (siw *ServerInterfaceWrapper) StartMachine(w http.ResponseWriter, r *http.R
 			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "wait", Err: err})
 		}
 		return
+	}
+
+	headers := r.Header
+
+	// ------------- Optional header parameter "fly-machine-lease-nonce" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("fly-machine-lease-nonce")]; found {
+		var FlyMachineLeaseNonce LeaseNonce
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "fly-machine-lease-nonce", Count: n})
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "fly-machine-lease-nonce", valueList[0], &FlyMachineLeaseNonce, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "fly-machine-lease-nonce", Err: err})
+			return
+		}
+
+		params.FlyMachineLeaseNonce = FlyMachineLeaseNonce
+
 	}
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -5561,8 +12725,173 @@ func (siw *ServerInterfaceWrapper) StopMachine(w http.ResponseWriter, r *http.Re
 		return
 	}
 
+	headers := r.Header
+
+	// ------------- Optional header parameter "fly-machine-lease-nonce" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("fly-machine-lease-nonce")]; found {
+		var FlyMachineLeaseNonce LeaseNonce
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "fly-machine-lease-nonce", Count: n})
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "fly-machine-lease-nonce", valueList[0], &FlyMachineLeaseNonce, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "fly-machine-lease-nonce", Err: err})
+			return
+		}
+
+		params.FlyMachineLeaseNonce = FlyMachineLeaseNonce
+
+	}
+
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.StopMachine(w, r, appName, machineID, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// SuspendMachine operation middleware
+func (siw *ServerInterfaceWrapper) SuspendMachine(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "app_name" -------------
+	var appName AppName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "app_name", r.PathValue("app_name"), &appName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "app_name", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "machine_id" -------------
+	var machineID MachineID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "machine_id", r.PathValue("machine_id"), &machineID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "machine_id", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params SuspendMachineParams
+
+	// ------------- Optional query parameter "wait" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "wait", r.URL.Query(), &params.Wait, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "wait"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "wait", Err: err})
+		}
+		return
+	}
+
+	headers := r.Header
+
+	// ------------- Optional header parameter "fly-machine-lease-nonce" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("fly-machine-lease-nonce")]; found {
+		var FlyMachineLeaseNonce LeaseNonce
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "fly-machine-lease-nonce", Count: n})
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "fly-machine-lease-nonce", valueList[0], &FlyMachineLeaseNonce, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "fly-machine-lease-nonce", Err: err})
+			return
+		}
+
+		params.FlyMachineLeaseNonce = FlyMachineLeaseNonce
+
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.SuspendMachine(w, r, appName, machineID, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// UncordonMachine operation middleware
+func (siw *ServerInterfaceWrapper) UncordonMachine(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "app_name" -------------
+	var appName AppName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "app_name", r.PathValue("app_name"), &appName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "app_name", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "machine_id" -------------
+	var machineID MachineID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "machine_id", r.PathValue("machine_id"), &machineID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "machine_id", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params UncordonMachineParams
+
+	// ------------- Optional query parameter "wait" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "wait", r.URL.Query(), &params.Wait, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "wait"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "wait", Err: err})
+		}
+		return
+	}
+
+	headers := r.Header
+
+	// ------------- Optional header parameter "fly-machine-lease-nonce" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("fly-machine-lease-nonce")]; found {
+		var FlyMachineLeaseNonce LeaseNonce
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "fly-machine-lease-nonce", Count: n})
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "fly-machine-lease-nonce", valueList[0], &FlyMachineLeaseNonce, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "fly-machine-lease-nonce", Err: err})
+			return
+		}
+
+		params.FlyMachineLeaseNonce = FlyMachineLeaseNonce
+
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.UncordonMachine(w, r, appName, machineID, params)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -5649,6 +12978,62 @@ func (siw *ServerInterfaceWrapper) WaitMachine(w http.ResponseWriter, r *http.Re
 	handler.ServeHTTP(w, r)
 }
 
+// MoveApp operation middleware
+func (siw *ServerInterfaceWrapper) MoveApp(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "app_name" -------------
+	var appName AppName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "app_name", r.PathValue("app_name"), &appName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "app_name", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params MoveAppParams
+
+	// ------------- Optional query parameter "wait" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "wait", r.URL.Query(), &params.Wait, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "wait"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "wait", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.MoveApp(w, r, appName, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// GetDocument operation middleware
+func (siw *ServerInterfaceWrapper) GetDocument(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetDocument(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 // ListOrgs operation middleware
 func (siw *ServerInterfaceWrapper) ListOrgs(w http.ResponseWriter, r *http.Request) {
 
@@ -5687,6 +13072,408 @@ func (siw *ServerInterfaceWrapper) CreateOrg(w http.ResponseWriter, r *http.Requ
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.CreateOrg(w, r, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// DeleteOrg operation middleware
+func (siw *ServerInterfaceWrapper) DeleteOrg(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "org_slug" -------------
+	var orgSlug OrgSlug
+
+	err = runtime.BindStyledParameterWithOptions("simple", "org_slug", r.PathValue("org_slug"), &orgSlug, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "org_slug", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params DeleteOrgParams
+
+	// ------------- Optional query parameter "wait" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "wait", r.URL.Query(), &params.Wait, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "wait"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "wait", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.DeleteOrg(w, r, orgSlug, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// GetOrg operation middleware
+func (siw *ServerInterfaceWrapper) GetOrg(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "org_slug" -------------
+	var orgSlug OrgSlug
+
+	err = runtime.BindStyledParameterWithOptions("simple", "org_slug", r.PathValue("org_slug"), &orgSlug, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "org_slug", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetOrg(w, r, orgSlug)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// Dig operation middleware
+func (siw *ServerInterfaceWrapper) Dig(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "org_slug" -------------
+	var orgSlug OrgSlug
+
+	err = runtime.BindStyledParameterWithOptions("simple", "org_slug", r.PathValue("org_slug"), &orgSlug, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "org_slug", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params DigParams
+
+	// ------------- Required query parameter "name" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "name", r.URL.Query(), &params.Name, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "name"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "name", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "type" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "type", r.URL.Query(), &params.Type, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "type"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "type", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "network" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "network", r.URL.Query(), &params.Network, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "network"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "network", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.Dig(w, r, orgSlug, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ListOrgMachines operation middleware
+func (siw *ServerInterfaceWrapper) ListOrgMachines(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "org_slug" -------------
+	var orgSlug OrgSlug
+
+	err = runtime.BindStyledParameterWithOptions("simple", "org_slug", r.PathValue("org_slug"), &orgSlug, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "org_slug", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListOrgMachinesParams
+
+	// ------------- Optional query parameter "region" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "region", r.URL.Query(), &params.Region, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "region"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "region", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "state" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "state", r.URL.Query(), &params.State, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "state"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "state", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "include_deleted" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "include_deleted", r.URL.Query(), &params.IncludeDeleted, runtime.BindQueryParameterOptions{Type: "boolean", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "include_deleted"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "include_deleted", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "summary" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "summary", r.URL.Query(), &params.Summary, runtime.BindQueryParameterOptions{Type: "boolean", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "summary"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "summary", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", r.URL.Query(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "limit"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "limit", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", r.URL.Query(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "cursor"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "cursor", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ListOrgMachines(w, r, orgSlug, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ListNetworks operation middleware
+func (siw *ServerInterfaceWrapper) ListNetworks(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "org_slug" -------------
+	var orgSlug OrgSlug
+
+	err = runtime.BindStyledParameterWithOptions("simple", "org_slug", r.PathValue("org_slug"), &orgSlug, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "org_slug", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ListNetworks(w, r, orgSlug)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// CreateNetwork operation middleware
+func (siw *ServerInterfaceWrapper) CreateNetwork(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "org_slug" -------------
+	var orgSlug OrgSlug
+
+	err = runtime.BindStyledParameterWithOptions("simple", "org_slug", r.PathValue("org_slug"), &orgSlug, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "org_slug", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params CreateNetworkParams
+
+	// ------------- Optional query parameter "wait" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "wait", r.URL.Query(), &params.Wait, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "wait"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "wait", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.CreateNetwork(w, r, orgSlug, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// DeleteNetwork operation middleware
+func (siw *ServerInterfaceWrapper) DeleteNetwork(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "org_slug" -------------
+	var orgSlug OrgSlug
+
+	err = runtime.BindStyledParameterWithOptions("simple", "org_slug", r.PathValue("org_slug"), &orgSlug, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "org_slug", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "network" -------------
+	var network NetworkName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "network", r.PathValue("network"), &network, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "network", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params DeleteNetworkParams
+
+	// ------------- Optional query parameter "wait" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "wait", r.URL.Query(), &params.Wait, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "wait"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "wait", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.DeleteNetwork(w, r, orgSlug, network, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// Ping operation middleware
+func (siw *ServerInterfaceWrapper) Ping(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "org_slug" -------------
+	var orgSlug OrgSlug
+
+	err = runtime.BindStyledParameterWithOptions("simple", "org_slug", r.PathValue("org_slug"), &orgSlug, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "org_slug", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.Ping(w, r, orgSlug)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ListRegions operation middleware
+func (siw *ServerInterfaceWrapper) ListRegions(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ListRegions(w, r)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -5832,22 +13619,48 @@ func HandlerWithOptions(si ServerInterface, options StdHTTPServerOptions) http.H
 
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/v1/orgs", wrapper.ListOrgs)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/v1/orgs", wrapper.CreateOrg)
+	m.HandleFunc(http.MethodDelete+" "+options.BaseURL+"/v1/orgs/{org_slug}", wrapper.DeleteOrg)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/v1/orgs/{org_slug}", wrapper.GetOrg)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/v1/orgs/{org_slug}/machines", wrapper.ListOrgMachines)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/v1/orgs/{org_slug}/networks", wrapper.ListNetworks)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/v1/orgs/{org_slug}/networks", wrapper.CreateNetwork)
+	m.HandleFunc(http.MethodDelete+" "+options.BaseURL+"/v1/orgs/{org_slug}/networks/{network}", wrapper.DeleteNetwork)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/v1/orgs/{org_slug}/dig", wrapper.Dig)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/v1/orgs/{org_slug}/ping", wrapper.Ping)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/v1/platform/regions", wrapper.ListRegions)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/v1/openapi.yaml", wrapper.GetDocument)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/v1/apps", wrapper.ListApps)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/v1/apps", wrapper.CreateApp)
+	m.HandleFunc(http.MethodDelete+" "+options.BaseURL+"/v1/apps/{app_name}", wrapper.DestroyApp)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/v1/apps/{app_name}", wrapper.GetApp)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/v1/apps/{app_name}/move", wrapper.MoveApp)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/v1/apps/{app_name}/machines", wrapper.ListMachines)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/v1/apps/{app_name}/machines", wrapper.CreateMachine)
 	m.HandleFunc(http.MethodDelete+" "+options.BaseURL+"/v1/apps/{app_name}/machines/{machine_id}", wrapper.DestroyMachine)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/v1/apps/{app_name}/machines/{machine_id}", wrapper.GetMachine)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/v1/apps/{app_name}/machines/{machine_id}", wrapper.UpdateMachine)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/v1/apps/{app_name}/machines/{machine_id}/start", wrapper.StartMachine)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/v1/apps/{app_name}/machines/{machine_id}/stop", wrapper.StopMachine)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/v1/apps/{app_name}/machines/{machine_id}/restart", wrapper.RestartMachine)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/v1/apps/{app_name}/machines/{machine_id}/suspend", wrapper.SuspendMachine)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/v1/apps/{app_name}/machines/{machine_id}/signal", wrapper.SignalMachine)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/v1/apps/{app_name}/machines/{machine_id}/cordon", wrapper.CordonMachine)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/v1/apps/{app_name}/machines/{machine_id}/uncordon", wrapper.UncordonMachine)
+	m.HandleFunc(http.MethodDelete+" "+options.BaseURL+"/v1/apps/{app_name}/machines/{machine_id}/lease", wrapper.ReleaseLease)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/v1/apps/{app_name}/machines/{machine_id}/lease", wrapper.GetLease)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/v1/apps/{app_name}/machines/{machine_id}/lease", wrapper.AcquireLease)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/v1/apps/{app_name}/machines/{machine_id}/metadata", wrapper.GetMetadata)
+	m.HandleFunc(http.MethodDelete+" "+options.BaseURL+"/v1/apps/{app_name}/machines/{machine_id}/metadata/{key}", wrapper.DeleteMetadataKey)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/v1/apps/{app_name}/machines/{machine_id}/metadata/{key}", wrapper.GetMetadataKey)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/v1/apps/{app_name}/machines/{machine_id}/metadata/{key}", wrapper.SetMetadataKey)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/v1/apps/{app_name}/machines/{machine_id}/events", wrapper.ListEvents)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/v1/apps/{app_name}/machines/{machine_id}/exec", wrapper.ExecMachine)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/v1/apps/{app_name}/machines/{machine_id}/wait", wrapper.WaitMachine)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/v1/apps/{app_name}/machines/{machine_id}/logs", wrapper.MachineLogs)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/v1/apps/{app_name}/ip_assignments", wrapper.ListIPAssignments)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/v1/apps/{app_name}/ip_assignments", wrapper.CreateIPAssignment)
 	m.HandleFunc(http.MethodDelete+" "+options.BaseURL+"/v1/apps/{app_name}/ip_assignments/{ip}", wrapper.DeleteIPAssignment)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/v1/apps/{app_name}/ip_assignments/{ip}", wrapper.GetIPAssignment)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/v1/status", wrapper.GetStatus)
 
 	return m
@@ -5940,6 +13753,47 @@ type CreateAppdefaultJSONResponse struct {
 }
 
 func (response CreateAppdefaultJSONResponse) VisitCreateAppResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type DestroyAppRequestObject struct {
+	AppName AppName `json:"app_name"`
+	Params  DestroyAppParams
+}
+
+type DestroyAppResponseObject interface {
+	VisitDestroyAppResponse(w http.ResponseWriter) error
+}
+
+type DestroyApp202JSONResponse struct{ DoneJSONResponse }
+
+func (response DestroyApp202JSONResponse) VisitDestroyAppResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Sixpn-Revision", fmt.Sprint(response.Headers.SixpnRevision))
+	w.WriteHeader(202)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type DestroyAppdefaultJSONResponse struct {
+	Body       Failure
+	StatusCode int
+}
+
+func (response DestroyAppdefaultJSONResponse) VisitDestroyAppResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -6108,6 +13962,46 @@ type DeleteIPAssignmentdefaultJSONResponse struct {
 }
 
 func (response DeleteIPAssignmentdefaultJSONResponse) VisitDeleteIPAssignmentResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetIPAssignmentRequestObject struct {
+	AppName AppName `json:"app_name"`
+	IP      string  `json:"ip"`
+}
+
+type GetIPAssignmentResponseObject interface {
+	VisitGetIPAssignmentResponse(w http.ResponseWriter) error
+}
+
+type GetIPAssignment200JSONResponse IPAssignment
+
+func (response GetIPAssignment200JSONResponse) VisitGetIPAssignmentResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetIPAssignmentdefaultJSONResponse struct {
+	Body       Failure
+	StatusCode int
+}
+
+func (response GetIPAssignmentdefaultJSONResponse) VisitGetIPAssignmentResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -6290,6 +14184,139 @@ func (response GetMachinedefaultJSONResponse) VisitGetMachineResponse(w http.Res
 	return err
 }
 
+type UpdateMachineRequestObject struct {
+	AppName   AppName   `json:"app_name"`
+	MachineID MachineID `json:"machine_id"`
+	Params    UpdateMachineParams
+	Body      *UpdateMachineJSONRequestBody
+}
+
+type UpdateMachineResponseObject interface {
+	VisitUpdateMachineResponse(w http.ResponseWriter) error
+}
+
+type UpdateMachine200ResponseHeaders struct {
+	SixpnRevision int64
+}
+
+type UpdateMachine200JSONResponse struct {
+	Body    Machine
+	Headers UpdateMachine200ResponseHeaders
+}
+
+func (response UpdateMachine200JSONResponse) VisitUpdateMachineResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Sixpn-Revision", fmt.Sprint(response.Headers.SixpnRevision))
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type UpdateMachinedefaultJSONResponse struct {
+	Body       Failure
+	StatusCode int
+}
+
+func (response UpdateMachinedefaultJSONResponse) VisitUpdateMachineResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CordonMachineRequestObject struct {
+	AppName   AppName   `json:"app_name"`
+	MachineID MachineID `json:"machine_id"`
+	Params    CordonMachineParams
+}
+
+type CordonMachineResponseObject interface {
+	VisitCordonMachineResponse(w http.ResponseWriter) error
+}
+
+type CordonMachine200JSONResponse struct{ DoneJSONResponse }
+
+func (response CordonMachine200JSONResponse) VisitCordonMachineResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Sixpn-Revision", fmt.Sprint(response.Headers.SixpnRevision))
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CordonMachinedefaultJSONResponse struct {
+	Body       Failure
+	StatusCode int
+}
+
+func (response CordonMachinedefaultJSONResponse) VisitCordonMachineResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListEventsRequestObject struct {
+	AppName   AppName   `json:"app_name"`
+	MachineID MachineID `json:"machine_id"`
+	Params    ListEventsParams
+}
+
+type ListEventsResponseObject interface {
+	VisitListEventsResponse(w http.ResponseWriter) error
+}
+
+type ListEvents200JSONResponse []MachineEvent
+
+func (response ListEvents200JSONResponse) VisitListEventsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListEventsdefaultJSONResponse struct {
+	Body       Failure
+	StatusCode int
+}
+
+func (response ListEventsdefaultJSONResponse) VisitListEventsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type ExecMachineRequestObject struct {
 	AppName   AppName   `json:"app_name"`
 	MachineID MachineID `json:"machine_id"`
@@ -6320,6 +14347,138 @@ type ExecMachinedefaultJSONResponse struct {
 }
 
 func (response ExecMachinedefaultJSONResponse) VisitExecMachineResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ReleaseLeaseRequestObject struct {
+	AppName   AppName   `json:"app_name"`
+	MachineID MachineID `json:"machine_id"`
+	Params    ReleaseLeaseParams
+}
+
+type ReleaseLeaseResponseObject interface {
+	VisitReleaseLeaseResponse(w http.ResponseWriter) error
+}
+
+type ReleaseLease200JSONResponse struct{ DoneJSONResponse }
+
+func (response ReleaseLease200JSONResponse) VisitReleaseLeaseResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Sixpn-Revision", fmt.Sprint(response.Headers.SixpnRevision))
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ReleaseLeasedefaultJSONResponse struct {
+	Body       Failure
+	StatusCode int
+}
+
+func (response ReleaseLeasedefaultJSONResponse) VisitReleaseLeaseResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetLeaseRequestObject struct {
+	AppName   AppName   `json:"app_name"`
+	MachineID MachineID `json:"machine_id"`
+}
+
+type GetLeaseResponseObject interface {
+	VisitGetLeaseResponse(w http.ResponseWriter) error
+}
+
+type GetLease200JSONResponse LeaseAnswer
+
+func (response GetLease200JSONResponse) VisitGetLeaseResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetLeasedefaultJSONResponse struct {
+	Body       Failure
+	StatusCode int
+}
+
+func (response GetLeasedefaultJSONResponse) VisitGetLeaseResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type AcquireLeaseRequestObject struct {
+	AppName   AppName   `json:"app_name"`
+	MachineID MachineID `json:"machine_id"`
+	Params    AcquireLeaseParams
+	Body      *AcquireLeaseJSONRequestBody
+}
+
+type AcquireLeaseResponseObject interface {
+	VisitAcquireLeaseResponse(w http.ResponseWriter) error
+}
+
+type AcquireLease201ResponseHeaders struct {
+	SixpnRevision int64
+}
+
+type AcquireLease201JSONResponse struct {
+	Body    LeaseAnswer
+	Headers AcquireLease201ResponseHeaders
+}
+
+func (response AcquireLease201JSONResponse) VisitAcquireLeaseResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Sixpn-Revision", fmt.Sprint(response.Headers.SixpnRevision))
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type AcquireLeasedefaultJSONResponse struct {
+	Body       Failure
+	StatusCode int
+}
+
+func (response AcquireLeasedefaultJSONResponse) VisitAcquireLeaseResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -6369,6 +14528,172 @@ func (response MachineLogsdefaultJSONResponse) VisitMachineLogsResponse(w http.R
 	return err
 }
 
+type GetMetadataRequestObject struct {
+	AppName   AppName   `json:"app_name"`
+	MachineID MachineID `json:"machine_id"`
+}
+
+type GetMetadataResponseObject interface {
+	VisitGetMetadataResponse(w http.ResponseWriter) error
+}
+
+type GetMetadata200JSONResponse Metadata
+
+func (response GetMetadata200JSONResponse) VisitGetMetadataResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetMetadatadefaultJSONResponse struct {
+	Body       Failure
+	StatusCode int
+}
+
+func (response GetMetadatadefaultJSONResponse) VisitGetMetadataResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type DeleteMetadataKeyRequestObject struct {
+	AppName   AppName     `json:"app_name"`
+	MachineID MachineID   `json:"machine_id"`
+	Key       MetadataKey `json:"key"`
+	Params    DeleteMetadataKeyParams
+}
+
+type DeleteMetadataKeyResponseObject interface {
+	VisitDeleteMetadataKeyResponse(w http.ResponseWriter) error
+}
+
+type DeleteMetadataKey204ResponseHeaders struct {
+	SixpnRevision int64
+}
+
+type DeleteMetadataKey204Response struct {
+	Headers DeleteMetadataKey204ResponseHeaders
+}
+
+func (response DeleteMetadataKey204Response) VisitDeleteMetadataKeyResponse(w http.ResponseWriter) error {
+	w.Header().Set("Sixpn-Revision", fmt.Sprint(response.Headers.SixpnRevision))
+	w.WriteHeader(204)
+	return nil
+}
+
+type DeleteMetadataKeydefaultJSONResponse struct {
+	Body       Failure
+	StatusCode int
+}
+
+func (response DeleteMetadataKeydefaultJSONResponse) VisitDeleteMetadataKeyResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetMetadataKeyRequestObject struct {
+	AppName   AppName     `json:"app_name"`
+	MachineID MachineID   `json:"machine_id"`
+	Key       MetadataKey `json:"key"`
+}
+
+type GetMetadataKeyResponseObject interface {
+	VisitGetMetadataKeyResponse(w http.ResponseWriter) error
+}
+
+type GetMetadataKey200JSONResponse MetadataValue
+
+func (response GetMetadataKey200JSONResponse) VisitGetMetadataKeyResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetMetadataKeydefaultJSONResponse struct {
+	Body       Failure
+	StatusCode int
+}
+
+func (response GetMetadataKeydefaultJSONResponse) VisitGetMetadataKeyResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type SetMetadataKeyRequestObject struct {
+	AppName   AppName     `json:"app_name"`
+	MachineID MachineID   `json:"machine_id"`
+	Key       MetadataKey `json:"key"`
+	Params    SetMetadataKeyParams
+	Body      *SetMetadataKeyJSONRequestBody
+}
+
+type SetMetadataKeyResponseObject interface {
+	VisitSetMetadataKeyResponse(w http.ResponseWriter) error
+}
+
+type SetMetadataKey204ResponseHeaders struct {
+	SixpnRevision int64
+}
+
+type SetMetadataKey204Response struct {
+	Headers SetMetadataKey204ResponseHeaders
+}
+
+func (response SetMetadataKey204Response) VisitSetMetadataKeyResponse(w http.ResponseWriter) error {
+	w.Header().Set("Sixpn-Revision", fmt.Sprint(response.Headers.SixpnRevision))
+	w.WriteHeader(204)
+	return nil
+}
+
+type SetMetadataKeydefaultJSONResponse struct {
+	Body       Failure
+	StatusCode int
+}
+
+func (response SetMetadataKeydefaultJSONResponse) VisitSetMetadataKeyResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type RestartMachineRequestObject struct {
 	AppName   AppName   `json:"app_name"`
 	MachineID MachineID `json:"machine_id"`
@@ -6400,6 +14725,48 @@ type RestartMachinedefaultJSONResponse struct {
 }
 
 func (response RestartMachinedefaultJSONResponse) VisitRestartMachineResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type SignalMachineRequestObject struct {
+	AppName   AppName   `json:"app_name"`
+	MachineID MachineID `json:"machine_id"`
+	Params    SignalMachineParams
+	Body      *SignalMachineJSONRequestBody
+}
+
+type SignalMachineResponseObject interface {
+	VisitSignalMachineResponse(w http.ResponseWriter) error
+}
+
+type SignalMachine200JSONResponse OK
+
+func (response SignalMachine200JSONResponse) VisitSignalMachineResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type SignalMachinedefaultJSONResponse struct {
+	Body       Failure
+	StatusCode int
+}
+
+func (response SignalMachinedefaultJSONResponse) VisitSignalMachineResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -6503,6 +14870,90 @@ func (response StopMachinedefaultJSONResponse) VisitStopMachineResponse(w http.R
 	return err
 }
 
+type SuspendMachineRequestObject struct {
+	AppName   AppName   `json:"app_name"`
+	MachineID MachineID `json:"machine_id"`
+	Params    SuspendMachineParams
+}
+
+type SuspendMachineResponseObject interface {
+	VisitSuspendMachineResponse(w http.ResponseWriter) error
+}
+
+type SuspendMachine200JSONResponse struct{ DoneJSONResponse }
+
+func (response SuspendMachine200JSONResponse) VisitSuspendMachineResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Sixpn-Revision", fmt.Sprint(response.Headers.SixpnRevision))
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type SuspendMachinedefaultJSONResponse struct {
+	Body       Failure
+	StatusCode int
+}
+
+func (response SuspendMachinedefaultJSONResponse) VisitSuspendMachineResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type UncordonMachineRequestObject struct {
+	AppName   AppName   `json:"app_name"`
+	MachineID MachineID `json:"machine_id"`
+	Params    UncordonMachineParams
+}
+
+type UncordonMachineResponseObject interface {
+	VisitUncordonMachineResponse(w http.ResponseWriter) error
+}
+
+type UncordonMachine200JSONResponse struct{ DoneJSONResponse }
+
+func (response UncordonMachine200JSONResponse) VisitUncordonMachineResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Sixpn-Revision", fmt.Sprint(response.Headers.SixpnRevision))
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type UncordonMachinedefaultJSONResponse struct {
+	Body       Failure
+	StatusCode int
+}
+
+func (response UncordonMachinedefaultJSONResponse) VisitUncordonMachineResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type WaitMachineRequestObject struct {
 	AppName   AppName   `json:"app_name"`
 	MachineID MachineID `json:"machine_id"`
@@ -6533,6 +14984,99 @@ type WaitMachinedefaultJSONResponse struct {
 }
 
 func (response WaitMachinedefaultJSONResponse) VisitWaitMachineResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type MoveAppRequestObject struct {
+	AppName AppName `json:"app_name"`
+	Params  MoveAppParams
+	Body    *MoveAppJSONRequestBody
+}
+
+type MoveAppResponseObject interface {
+	VisitMoveAppResponse(w http.ResponseWriter) error
+}
+
+type MoveApp200ResponseHeaders struct {
+	SixpnRevision int64
+}
+
+type MoveApp200JSONResponse struct {
+	Body    App
+	Headers MoveApp200ResponseHeaders
+}
+
+func (response MoveApp200JSONResponse) VisitMoveAppResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Sixpn-Revision", fmt.Sprint(response.Headers.SixpnRevision))
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type MoveAppdefaultJSONResponse struct {
+	Body       Failure
+	StatusCode int
+}
+
+func (response MoveAppdefaultJSONResponse) VisitMoveAppResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetDocumentRequestObject struct {
+}
+
+type GetDocumentResponseObject interface {
+	VisitGetDocumentResponse(w http.ResponseWriter) error
+}
+
+type GetDocument200ApplicationYamlResponse struct {
+	Body          io.Reader
+	ContentLength int64
+}
+
+func (response GetDocument200ApplicationYamlResponse) VisitGetDocumentResponse(w http.ResponseWriter) error {
+
+	w.Header().Set("Content-Type", "application/yaml")
+	if response.ContentLength != 0 {
+		w.Header().Set("Content-Length", fmt.Sprint(response.ContentLength))
+	}
+	w.WriteHeader(200)
+
+	if closer, ok := response.Body.(io.ReadCloser); ok {
+		defer closer.Close()
+	}
+	_, err := io.Copy(w, response.Body)
+	return err
+}
+
+type GetDocumentdefaultJSONResponse struct {
+	Body       Failure
+	StatusCode int
+}
+
+func (response GetDocumentdefaultJSONResponse) VisitGetDocumentResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -6630,6 +15174,403 @@ func (response CreateOrgdefaultJSONResponse) VisitCreateOrgResponse(w http.Respo
 	return err
 }
 
+type DeleteOrgRequestObject struct {
+	OrgSlug OrgSlug `json:"org_slug"`
+	Params  DeleteOrgParams
+}
+
+type DeleteOrgResponseObject interface {
+	VisitDeleteOrgResponse(w http.ResponseWriter) error
+}
+
+type DeleteOrg200JSONResponse struct{ DoneJSONResponse }
+
+func (response DeleteOrg200JSONResponse) VisitDeleteOrgResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Sixpn-Revision", fmt.Sprint(response.Headers.SixpnRevision))
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type DeleteOrgdefaultJSONResponse struct {
+	Body       Failure
+	StatusCode int
+}
+
+func (response DeleteOrgdefaultJSONResponse) VisitDeleteOrgResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetOrgRequestObject struct {
+	OrgSlug OrgSlug `json:"org_slug"`
+}
+
+type GetOrgResponseObject interface {
+	VisitGetOrgResponse(w http.ResponseWriter) error
+}
+
+type GetOrg200JSONResponse Org
+
+func (response GetOrg200JSONResponse) VisitGetOrgResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetOrgdefaultJSONResponse struct {
+	Body       Failure
+	StatusCode int
+}
+
+func (response GetOrgdefaultJSONResponse) VisitGetOrgResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type DigRequestObject struct {
+	OrgSlug OrgSlug `json:"org_slug"`
+	Params  DigParams
+}
+
+type DigResponseObject interface {
+	VisitDigResponse(w http.ResponseWriter) error
+}
+
+type Dig200JSONResponse DigResult
+
+func (response Dig200JSONResponse) VisitDigResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type DigdefaultJSONResponse struct {
+	Body       Failure
+	StatusCode int
+}
+
+func (response DigdefaultJSONResponse) VisitDigResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListOrgMachinesRequestObject struct {
+	OrgSlug OrgSlug `json:"org_slug"`
+	Params  ListOrgMachinesParams
+}
+
+type ListOrgMachinesResponseObject interface {
+	VisitListOrgMachinesResponse(w http.ResponseWriter) error
+}
+
+type ListOrgMachines200JSONResponse MachinePage
+
+func (response ListOrgMachines200JSONResponse) VisitListOrgMachinesResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListOrgMachinesdefaultJSONResponse struct {
+	Body       Failure
+	StatusCode int
+}
+
+func (response ListOrgMachinesdefaultJSONResponse) VisitListOrgMachinesResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListNetworksRequestObject struct {
+	OrgSlug OrgSlug `json:"org_slug"`
+}
+
+type ListNetworksResponseObject interface {
+	VisitListNetworksResponse(w http.ResponseWriter) error
+}
+
+type ListNetworks200JSONResponse NetworkList
+
+func (response ListNetworks200JSONResponse) VisitListNetworksResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListNetworksdefaultJSONResponse struct {
+	Body       Failure
+	StatusCode int
+}
+
+func (response ListNetworksdefaultJSONResponse) VisitListNetworksResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CreateNetworkRequestObject struct {
+	OrgSlug OrgSlug `json:"org_slug"`
+	Params  CreateNetworkParams
+	Body    *CreateNetworkJSONRequestBody
+}
+
+type CreateNetworkResponseObject interface {
+	VisitCreateNetworkResponse(w http.ResponseWriter) error
+}
+
+type CreateNetwork201ResponseHeaders struct {
+	SixpnRevision int64
+}
+
+type CreateNetwork201JSONResponse struct {
+	Body    Network
+	Headers CreateNetwork201ResponseHeaders
+}
+
+func (response CreateNetwork201JSONResponse) VisitCreateNetworkResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Sixpn-Revision", fmt.Sprint(response.Headers.SixpnRevision))
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CreateNetworkdefaultJSONResponse struct {
+	Body       Failure
+	StatusCode int
+}
+
+func (response CreateNetworkdefaultJSONResponse) VisitCreateNetworkResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type DeleteNetworkRequestObject struct {
+	OrgSlug OrgSlug     `json:"org_slug"`
+	Network NetworkName `json:"network"`
+	Params  DeleteNetworkParams
+}
+
+type DeleteNetworkResponseObject interface {
+	VisitDeleteNetworkResponse(w http.ResponseWriter) error
+}
+
+type DeleteNetwork200JSONResponse struct{ DoneJSONResponse }
+
+func (response DeleteNetwork200JSONResponse) VisitDeleteNetworkResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Sixpn-Revision", fmt.Sprint(response.Headers.SixpnRevision))
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type DeleteNetworkdefaultJSONResponse struct {
+	Body       Failure
+	StatusCode int
+}
+
+func (response DeleteNetworkdefaultJSONResponse) VisitDeleteNetworkResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type PingRequestObject struct {
+	OrgSlug OrgSlug `json:"org_slug"`
+	Body    *PingJSONRequestBody
+}
+
+type PingResponseObject interface {
+	VisitPingResponse(w http.ResponseWriter) error
+}
+
+type Ping200ApplicationXNdjsonResponse struct {
+	Body          io.Reader
+	ContentLength int64
+}
+
+func (response Ping200ApplicationXNdjsonResponse) VisitPingResponse(w http.ResponseWriter) error {
+
+	w.Header().Set("Content-Type", "application/x-ndjson")
+	if response.ContentLength != 0 {
+		w.Header().Set("Content-Length", fmt.Sprint(response.ContentLength))
+	}
+	w.WriteHeader(200)
+
+	if closer, ok := response.Body.(io.ReadCloser); ok {
+		defer closer.Close()
+	}
+	flusher, ok := w.(http.Flusher)
+	if !ok {
+		// If w doesn't support flushing, fall back to io.Copy.
+		_, err := io.Copy(w, response.Body)
+		return err
+	}
+	// text/event-stream messages are typically small; use a
+	// modest buffer and flush after each chunk so clients see
+	// events immediately instead of waiting on OS buffering.
+	buf := make([]byte, 4096)
+	for {
+		n, err := response.Body.Read(buf)
+		if n > 0 {
+			if _, writeErr := w.Write(buf[:n]); writeErr != nil {
+				return writeErr
+			}
+			flusher.Flush()
+		}
+		if err != nil {
+			if err == io.EOF {
+				return nil
+			}
+			return err
+		}
+	}
+}
+
+type PingdefaultJSONResponse struct {
+	Body       Failure
+	StatusCode int
+}
+
+func (response PingdefaultJSONResponse) VisitPingResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListRegionsRequestObject struct {
+}
+
+type ListRegionsResponseObject interface {
+	VisitListRegionsResponse(w http.ResponseWriter) error
+}
+
+type ListRegions200JSONResponse RegionList
+
+func (response ListRegions200JSONResponse) VisitListRegionsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListRegionsdefaultJSONResponse struct {
+	Body       Failure
+	StatusCode int
+}
+
+func (response ListRegionsdefaultJSONResponse) VisitListRegionsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type GetStatusRequestObject struct {
 }
 
@@ -6676,6 +15617,9 @@ type StrictServerInterface interface {
 	// CreateApp Create an app
 	// (POST /v1/apps)
 	CreateApp(ctx context.Context, request CreateAppRequestObject) (CreateAppResponseObject, error)
+	// DestroyApp Destroy an app, its Machines and its addresses
+	// (DELETE /v1/apps/{app_name})
+	DestroyApp(ctx context.Context, request DestroyAppRequestObject) (DestroyAppResponseObject, error)
 	// GetApp Get an app
 	// (GET /v1/apps/{app_name})
 	GetApp(ctx context.Context, request GetAppRequestObject) (GetAppResponseObject, error)
@@ -6688,6 +15632,9 @@ type StrictServerInterface interface {
 	// DeleteIPAssignment Release a Flycast address
 	// (DELETE /v1/apps/{app_name}/ip_assignments/{ip})
 	DeleteIPAssignment(ctx context.Context, request DeleteIPAssignmentRequestObject) (DeleteIPAssignmentResponseObject, error)
+	// GetIPAssignment Get a Flycast address of an app
+	// (GET /v1/apps/{app_name}/ip_assignments/{ip})
+	GetIPAssignment(ctx context.Context, request GetIPAssignmentRequestObject) (GetIPAssignmentResponseObject, error)
 	// ListMachines List the Machines of an app
 	// (GET /v1/apps/{app_name}/machines)
 	ListMachines(ctx context.Context, request ListMachinesRequestObject) (ListMachinesResponseObject, error)
@@ -6700,30 +15647,102 @@ type StrictServerInterface interface {
 	// GetMachine Get a Machine
 	// (GET /v1/apps/{app_name}/machines/{machine_id})
 	GetMachine(ctx context.Context, request GetMachineRequestObject) (GetMachineResponseObject, error)
+	// UpdateMachine Replace the configuration of a Machine
+	// (POST /v1/apps/{app_name}/machines/{machine_id})
+	UpdateMachine(ctx context.Context, request UpdateMachineRequestObject) (UpdateMachineResponseObject, error)
+	// CordonMachine Take a Machine out of Flycast
+	// (POST /v1/apps/{app_name}/machines/{machine_id}/cordon)
+	CordonMachine(ctx context.Context, request CordonMachineRequestObject) (CordonMachineResponseObject, error)
+	// ListEvents List what happened to a Machine
+	// (GET /v1/apps/{app_name}/machines/{machine_id}/events)
+	ListEvents(ctx context.Context, request ListEventsRequestObject) (ListEventsResponseObject, error)
 	// ExecMachine Run a command inside a started Machine
 	// (POST /v1/apps/{app_name}/machines/{machine_id}/exec)
 	ExecMachine(ctx context.Context, request ExecMachineRequestObject) (ExecMachineResponseObject, error)
+	// ReleaseLease Release the lease of a Machine
+	// (DELETE /v1/apps/{app_name}/machines/{machine_id}/lease)
+	ReleaseLease(ctx context.Context, request ReleaseLeaseRequestObject) (ReleaseLeaseResponseObject, error)
+	// GetLease Get the lease of a Machine
+	// (GET /v1/apps/{app_name}/machines/{machine_id}/lease)
+	GetLease(ctx context.Context, request GetLeaseRequestObject) (GetLeaseResponseObject, error)
+	// AcquireLease Take or renew the lease of a Machine
+	// (POST /v1/apps/{app_name}/machines/{machine_id}/lease)
+	AcquireLease(ctx context.Context, request AcquireLeaseRequestObject) (AcquireLeaseResponseObject, error)
 	// MachineLogs Ours: what a Machine wrote to its standard output and error
 	// (GET /v1/apps/{app_name}/machines/{machine_id}/logs)
 	MachineLogs(ctx context.Context, request MachineLogsRequestObject) (MachineLogsResponseObject, error)
+	// GetMetadata Get the metadata of a Machine
+	// (GET /v1/apps/{app_name}/machines/{machine_id}/metadata)
+	GetMetadata(ctx context.Context, request GetMetadataRequestObject) (GetMetadataResponseObject, error)
+	// DeleteMetadataKey Remove one entry of the metadata of a Machine
+	// (DELETE /v1/apps/{app_name}/machines/{machine_id}/metadata/{key})
+	DeleteMetadataKey(ctx context.Context, request DeleteMetadataKeyRequestObject) (DeleteMetadataKeyResponseObject, error)
+	// GetMetadataKey Get one entry of the metadata of a Machine
+	// (GET /v1/apps/{app_name}/machines/{machine_id}/metadata/{key})
+	GetMetadataKey(ctx context.Context, request GetMetadataKeyRequestObject) (GetMetadataKeyResponseObject, error)
+	// SetMetadataKey Set one entry of the metadata of a Machine
+	// (POST /v1/apps/{app_name}/machines/{machine_id}/metadata/{key})
+	SetMetadataKey(ctx context.Context, request SetMetadataKeyRequestObject) (SetMetadataKeyResponseObject, error)
 	// RestartMachine Stop a Machine and start it again
 	// (POST /v1/apps/{app_name}/machines/{machine_id}/restart)
 	RestartMachine(ctx context.Context, request RestartMachineRequestObject) (RestartMachineResponseObject, error)
+	// SignalMachine Send a signal to the command of a Machine
+	// (POST /v1/apps/{app_name}/machines/{machine_id}/signal)
+	SignalMachine(ctx context.Context, request SignalMachineRequestObject) (SignalMachineResponseObject, error)
 	// StartMachine Start a Machine
 	// (POST /v1/apps/{app_name}/machines/{machine_id}/start)
 	StartMachine(ctx context.Context, request StartMachineRequestObject) (StartMachineResponseObject, error)
 	// StopMachine Stop a Machine
 	// (POST /v1/apps/{app_name}/machines/{machine_id}/stop)
 	StopMachine(ctx context.Context, request StopMachineRequestObject) (StopMachineResponseObject, error)
+	// SuspendMachine Suspend a Machine
+	// (POST /v1/apps/{app_name}/machines/{machine_id}/suspend)
+	SuspendMachine(ctx context.Context, request SuspendMachineRequestObject) (SuspendMachineResponseObject, error)
+	// UncordonMachine Put a Machine back into Flycast
+	// (POST /v1/apps/{app_name}/machines/{machine_id}/uncordon)
+	UncordonMachine(ctx context.Context, request UncordonMachineRequestObject) (UncordonMachineResponseObject, error)
 	// WaitMachine Wait until a Machine is in a state
 	// (GET /v1/apps/{app_name}/machines/{machine_id}/wait)
 	WaitMachine(ctx context.Context, request WaitMachineRequestObject) (WaitMachineResponseObject, error)
+	// MoveApp Ours: move an app to another network
+	// (POST /v1/apps/{app_name}/move)
+	MoveApp(ctx context.Context, request MoveAppRequestObject) (MoveAppResponseObject, error)
+	// GetDocument Ours: this document
+	// (GET /v1/openapi.yaml)
+	GetDocument(ctx context.Context, request GetDocumentRequestObject) (GetDocumentResponseObject, error)
 	// ListOrgs List the orgs
 	// (GET /v1/orgs)
 	ListOrgs(ctx context.Context, request ListOrgsRequestObject) (ListOrgsResponseObject, error)
 	// CreateOrg Create an org and its default network
 	// (POST /v1/orgs)
 	CreateOrg(ctx context.Context, request CreateOrgRequestObject) (CreateOrgResponseObject, error)
+	// DeleteOrg Ours: delete an org and its networks
+	// (DELETE /v1/orgs/{org_slug})
+	DeleteOrg(ctx context.Context, request DeleteOrgRequestObject) (DeleteOrgResponseObject, error)
+	// GetOrg Ours: get an org
+	// (GET /v1/orgs/{org_slug})
+	GetOrg(ctx context.Context, request GetOrgRequestObject) (GetOrgResponseObject, error)
+	// Dig Ours: ask the resolver as a Machine of the org would
+	// (GET /v1/orgs/{org_slug}/dig)
+	Dig(ctx context.Context, request DigRequestObject) (DigResponseObject, error)
+	// ListOrgMachines List the Machines of an org
+	// (GET /v1/orgs/{org_slug}/machines)
+	ListOrgMachines(ctx context.Context, request ListOrgMachinesRequestObject) (ListOrgMachinesResponseObject, error)
+	// ListNetworks Ours: list the networks of an org
+	// (GET /v1/orgs/{org_slug}/networks)
+	ListNetworks(ctx context.Context, request ListNetworksRequestObject) (ListNetworksResponseObject, error)
+	// CreateNetwork Ours: create another network of an org
+	// (POST /v1/orgs/{org_slug}/networks)
+	CreateNetwork(ctx context.Context, request CreateNetworkRequestObject) (CreateNetworkResponseObject, error)
+	// DeleteNetwork Ours: delete a network
+	// (DELETE /v1/orgs/{org_slug}/networks/{network})
+	DeleteNetwork(ctx context.Context, request DeleteNetworkRequestObject) (DeleteNetworkResponseObject, error)
+	// Ping Ours: send ICMPv6 echo requests from inside a network of the org
+	// (POST /v1/orgs/{org_slug}/ping)
+	Ping(ctx context.Context, request PingRequestObject) (PingResponseObject, error)
+	// ListRegions List the regions
+	// (GET /v1/platform/regions)
+	ListRegions(ctx context.Context, request ListRegionsRequestObject) (ListRegionsResponseObject, error)
 	// GetStatus Ours: what this agent and its data plane are doing
 	// (GET /v1/status)
 	GetStatus(ctx context.Context, request GetStatusRequestObject) (GetStatusResponseObject, error)
@@ -6820,6 +15839,33 @@ func (sh *strictHandler) CreateApp(w http.ResponseWriter, r *http.Request, param
 		sh.options.ResponseErrorHandlerFunc(w, r, err)
 	} else if validResponse, ok := response.(CreateAppResponseObject); ok {
 		if err := validResponse.VisitCreateAppResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// DestroyApp operation middleware
+func (sh *strictHandler) DestroyApp(w http.ResponseWriter, r *http.Request, appName AppName, params DestroyAppParams) {
+	var request DestroyAppRequestObject
+
+	request.AppName = appName
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.DestroyApp(ctx, request.(DestroyAppRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "DestroyApp")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(DestroyAppResponseObject); ok {
+		if err := validResponse.VisitDestroyAppResponse(w); err != nil {
 			sh.options.ResponseErrorHandlerFunc(w, r, err)
 		}
 	} else if response != nil {
@@ -6934,6 +15980,33 @@ func (sh *strictHandler) DeleteIPAssignment(w http.ResponseWriter, r *http.Reque
 		sh.options.ResponseErrorHandlerFunc(w, r, err)
 	} else if validResponse, ok := response.(DeleteIPAssignmentResponseObject); ok {
 		if err := validResponse.VisitDeleteIPAssignmentResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// GetIPAssignment operation middleware
+func (sh *strictHandler) GetIPAssignment(w http.ResponseWriter, r *http.Request, appName AppName, ip string) {
+	var request GetIPAssignmentRequestObject
+
+	request.AppName = appName
+	request.IP = ip
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.GetIPAssignment(ctx, request.(GetIPAssignmentRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetIPAssignment")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(GetIPAssignmentResponseObject); ok {
+		if err := validResponse.VisitGetIPAssignmentResponse(w); err != nil {
 			sh.options.ResponseErrorHandlerFunc(w, r, err)
 		}
 	} else if response != nil {
@@ -7057,6 +16130,97 @@ func (sh *strictHandler) GetMachine(w http.ResponseWriter, r *http.Request, appN
 	}
 }
 
+// UpdateMachine operation middleware
+func (sh *strictHandler) UpdateMachine(w http.ResponseWriter, r *http.Request, appName AppName, machineID MachineID, params UpdateMachineParams) {
+	var request UpdateMachineRequestObject
+
+	request.AppName = appName
+	request.MachineID = machineID
+	request.Params = params
+
+	var body UpdateMachineJSONRequestBody
+	if err := runtime.BindJSONBody(r, &body); err != nil {
+		sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.UpdateMachine(ctx, request.(UpdateMachineRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "UpdateMachine")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(UpdateMachineResponseObject); ok {
+		if err := validResponse.VisitUpdateMachineResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// CordonMachine operation middleware
+func (sh *strictHandler) CordonMachine(w http.ResponseWriter, r *http.Request, appName AppName, machineID MachineID, params CordonMachineParams) {
+	var request CordonMachineRequestObject
+
+	request.AppName = appName
+	request.MachineID = machineID
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.CordonMachine(ctx, request.(CordonMachineRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "CordonMachine")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(CordonMachineResponseObject); ok {
+		if err := validResponse.VisitCordonMachineResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// ListEvents operation middleware
+func (sh *strictHandler) ListEvents(w http.ResponseWriter, r *http.Request, appName AppName, machineID MachineID, params ListEventsParams) {
+	var request ListEventsRequestObject
+
+	request.AppName = appName
+	request.MachineID = machineID
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ListEvents(ctx, request.(ListEventsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListEvents")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ListEventsResponseObject); ok {
+		if err := validResponse.VisitListEventsResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
 // ExecMachine operation middleware
 func (sh *strictHandler) ExecMachine(w http.ResponseWriter, r *http.Request, appName AppName, machineID MachineID) {
 	var request ExecMachineRequestObject
@@ -7084,6 +16248,99 @@ func (sh *strictHandler) ExecMachine(w http.ResponseWriter, r *http.Request, app
 		sh.options.ResponseErrorHandlerFunc(w, r, err)
 	} else if validResponse, ok := response.(ExecMachineResponseObject); ok {
 		if err := validResponse.VisitExecMachineResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// ReleaseLease operation middleware
+func (sh *strictHandler) ReleaseLease(w http.ResponseWriter, r *http.Request, appName AppName, machineID MachineID, params ReleaseLeaseParams) {
+	var request ReleaseLeaseRequestObject
+
+	request.AppName = appName
+	request.MachineID = machineID
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ReleaseLease(ctx, request.(ReleaseLeaseRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ReleaseLease")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ReleaseLeaseResponseObject); ok {
+		if err := validResponse.VisitReleaseLeaseResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// GetLease operation middleware
+func (sh *strictHandler) GetLease(w http.ResponseWriter, r *http.Request, appName AppName, machineID MachineID) {
+	var request GetLeaseRequestObject
+
+	request.AppName = appName
+	request.MachineID = machineID
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.GetLease(ctx, request.(GetLeaseRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetLease")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(GetLeaseResponseObject); ok {
+		if err := validResponse.VisitGetLeaseResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// AcquireLease operation middleware
+func (sh *strictHandler) AcquireLease(w http.ResponseWriter, r *http.Request, appName AppName, machineID MachineID, params AcquireLeaseParams) {
+	var request AcquireLeaseRequestObject
+
+	request.AppName = appName
+	request.MachineID = machineID
+	request.Params = params
+
+	var body AcquireLeaseJSONRequestBody
+	if err := runtime.BindJSONBody(r, &body); err != nil {
+		if !errors.Is(err, io.EOF) {
+			sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
+			return
+		}
+	} else {
+		request.Body = &body
+	}
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.AcquireLease(ctx, request.(AcquireLeaseRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "AcquireLease")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(AcquireLeaseResponseObject); ok {
+		if err := validResponse.VisitAcquireLeaseResponse(w); err != nil {
 			sh.options.ResponseErrorHandlerFunc(w, r, err)
 		}
 	} else if response != nil {
@@ -7119,6 +16376,126 @@ func (sh *strictHandler) MachineLogs(w http.ResponseWriter, r *http.Request, app
 	}
 }
 
+// GetMetadata operation middleware
+func (sh *strictHandler) GetMetadata(w http.ResponseWriter, r *http.Request, appName AppName, machineID MachineID) {
+	var request GetMetadataRequestObject
+
+	request.AppName = appName
+	request.MachineID = machineID
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.GetMetadata(ctx, request.(GetMetadataRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetMetadata")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(GetMetadataResponseObject); ok {
+		if err := validResponse.VisitGetMetadataResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// DeleteMetadataKey operation middleware
+func (sh *strictHandler) DeleteMetadataKey(w http.ResponseWriter, r *http.Request, appName AppName, machineID MachineID, key MetadataKey, params DeleteMetadataKeyParams) {
+	var request DeleteMetadataKeyRequestObject
+
+	request.AppName = appName
+	request.MachineID = machineID
+	request.Key = key
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.DeleteMetadataKey(ctx, request.(DeleteMetadataKeyRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "DeleteMetadataKey")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(DeleteMetadataKeyResponseObject); ok {
+		if err := validResponse.VisitDeleteMetadataKeyResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// GetMetadataKey operation middleware
+func (sh *strictHandler) GetMetadataKey(w http.ResponseWriter, r *http.Request, appName AppName, machineID MachineID, key MetadataKey) {
+	var request GetMetadataKeyRequestObject
+
+	request.AppName = appName
+	request.MachineID = machineID
+	request.Key = key
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.GetMetadataKey(ctx, request.(GetMetadataKeyRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetMetadataKey")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(GetMetadataKeyResponseObject); ok {
+		if err := validResponse.VisitGetMetadataKeyResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// SetMetadataKey operation middleware
+func (sh *strictHandler) SetMetadataKey(w http.ResponseWriter, r *http.Request, appName AppName, machineID MachineID, key MetadataKey, params SetMetadataKeyParams) {
+	var request SetMetadataKeyRequestObject
+
+	request.AppName = appName
+	request.MachineID = machineID
+	request.Key = key
+	request.Params = params
+
+	var body SetMetadataKeyJSONRequestBody
+	if err := runtime.BindJSONBody(r, &body); err != nil {
+		sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.SetMetadataKey(ctx, request.(SetMetadataKeyRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "SetMetadataKey")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(SetMetadataKeyResponseObject); ok {
+		if err := validResponse.VisitSetMetadataKeyResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
 // RestartMachine operation middleware
 func (sh *strictHandler) RestartMachine(w http.ResponseWriter, r *http.Request, appName AppName, machineID MachineID, params RestartMachineParams) {
 	var request RestartMachineRequestObject
@@ -7140,6 +16517,41 @@ func (sh *strictHandler) RestartMachine(w http.ResponseWriter, r *http.Request, 
 		sh.options.ResponseErrorHandlerFunc(w, r, err)
 	} else if validResponse, ok := response.(RestartMachineResponseObject); ok {
 		if err := validResponse.VisitRestartMachineResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// SignalMachine operation middleware
+func (sh *strictHandler) SignalMachine(w http.ResponseWriter, r *http.Request, appName AppName, machineID MachineID, params SignalMachineParams) {
+	var request SignalMachineRequestObject
+
+	request.AppName = appName
+	request.MachineID = machineID
+	request.Params = params
+
+	var body SignalMachineJSONRequestBody
+	if err := runtime.BindJSONBody(r, &body); err != nil {
+		sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.SignalMachine(ctx, request.(SignalMachineRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "SignalMachine")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(SignalMachineResponseObject); ok {
+		if err := validResponse.VisitSignalMachineResponse(w); err != nil {
 			sh.options.ResponseErrorHandlerFunc(w, r, err)
 		}
 	} else if response != nil {
@@ -7213,6 +16625,62 @@ func (sh *strictHandler) StopMachine(w http.ResponseWriter, r *http.Request, app
 	}
 }
 
+// SuspendMachine operation middleware
+func (sh *strictHandler) SuspendMachine(w http.ResponseWriter, r *http.Request, appName AppName, machineID MachineID, params SuspendMachineParams) {
+	var request SuspendMachineRequestObject
+
+	request.AppName = appName
+	request.MachineID = machineID
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.SuspendMachine(ctx, request.(SuspendMachineRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "SuspendMachine")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(SuspendMachineResponseObject); ok {
+		if err := validResponse.VisitSuspendMachineResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// UncordonMachine operation middleware
+func (sh *strictHandler) UncordonMachine(w http.ResponseWriter, r *http.Request, appName AppName, machineID MachineID, params UncordonMachineParams) {
+	var request UncordonMachineRequestObject
+
+	request.AppName = appName
+	request.MachineID = machineID
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.UncordonMachine(ctx, request.(UncordonMachineRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "UncordonMachine")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(UncordonMachineResponseObject); ok {
+		if err := validResponse.VisitUncordonMachineResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
 // WaitMachine operation middleware
 func (sh *strictHandler) WaitMachine(w http.ResponseWriter, r *http.Request, appName AppName, machineID MachineID, params WaitMachineParams) {
 	var request WaitMachineRequestObject
@@ -7234,6 +16702,64 @@ func (sh *strictHandler) WaitMachine(w http.ResponseWriter, r *http.Request, app
 		sh.options.ResponseErrorHandlerFunc(w, r, err)
 	} else if validResponse, ok := response.(WaitMachineResponseObject); ok {
 		if err := validResponse.VisitWaitMachineResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// MoveApp operation middleware
+func (sh *strictHandler) MoveApp(w http.ResponseWriter, r *http.Request, appName AppName, params MoveAppParams) {
+	var request MoveAppRequestObject
+
+	request.AppName = appName
+	request.Params = params
+
+	var body MoveAppJSONRequestBody
+	if err := runtime.BindJSONBody(r, &body); err != nil {
+		sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.MoveApp(ctx, request.(MoveAppRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "MoveApp")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(MoveAppResponseObject); ok {
+		if err := validResponse.VisitMoveAppResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// GetDocument operation middleware
+func (sh *strictHandler) GetDocument(w http.ResponseWriter, r *http.Request) {
+	var request GetDocumentRequestObject
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.GetDocument(ctx, request.(GetDocumentRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetDocument")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(GetDocumentResponseObject); ok {
+		if err := validResponse.VisitGetDocumentResponse(w); err != nil {
 			sh.options.ResponseErrorHandlerFunc(w, r, err)
 		}
 	} else if response != nil {
@@ -7291,6 +16817,258 @@ func (sh *strictHandler) CreateOrg(w http.ResponseWriter, r *http.Request, param
 		sh.options.ResponseErrorHandlerFunc(w, r, err)
 	} else if validResponse, ok := response.(CreateOrgResponseObject); ok {
 		if err := validResponse.VisitCreateOrgResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// DeleteOrg operation middleware
+func (sh *strictHandler) DeleteOrg(w http.ResponseWriter, r *http.Request, orgSlug OrgSlug, params DeleteOrgParams) {
+	var request DeleteOrgRequestObject
+
+	request.OrgSlug = orgSlug
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.DeleteOrg(ctx, request.(DeleteOrgRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "DeleteOrg")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(DeleteOrgResponseObject); ok {
+		if err := validResponse.VisitDeleteOrgResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// GetOrg operation middleware
+func (sh *strictHandler) GetOrg(w http.ResponseWriter, r *http.Request, orgSlug OrgSlug) {
+	var request GetOrgRequestObject
+
+	request.OrgSlug = orgSlug
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.GetOrg(ctx, request.(GetOrgRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetOrg")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(GetOrgResponseObject); ok {
+		if err := validResponse.VisitGetOrgResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// Dig operation middleware
+func (sh *strictHandler) Dig(w http.ResponseWriter, r *http.Request, orgSlug OrgSlug, params DigParams) {
+	var request DigRequestObject
+
+	request.OrgSlug = orgSlug
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.Dig(ctx, request.(DigRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "Dig")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(DigResponseObject); ok {
+		if err := validResponse.VisitDigResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// ListOrgMachines operation middleware
+func (sh *strictHandler) ListOrgMachines(w http.ResponseWriter, r *http.Request, orgSlug OrgSlug, params ListOrgMachinesParams) {
+	var request ListOrgMachinesRequestObject
+
+	request.OrgSlug = orgSlug
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ListOrgMachines(ctx, request.(ListOrgMachinesRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListOrgMachines")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ListOrgMachinesResponseObject); ok {
+		if err := validResponse.VisitListOrgMachinesResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// ListNetworks operation middleware
+func (sh *strictHandler) ListNetworks(w http.ResponseWriter, r *http.Request, orgSlug OrgSlug) {
+	var request ListNetworksRequestObject
+
+	request.OrgSlug = orgSlug
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ListNetworks(ctx, request.(ListNetworksRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListNetworks")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ListNetworksResponseObject); ok {
+		if err := validResponse.VisitListNetworksResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// CreateNetwork operation middleware
+func (sh *strictHandler) CreateNetwork(w http.ResponseWriter, r *http.Request, orgSlug OrgSlug, params CreateNetworkParams) {
+	var request CreateNetworkRequestObject
+
+	request.OrgSlug = orgSlug
+	request.Params = params
+
+	var body CreateNetworkJSONRequestBody
+	if err := runtime.BindJSONBody(r, &body); err != nil {
+		sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.CreateNetwork(ctx, request.(CreateNetworkRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "CreateNetwork")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(CreateNetworkResponseObject); ok {
+		if err := validResponse.VisitCreateNetworkResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// DeleteNetwork operation middleware
+func (sh *strictHandler) DeleteNetwork(w http.ResponseWriter, r *http.Request, orgSlug OrgSlug, network NetworkName, params DeleteNetworkParams) {
+	var request DeleteNetworkRequestObject
+
+	request.OrgSlug = orgSlug
+	request.Network = network
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.DeleteNetwork(ctx, request.(DeleteNetworkRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "DeleteNetwork")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(DeleteNetworkResponseObject); ok {
+		if err := validResponse.VisitDeleteNetworkResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// Ping operation middleware
+func (sh *strictHandler) Ping(w http.ResponseWriter, r *http.Request, orgSlug OrgSlug) {
+	var request PingRequestObject
+
+	request.OrgSlug = orgSlug
+
+	var body PingJSONRequestBody
+	if err := runtime.BindJSONBody(r, &body); err != nil {
+		sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.Ping(ctx, request.(PingRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "Ping")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(PingResponseObject); ok {
+		if err := validResponse.VisitPingResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// ListRegions operation middleware
+func (sh *strictHandler) ListRegions(w http.ResponseWriter, r *http.Request) {
+	var request ListRegionsRequestObject
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ListRegions(ctx, request.(ListRegionsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListRegions")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ListRegionsResponseObject); ok {
+		if err := validResponse.VisitListRegionsResponse(w); err != nil {
 			sh.options.ResponseErrorHandlerFunc(w, r, err)
 		}
 	} else if response != nil {

@@ -5,9 +5,7 @@ import (
 	"context"
 	"maps"
 	"slices"
-	"strings"
 
-	"github.com/sixpn/sixpn"
 	"github.com/sixpn/sixpn/state"
 )
 
@@ -37,13 +35,41 @@ func (o *operations) CreateOrg(ctx context.Context, r CreateOrgRequestObject) (C
 	}, nil
 }
 
-func orgOf(snapshot *state.Snapshot, org state.Org) Org {
-	networks := []Network{}
-	for _, n := range snapshot.Networks {
-		if n.Org == org.Slug {
-			networks = append(networks, Network{Name: n.Name, Prefix: sixpn.NetworkPrefix(n.ID).String()})
-		}
+func (o *operations) GetOrg(_ context.Context, r GetOrgRequestObject) (GetOrgResponseObject, error) {
+	snapshot := o.config.Store.Snapshot()
+	org, err := o.org(snapshot, r.OrgSlug)
+	if err != nil {
+		return nil, err
 	}
-	slices.SortFunc(networks, func(a, b Network) int { return strings.Compare(a.Name, b.Name) })
-	return Org{ID: org.Slug, Slug: org.Slug, Name: org.Name, Networks: networks, CreatedAt: org.CreatedAt}
+	return GetOrg200JSONResponse(orgOf(snapshot, org)), nil
+}
+
+func (o *operations) DeleteOrg(ctx context.Context, r DeleteOrgRequestObject) (DeleteOrgResponseObject, error) {
+	if err := checkWait(r.Params.Wait); err != nil {
+		return nil, err
+	}
+	if _, err := o.org(o.config.Store.Snapshot(), r.OrgSlug); err != nil {
+		return nil, err
+	}
+	revision, err := o.config.Store.DeleteOrg(ctx, r.OrgSlug)
+	if err != nil {
+		return nil, err
+	}
+	if err := o.written(ctx, revision, r.Params.Wait); err != nil {
+		return nil, err
+	}
+	return DeleteOrg200JSONResponse{done(revision)}, nil
+}
+
+// org finds an org by the slug in a path.
+func (s *Server) org(snapshot *state.Snapshot, slug string) (state.Org, error) {
+	org, ok := snapshot.Orgs[slug]
+	if !ok {
+		return state.Org{}, notFound("org_slug", "there is no org %q; list them with: sixpn orgs list", slug)
+	}
+	return org, nil
+}
+
+func orgOf(snapshot *state.Snapshot, org state.Org) Org {
+	return Org{ID: org.Slug, Slug: org.Slug, Name: org.Name, Networks: networksOf(snapshot, org.Slug), CreatedAt: org.CreatedAt}
 }

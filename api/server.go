@@ -4,59 +4,21 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"io"
 	"log/slog"
 	"net"
 	"net/http"
-	"net/netip"
 	"time"
 
 	"github.com/sixpn/sixpn"
-	"github.com/sixpn/sixpn/state"
 )
-
-// Store is what the API reads and writes; *state.Store is one. Its writes answer
-// with the revision that has them.
-type Store interface {
-	Snapshot() *state.Snapshot
-	// Wait returns the first snapshot of a revision after this one.
-	Wait(ctx context.Context, after int64) (*state.Snapshot, error)
-	CreateOrg(ctx context.Context, slug, name string) (state.Org, int64, error)
-	CreateApp(ctx context.Context, name, org, network string) (state.App, int64, error)
-	AllocateVIP(ctx context.Context, app, org, network string) (state.VIP, int64, error)
-	ReleaseVIP(ctx context.Context, app string, addr netip.Addr) (int64, error)
-	CreateMachine(ctx context.Context, m state.NewMachine) (state.Machine, int64, error)
-	UpdateMachine(ctx context.Context, id string, update func(*state.Machine) error) (state.Machine, int64, error)
-}
-
-// Machines reaches into the Machines of this host.
-type Machines interface {
-	// Exec runs a command inside a started Machine and returns its exit code.
-	Exec(ctx context.Context, id string, c Command) (int, error)
-	// Logs writes what is kept of a Machine's output; with follow it goes on
-	// until ctx ends, writes what came until then, and returns nil.
-	Logs(ctx context.Context, id string, follow bool, w io.Writer) error
-}
-
-// Command is what Exec runs.
-type Command struct {
-	Exec           []string
-	Stdin          io.Reader // nil: nothing
-	Stdout, Stderr io.Writer
-}
-
-// DataPlane tells what the kernel does.
-type DataPlane interface {
-	Status(ctx context.Context) (Status, error)
-	// Applied returns when the data plane has this revision.
-	Applied(ctx context.Context, revision int64) error
-}
 
 // Config is what a server needs. The settings at the end have defaults.
 type Config struct {
 	Store     Store
 	Machines  Machines
 	DataPlane DataPlane
+	Resolver  Resolver
+	Pinger    Pinger
 	Host      sixpn.Host // where new Machines go
 	Region    string     // of Machines that name none
 	Log       *slog.Logger

@@ -25,6 +25,8 @@ type NewMachine struct {
 	Region string // empty: that of the host
 	Host   sixpn.Host
 	Config MachineConfig
+	// SkipLaunch leaves it created until it is asked to start.
+	SkipLaunch bool
 }
 
 // NewInstanceID is a new random value for Machine.InstanceID: 26 letters and digits.
@@ -52,6 +54,9 @@ func (s *Store) CreateMachine(ctx context.Context, n NewMachine) (Machine, int64
 	m.UpdatedAt = m.CreatedAt
 	if m.Name == "" {
 		m.Name = id
+	}
+	if n.SkipLaunch {
+		m.Desired = Stopped
 	}
 	var existing *Record[Machine]
 	revision, err := s.transact(ctx, creating, "create a machine of app "+n.App, func(t *transaction) error {

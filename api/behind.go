@@ -1,0 +1,87 @@
+package api
+
+import (
+	"context"
+	"io"
+	"net/netip"
+	"syscall"
+	"time"
+
+	"github.com/sixpn/sixpn"
+	"github.com/sixpn/sixpn/state"
+)
+
+// Store is what the API reads and writes; *state.Store is one. Its writes answer
+// with the revision that has them.
+type Store interface {
+	Snapshot() *state.Snapshot
+	// Wait returns the first snapshot of a revision after this one.
+	Wait(ctx context.Context, after int64) (*state.Snapshot, error)
+
+	CreateOrg(ctx context.Context, slug, name string) (state.Org, int64, error)
+	DeleteOrg(ctx context.Context, slug string) (int64, error)
+	CreateNetwork(ctx context.Context, org, name string) (state.Network, int64, error)
+	DeleteNetwork(ctx context.Context, org, name string) (int64, error)
+
+	CreateApp(ctx context.Context, name, org, network string) (state.App, int64, error)
+	MoveApp(ctx context.Context, app, org, network string) (state.App, int64, error)
+	DestroyApp(ctx context.Context, app string) (int64, error)
+	AllocateVIP(ctx context.Context, app, org, network string) (state.VIP, int64, error)
+	ReleaseVIP(ctx context.Context, app string, addr netip.Addr) (int64, error)
+
+	CreateMachine(ctx context.Context, m state.NewMachine) (state.Machine, int64, error)
+	// ChangeMachine changes one whose lease nobody else holds.
+	ChangeMachine(ctx context.Context, id, nonce string, change func(*state.Machine) error) (state.Machine, int64, error)
+	AcquireLease(ctx context.Context, id string, r state.LeaseRequest) (state.Lease, int64, error)
+	ReleaseLease(ctx context.Context, id, nonce string) (int64, error)
+}
+
+// Machines reaches into the Machines of this host.
+type Machines interface {
+	// Exec runs a command inside a started Machine and returns its exit code.
+	Exec(ctx context.Context, id string, c Command) (int, error)
+	// Signal sends a signal to the command of a Machine that runs.
+	Signal(ctx context.Context, id string, signal syscall.Signal) error
+	// Logs writes what is kept of a Machine's output; with follow it goes on
+	// until ctx ends, writes what came until then, and returns nil.
+	Logs(ctx context.Context, id string, follow bool, w io.Writer) error
+}
+
+// Command is what Exec runs.
+type Command struct {
+	Exec           []string
+	Stdin          io.Reader // nil: nothing
+	Stdout, Stderr io.Writer
+}
+
+// DataPlane tells what the kernel does.
+type DataPlane interface {
+	Status(ctx context.Context) (Status, error)
+	// Applied returns when the data plane has this revision.
+	Applied(ctx context.Context, revision int64) error
+}
+
+// Resolver answers questions as the resolver of a network does.
+type Resolver interface {
+	// Resolve asks as a Machine of the network would: kind is the name of a type,
+	// such as AAAA. A name or a kind that cannot be asked for is an error made by
+	// Invalid.
+	Resolve(ctx context.Context, network sixpn.Network, name, kind string) (DigResult, error)
+}
+
+// Pinger sends echo requests from inside a network.
+type Pinger interface {
+	// Ping reports each reply or timeout when it comes, the summary at last. It ends
+	// early with an error of report or of ctx. A target that there is not is an error
+	// made by Invalid, before anything is reported.
+	Ping(ctx context.Context, network sixpn.Network, e Echo, report func(PingLine) error) error
+}
+
+// Echo is what Ping sends.
+type Echo struct {
+	Target   string // an address or a name; empty: the resolver
+	Count    int
+	Interval time.Duration // between two requests
+	Timeout  time.Duration // for the reply to each
+	Size     int           // bytes of data
+}
