@@ -152,16 +152,37 @@ func resources(asked miekg.Question, have *records, limit int) (all []miekg.RR, 
 // choose puts addresses in a random order, unless theirs says something; of more
 // than limit it takes a random part.
 func choose(have *records, limit int) []net.IP {
-	limit = min(limit, len(have.addresses))
-	if have.ordered || len(have.addresses) == 1 {
+	count := len(have.addresses)
+	limit = min(limit, count)
+	if have.ordered || count == 1 {
 		return have.addresses[:limit]
 	}
-	all := append([]net.IP(nil), have.addresses...)
-	for i := range limit {
-		j := i + rand.IntN(len(all)-i)
-		all[i], all[j] = all[j], all[i]
+	chosen := make([]net.IP, limit)
+	if limit < count/2 {
+		// Few of many: drawn one by one, again if one was taken already.
+		taken := make([]uint64, count/64+1)
+		for i := 0; i < limit; {
+			n := rand.IntN(count)
+			if bit := uint64(1) << (n % 64); taken[n/64]&bit == 0 {
+				taken[n/64] |= bit
+				chosen[i] = have.addresses[n]
+				i++
+			}
+		}
+		return chosen
 	}
-	return all[:limit]
+	for i, address := range have.addresses {
+		// Each of the first i+1 is at each place as likely (inside-out shuffle); beyond
+		// the limit, a place is one that is left out.
+		j := rand.IntN(i + 1)
+		if i < limit && i != j {
+			chosen[i] = chosen[j]
+		}
+		if j < limit {
+			chosen[j] = address
+		}
+	}
+	return chosen
 }
 
 // startOfAuthority is what tells a resolver how long to remember that there is

@@ -16,7 +16,7 @@ import (
 type appZone struct {
 	zone
 	nearest []net.IP // of the started Machines, nearest first
-	started []state.Machine
+	started []*state.Machine
 }
 
 // appRow is one line of the table of an app's names: their shape, and what puts
@@ -30,26 +30,26 @@ type appZone struct {
 // kv._metadata, nearest.of) are too.
 type appRow struct {
 	shape string
-	fill  func(z zone, all, started []state.Machine)
+	fill  func(z zone, all, started []*state.Machine)
 }
 
 var appRows = []appRow{
-	{"<app>.internal", func(z zone, _, started []state.Machine) {
+	{"<app>.internal", func(z zone, _, started []*state.Machine) {
 		z.at("").addresses = addresses(started)
 	}},
-	{"global.<app>.internal", func(z zone, _, started []state.Machine) {
-		z.at("global").addresses = addresses(started)
+	{"global.<app>.internal", func(z zone, _, _ []*state.Machine) {
+		z.at("global").addresses = z.at("").addresses
 	}},
-	{"<region>.<app>.internal", func(z zone, all, _ []state.Machine) {
+	{"<region>.<app>.internal", func(z zone, all, _ []*state.Machine) {
 		z.group("", all, func(m *state.Machine) []string { return []string{m.Region} })
 	}},
-	{"<id>.vm.<app>.internal", func(z zone, all, _ []state.Machine) {
+	{"<id>.vm.<app>.internal", func(z zone, all, _ []*state.Machine) {
 		z.group("vm", all, func(m *state.Machine) []string { return []string{m.ID} })
 	}},
-	{"<group>.process.<app>.internal", func(z zone, all, _ []state.Machine) {
+	{"<group>.process.<app>.internal", func(z zone, all, _ []*state.Machine) {
 		z.group("process", all, func(m *state.Machine) []string { return []string{m.ProcessGroup()} })
 	}},
-	{"<value>.<key>.kv._metadata.<app>.internal", func(z zone, all, _ []state.Machine) {
+	{"<value>.<key>.kv._metadata.<app>.internal", func(z zone, all, _ []*state.Machine) {
 		// Both may hold dots, so that one name can be made of different pairs: it
 		// leads to the Machines of each.
 		z.group("kv._metadata", all, func(m *state.Machine) (pairs []string) {
@@ -59,22 +59,22 @@ var appRows = []appRow{
 			return pairs
 		})
 	}},
-	{"vms.<app>.internal", func(z zone, all, started []state.Machine) {
+	{"vms.<app>.internal", func(z zone, all, started []*state.Machine) {
 		z.at("vms").text = list(placed(started), ",")
 		z.at("all.vms").text = list(placed(all), ",")
 	}},
-	{"regions.<app>.internal", func(z zone, all, started []state.Machine) {
+	{"regions.<app>.internal", func(z zone, all, started []*state.Machine) {
 		z.at("regions").text = list(regions(started), ",")
 		z.at("all.regions").text = list(regions(all), ",")
 	}},
-	{"top<number>.nearest.of.<app>.internal", func(z zone, _, _ []state.Machine) {
+	{"top<number>.nearest.of.<app>.internal", func(z zone, _, _ []*state.Machine) {
 		z.at("nearest.of") // the numbers are without end: see find
 	}},
 }
 
 func (v *View) newAppZone(app state.App) *appZone {
 	all := v.named(app)
-	started := slices.DeleteFunc(slices.Clone(all), func(m state.Machine) bool { return m.State != state.Started })
+	started := slices.DeleteFunc(slices.Clone(all), func(m *state.Machine) bool { return m.State != state.Started })
 	z := &appZone{zone: zone{}, started: started, nearest: addresses(v.byDistance(started))}
 	for _, row := range appRows {
 		row.fill(z.zone, all, started)
@@ -104,21 +104,26 @@ func (z *appZone) find(name string) (r records, ok bool) {
 
 // named is the Machines of an app that have names, by id. The network is asked of
 // every one, so that no record can carry a name across a wall.
-func (v *View) named(app state.App) []state.Machine {
-	return slices.DeleteFunc(v.snapshot.AppMachines(app.Name), func(m state.Machine) bool {
-		return m.Network != app.Network || m.Config.DNS.SkipRegistration || m.State == state.Destroyed
-	})
+func (v *View) named(app state.App) (named []*state.Machine) {
+	all := v.snapshot.AppMachines(app.Name)
+	named = make([]*state.Machine, 0, len(all))
+	for i := range all {
+		m := &all[i]
+		if m.Network == app.Network && !m.Config.DNS.SkipRegistration && m.State != state.Destroyed {
+			named = append(named, m)
+		}
+	}
+	return named
 }
 
 // group gives each Machine the names that its keys say, below a place of the zone.
 // Only a started one is found by them.
-func (z zone) group(below string, all []state.Machine, keys func(*state.Machine) []string) {
+func (z zone) group(below string, all []*state.Machine, keys func(*state.Machine) []string) {
 	if below != "" {
 		z.at(below)
 		below = "." + below
 	}
-	for i := range all {
-		m := &all[i]
+	for _, m := range all {
 		address := net.IP(m.Addr().AsSlice())
 		for _, key := range keys(m) {
 			name, ok := spell(key)
@@ -135,16 +140,19 @@ func (z zone) group(below string, all []state.Machine, keys func(*state.Machine)
 	}
 }
 
-func addresses(machines []state.Machine) []net.IP {
+func addresses(machines []*state.Machine) []net.IP {
 	all := make([]net.IP, len(machines))
+	bytes := make([]byte, 0, net.IPv6len*len(machines))
 	for i, m := range machines {
-		all[i] = m.Addr().AsSlice()
+		address := m.Addr().As16()
+		bytes = append(bytes, address[:]...)
+		all[i] = bytes[net.IPv6len*i : net.IPv6len*(i+1) : net.IPv6len*(i+1)]
 	}
 	return all
 }
 
 // placed are the items of vms: each Machine's id and region.
-func placed(machines []state.Machine) []string {
+func placed(machines []*state.Machine) []string {
 	items := make([]string, len(machines))
 	for i, m := range machines {
 		items[i] = m.ID + " " + m.Region
@@ -153,7 +161,7 @@ func placed(machines []state.Machine) []string {
 }
 
 // regions are those that Machines are in, by code.
-func regions(machines []state.Machine) []string {
+func regions(machines []*state.Machine) []string {
 	seen := make(map[string]bool)
 	for _, m := range machines {
 		seen[m.Region] = true
@@ -163,7 +171,7 @@ func regions(machines []state.Machine) []string {
 
 // byDistance sorts Machines by how far their region is from the resolver's, then
 // by id. A region that nobody knows is farther than all others.
-func (v *View) byDistance(machines []state.Machine) []state.Machine {
+func (v *View) byDistance(machines []*state.Machine) []*state.Machine {
 	here, known := state.LookupRegion(v.region)
 	far := make(map[string]float64)
 	for _, m := range machines {
@@ -177,7 +185,7 @@ func (v *View) byDistance(machines []state.Machine) []state.Machine {
 			far[m.Region] = math.Inf(1)
 		}
 	}
-	return slices.SortedFunc(slices.Values(machines), func(a, b state.Machine) int {
+	return slices.SortedFunc(slices.Values(machines), func(a, b *state.Machine) int {
 		return cmp.Or(cmp.Compare(far[a.Region], far[b.Region]), cmp.Compare(a.ID, b.ID))
 	})
 }

@@ -26,10 +26,10 @@ const patience = 10 * time.Second
 // daemon's does, with the asker of each network in it.
 type private struct {
 	*netns.Namespace
-	t *testing.T
+	t testing.TB
 }
 
-func newPrivate(t *testing.T) private {
+func newPrivate(t testing.TB) private {
 	t.Helper()
 	made := make(chan *os.File, 1)
 	failed := make(chan error, 1)

@@ -21,11 +21,11 @@ type networkZone struct {
 // Machines by app, for those that have a started one, all likewise for any.
 type networkRow struct {
 	shape string
-	fill  func(z zone, asker sixpn.Network, all, started []state.Machine)
+	fill  func(z zone, asker sixpn.Network, all, started []*state.Machine)
 }
 
 var networkRows = []networkRow{
-	{"_apps.internal", func(z zone, _ sixpn.Network, _, started []state.Machine) {
+	{"_apps.internal", func(z zone, _ sixpn.Network, _, started []*state.Machine) {
 		var names []string
 		for _, m := range started { // of one app after the other
 			if len(names) == 0 || names[len(names)-1] != m.App {
@@ -34,16 +34,16 @@ var networkRows = []networkRow{
 		}
 		z.at("_apps").text = list(names, ",")
 	}},
-	{"_peer.internal", func(z zone, _ sixpn.Network, _, _ []state.Machine) {
+	{"_peer.internal", func(z zone, _ sixpn.Network, _, _ []*state.Machine) {
 		z.at("_peer") // nothing makes a peer yet, but there is the list
 	}},
-	{"_instances.internal", func(z zone, _ sixpn.Network, all, started []state.Machine) {
+	{"_instances.internal", func(z zone, _ sixpn.Network, all, started []*state.Machine) {
 		z.at("_instances").text = list(described(started), ";")
 		z.at("all._instances").text = list(described(all), ";")
 	}},
 	// The resolver answers for the API as well, at the address that both Machines and
 	// peers reach.
-	{"_api.internal", func(z zone, asker sixpn.Network, _, _ []state.Machine) {
+	{"_api.internal", func(z zone, asker sixpn.Network, _, _ []*state.Machine) {
 		z.at("_api").addresses = []net.IP{sixpn.NetworkDNS(asker).AsSlice()}
 	}},
 }
@@ -51,7 +51,7 @@ var networkRows = []networkRow{
 func (v *View) newNetworkZone(asker sixpn.Network) *networkZone {
 	return &networkZone{
 		names: sync.OnceValue(func() zone {
-			var all, started []state.Machine
+			var all, started []*state.Machine
 			for _, app := range v.snapshot.NetworkApps(asker) {
 				z, ok := v.app(asker, app.Name)
 				if !ok {
@@ -84,7 +84,7 @@ func (v *View) flycast(asker sixpn.Network) zone {
 }
 
 // described are the items of _instances.
-func described(machines []state.Machine) []string {
+func described(machines []*state.Machine) []string {
 	items := make([]string, len(machines))
 	for i, m := range machines {
 		items[i] = strings.Join([]string{"instance=" + m.ID, "app=" + m.App, "ip=" + m.Addr().String(), "region=" + m.Region}, ",")

@@ -21,7 +21,7 @@ import (
 )
 
 // converse sends a query and reads one reply.
-func converse(t *testing.T, conn net.Conn, query *miekg.Msg) *miekg.Msg {
+func converse(t testing.TB, conn net.Conn, query *miekg.Msg) *miekg.Msg {
 	t.Helper()
 	client := &miekg.Conn{Conn: conn, UDPSize: 65535}
 	if err := client.WriteMsg(query); err != nil {
@@ -30,7 +30,7 @@ func converse(t *testing.T, conn net.Conn, query *miekg.Msg) *miekg.Msg {
 	return receive(t, conn)
 }
 
-func receive(t *testing.T, conn net.Conn) *miekg.Msg {
+func receive(t testing.TB, conn net.Conn) *miekg.Msg {
 	t.Helper()
 	reply, err := (&miekg.Conn{Conn: conn, UDPSize: 65535}).ReadMsg()
 	if err != nil {
