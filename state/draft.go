@@ -78,6 +78,12 @@ func (d *draft) decode(key string, k recordKey, value []byte, revision int64) er
 			exclude(d, &d.next.appVIPs, before.App, addr, netip.Addr.Compare)
 			include(d, &d.next.appVIPs, after.App, addr, netip.Addr.Compare)
 		}
+	case kindDeleted:
+		if err := place(d, &d.next.deleted, deletedMachine{k.app, k.name}, key, value, revision,
+			func(m Machine) string { return keyDeleted(m.Network, m.App, m.ID) }); err != nil {
+			return err
+		}
+		include(d, &d.next.appDeleted, k.app, k.name, strings.Compare)
 	case kindNone:
 	}
 	return nil
@@ -127,6 +133,12 @@ func (d *draft) remove(key string) {
 		addr := sixpn.VIPAddr(sixpn.Network(k.number), k.vip)
 		exclude(d, &d.next.appVIPs, d.next.VIPs[addr].App, addr, netip.Addr.Compare)
 		delete(own(d, &d.next.VIPs), addr)
+	case kindDeleted:
+		at := deletedMachine{k.app, k.name}
+		if d.next.deleted[at].Network == sixpn.Network(k.number) {
+			delete(own(d, &d.next.deleted), at)
+			exclude(d, &d.next.appDeleted, k.app, k.name, strings.Compare)
+		}
 	case kindNone:
 	}
 }
@@ -192,6 +204,12 @@ func (d *draft) keep(older *Snapshot) {
 			addr := sixpn.VIPAddr(sixpn.Network(k.number), k.vip)
 			keepOne(d, &d.next.VIPs, older.VIPs, addr)
 			include(d, &d.next.appVIPs, d.next.VIPs[addr].App, addr, netip.Addr.Compare)
+		case kindDeleted:
+			at := deletedMachine{k.app, k.name}
+			keepOne(d, &d.next.deleted, older.deleted, at)
+			if _, ok := d.next.deleted[at]; ok {
+				include(d, &d.next.appDeleted, k.app, k.name, strings.Compare)
+			}
 		case kindNone:
 		}
 	}

@@ -44,6 +44,11 @@ const (
 	// socketPathLimit is what a unix socket's address holds, without the final NUL.
 	socketPathLimit = 107
 	memberName      = "sixpn"
+
+	// An app moves in one transaction, with three writes a Machine. Etcd takes 128
+	// writes and 1.5 MiB by itself; these are for 4096 Machines of the usual size.
+	maxWrites       = 1 << 14
+	maxRequestBytes = 10 << 20
 )
 
 // Embedded is a running etcd server of this process and a client of it.
@@ -128,6 +133,8 @@ func startLocked(ctx context.Context, c EmbeddedConfig) (*Embedded, error) {
 	client, err := clientv3.New(clientv3.Config{
 		Endpoints: []string{socketURL(c.Dir).String()},
 		Logger:    newZapLogger(c.Log, server.quiet),
+		// The request and what gRPC adds.
+		MaxCallSendMsgSize: maxRequestBytes + 512<<10,
 	})
 	if err != nil {
 		server.close()
@@ -226,6 +233,7 @@ func serverConfig(c EmbeddedConfig, name string, quiet *atomic.Bool) *embed.Conf
 	config.EnableGRPCGateway = false // it is the etcd protocol as REST, on the same socket
 	config.AutoCompactionMode = embed.CompactorModePeriodic
 	config.AutoCompactionRetention = orDefault(c.History, defaultHistory).String()
+	config.MaxTxnOps, config.MaxRequestBytes = maxWrites, maxRequestBytes
 	config.QuotaBackendBytes = orDefault(c.Quota, defaultQuota)
 	// Disks of small hosts stall for this long without anything being wrong.
 	config.WarningApplyDuration = time.Second

@@ -17,13 +17,18 @@ import (
 //	networks/<net>/apps/<name>                    App
 //	networks/<net>/machines/<id>                  Machine
 //	networks/<net>/vips/<number>                  VIP
+//	networks/<net>/deleted/<app>/<id>             Machine that is no more, for a while
 //	hosts/<host>/host                             Host
 //
 // The rest is written in the same transactions and is never part of a snapshot:
 //
 //	counters/…                                    last number given out, decimal; only ever grows
 //	names/…                                       who has a name that is unique: the number of its network or host
-//	index/…                                       empty values, read by prefix to count
+//	index/…                                       read by prefix, to count and to list; of an app's addresses
+//	                                              the value is the id of the request that allocated it
+//
+// An app that moves, and its Machines and addresses, get new keys under the new
+// network in one transaction.
 const root = "/sixpn/v1/"
 
 const (
@@ -34,9 +39,11 @@ const (
 func counterMachines(n sixpn.Network) string { return root + "counters/machines/" + hex8(n) }
 func counterVIPs(n sixpn.Network) string     { return root + "counters/vips/" + hex8(n) }
 
-func nameNetwork(org, name string) string { return root + "names/networks/" + org + "/" + name }
+func nameNetworks(org string) string      { return root + "names/networks/" + org + "/" }
+func nameNetwork(org, name string) string { return nameNetworks(org) + name }
 func nameApp(name string) string          { return root + "names/apps/" + name }
-func nameMachine(app, name string) string { return root + "names/machines/" + app + "/" + name }
+func nameMachines(app string) string      { return root + "names/machines/" + app + "/" }
+func nameMachine(app, name string) string { return nameMachines(app) + name }
 func nameMachineID(id string) string      { return root + "names/machine-ids/" + id }
 func nameHost(name string) string         { return root + "names/hosts/" + name }
 
@@ -45,9 +52,15 @@ func indexAppVIPs(app string) string        { return root + "index/app-vips/" + 
 
 func keyOrg(slug string) string         { return root + "orgs/" + slug }
 func keyNetwork(n sixpn.Network) string { return root + "networks/" + hex8(n) + "/network" }
+func keyApps(n sixpn.Network) string    { return root + "networks/" + hex8(n) + "/apps/" }
 func keyApp(n sixpn.Network, name string) string {
-	return root + "networks/" + hex8(n) + "/apps/" + name
+	return keyApps(n) + name
 }
+func keyNetworkDeleted(n sixpn.Network) string { return root + "networks/" + hex8(n) + "/deleted/" }
+func keyAppDeleted(n sixpn.Network, app string) string {
+	return keyNetworkDeleted(n) + app + "/"
+}
+func keyDeleted(n sixpn.Network, app, id string) string { return keyAppDeleted(n, app) + id }
 func keyMachine(n sixpn.Network, id string) string {
 	return root + "networks/" + hex8(n) + "/machines/" + id
 }
@@ -75,6 +88,7 @@ const (
 	kindMachine
 	kindVIP
 	kindHost
+	kindDeleted
 )
 
 // recordKey is a key taken apart.
@@ -82,6 +96,7 @@ type recordKey struct {
 	kind   recordKind
 	number uint32 // of the network, or of the host
 	name   string // slug, app name or Machine id
+	app    string // of a deleted Machine
 	vip    uint32
 }
 
@@ -120,6 +135,8 @@ func parseKey(key string) recordKey {
 				k.kind = kindVIP
 			}
 		}
+	case parts[0] == "networks" && len(parts) == 5 && parts[2] == "deleted":
+		k.kind, k.app, k.name = kindDeleted, parts[3], parts[4]
 	}
 	if k.kind == kindNone {
 		return recordKey{}

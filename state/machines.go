@@ -6,7 +6,6 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"encoding/json"
-	"reflect"
 
 	"github.com/sixpn/sixpn"
 )
@@ -27,6 +26,8 @@ type NewMachine struct {
 	Config MachineConfig
 	// SkipLaunch leaves it created until it is asked to start.
 	SkipLaunch bool
+	// Lease, which may be nil, is taken with the creation.
+	Lease *LeaseRequest
 }
 
 // NewInstanceID is a new random value for Machine.InstanceID: 26 letters and digits.
@@ -38,7 +39,8 @@ func newMachineID() string {
 	return hex.EncodeToString(b[:])
 }
 
-// CreateMachine makes a Machine that is wanted started.
+// CreateMachine makes a Machine that is wanted started, unless SkipLaunch says
+// otherwise.
 func (s *Store) CreateMachine(ctx context.Context, n NewMachine) (Machine, int64, error) {
 	if err := validateNewMachine(n); err != nil {
 		return Machine{}, 0, err
@@ -58,11 +60,18 @@ func (s *Store) CreateMachine(ctx context.Context, n NewMachine) (Machine, int64
 	if n.SkipLaunch {
 		m.Desired = Stopped
 	}
+	if n.Lease != nil {
+		m.Lease = newLease(*n.Lease, m, m.CreatedAt)
+	}
+	m.Events = eventsOf(Machine{}, m, sourceUser)
 	var existing *Record[Machine]
 	revision, err := s.transact(ctx, creating, "create a machine of app "+n.App, func(t *transaction) error {
 		existing = nil
 		app, err := t.app(n.App)
 		if err != nil {
+			return err
+		}
+		if err := app.mustStay(); err != nil {
 			return err
 		}
 		m.Network = app.Network
@@ -80,6 +89,7 @@ func (s *Store) CreateMachine(ctx context.Context, n NewMachine) (Machine, int64
 		t.put(nameMachine(m.App, m.Name), m.ID)
 		t.put(nameMachineID(m.ID), hex8(m.Network))
 		t.put(indexMachine(m.Host, m.ID), "")
+		t.remove(keyDeleted(m.Network, m.App, m.ID)) // of an earlier one with this id
 		return t.create(keyMachine(m.Network, m.ID), m)
 	})
 	switch {
@@ -106,6 +116,14 @@ func validateNewMachine(n NewMachine) error {
 	if n.Region != "" {
 		if err := ValidateRegion(n.Region); err != nil {
 			return err
+		}
+	}
+	if n.Lease != nil {
+		if err := validateLease(*n.Lease); err != nil {
+			return err
+		}
+		if n.Lease.Nonce != "" {
+			return refuse(Invalid, "nonce", "a new Machine has no lease that could go on: leave the nonce out")
 		}
 	}
 	return ValidateMachineConfig(n.Config)
@@ -185,70 +203,16 @@ func (t *transaction) machine(id string) (Record[Machine], error) {
 	return r, err
 }
 
-// UpdateMachine changes a Machine by change, which is called again when another
-// write came in between, so it must only look at what it is given. What identifies
-// a Machine cannot be changed: id, name, app, network, host, number, region, times.
-// An error of change is returned as it is and nothing is written. If change changes
-// nothing, nothing is written either; the revision is then that of the last write.
-func (s *Store) UpdateMachine(ctx context.Context, id string, change func(*Machine) error) (Machine, int64, error) {
-	var record Record[Machine]
-	revision, err := s.transact(ctx, id, "update machine "+id, func(t *transaction) error {
-		var err error
-		if record, err = t.machine(id); err != nil {
-			return err
-		}
-		// Decoded once more: change may write through the maps and slices of its own.
-		before, err := Decode[Machine](record.raw, record.ModRevision)
-		if err != nil {
-			return err
-		}
-		if err := change(&record.Value); err != nil {
-			return err
-		}
-		forgetChecks(&record.Value)
-		if reflect.DeepEqual(before.Value, record.Value) {
-			return nil
-		}
-		if err := validateUpdate(before.Value, record.Value); err != nil {
-			return err
-		}
-		record.Value.UpdatedAt = now()
-		return write(t, keyMachine(record.Value.Network, id), record)
-	})
-	if err != nil {
-		return Machine{}, 0, err
-	}
-	if revision == 0 {
-		revision = record.ModRevision
-	}
-	return record.Value, revision, nil
-}
-
-func validateUpdate(before, after Machine) error {
-	fixed := after
-	fixed.Desired, fixed.State, fixed.InstanceID, fixed.Config = before.Desired, before.State, before.InstanceID, before.Config
-	fixed.ExitCode, fixed.Message, fixed.Restarts, fixed.Stop = before.ExitCode, before.Message, before.Restarts, before.Stop
-	fixed.Pending, fixed.Checks = before.Pending, before.Checks
-	if !reflect.DeepEqual(before, fixed) {
-		return refuse(Invalid, "", "what identifies machine %s cannot be changed (id, name, app, network, host, number, region, times): create another Machine", before.ID)
-	}
-	if err := ValidateMachineState(after.State); err != nil {
-		return err
-	}
-	if err := ValidateDesired(after.Desired); err != nil {
-		return err
-	}
-	// A configuration that stays may be of a newer release, whose rules allow more.
-	if reflect.DeepEqual(before.Config, after.Config) {
-		return nil
-	}
-	return ValidateMachineConfig(after.Config)
-}
-
-// DestroyMachine removes the record of a Machine that does not run. Its number is
-// never given out again.
+// DestroyMachine removes a Machine that does not run; Snapshot.Deleted has it for a
+// while. Its number is never given out again. The last Machine of an app that is
+// being destroyed takes the app with it.
 func (s *Store) DestroyMachine(ctx context.Context, id string) (int64, error) {
-	return s.transact(ctx, id, "destroy machine "+id, func(t *transaction) error {
+	// Those of an app that is being destroyed all write its record: they take turns.
+	queue := id
+	if snapshot := s.Snapshot(); snapshot.Apps[snapshot.Machines[id].App].Destroying {
+		queue = "destroy " + snapshot.Machines[id].App
+	}
+	return s.transact(ctx, queue, "destroy machine "+id, func(t *transaction) error {
 		r, err := t.machine(id)
 		if err != nil {
 			return err
@@ -256,7 +220,7 @@ func (s *Store) DestroyMachine(ctx context.Context, id string) (int64, error) {
 		m := r.Value
 		switch m.State {
 		case Created, Stopped, Failed, Destroying, Destroyed:
-		case Starting, Started, Stopping:
+		case Starting, Started, Stopping, Suspending, Suspended:
 			return refuse(Conflict, "state", "the Machine %s is %s: stop it first with `sixpn machine stop %s`", id, m.State, id)
 		default: // of a newer release
 			return refuse(Conflict, "state", "the Machine %s is in the state %q, which this release does not know: update this agent", id, m.State)
@@ -265,6 +229,26 @@ func (s *Store) DestroyMachine(ctx context.Context, id string) (int64, error) {
 		t.remove(nameMachine(m.App, m.Name))
 		t.remove(nameMachineID(id))
 		t.remove(indexMachine(m.Host, id))
-		return nil
+		app, found, err := load[App](t, keyApp(m.Network, m.App))
+		if err != nil {
+			return err
+		}
+		if !found || !app.Value.Destroying {
+			return t.bury(r)
+		}
+		others, err := t.count(nameMachines(m.App))
+		if err != nil {
+			return err
+		}
+		if others == 1 { // this one
+			t.removeApp(app.Value)
+			return nil
+		}
+		// Of the last two, each sees the other: the record of the app is written, so
+		// that one of them loses and looks again.
+		if err := write(t, keyApp(m.Network, m.App), app); err != nil {
+			return err
+		}
+		return t.bury(r)
 	})
 }

@@ -2,8 +2,14 @@ package state
 
 import (
 	"cmp"
+	"fmt"
 	"math"
+	"regexp"
 	"slices"
+	"strings"
+	"sync/atomic"
+	"unicode"
+	"unicode/utf8"
 )
 
 // Region is a place that hosts can be in, called by the code of its airport.
@@ -14,8 +20,8 @@ type Region struct {
 	Longitude float64 // degrees east
 }
 
-// regions is in order of code.
-var regions = []Region{
+// builtIn is in order of code.
+var builtIn = []Region{
 	{"ams", "Amsterdam, Netherlands", 52.31, 4.76},
 	{"arn", "Stockholm, Sweden", 59.65, 17.92},
 	{"atl", "Atlanta, Georgia (US)", 33.64, -84.43},
@@ -89,17 +95,69 @@ var regions = []Region{
 	{"zrh", "Zurich, Switzerland", 47.46, 8.55},
 }
 
+// regions is those that are built in and those of the operator, in order of code.
+var regions atomic.Pointer[[]Region]
+
+func init() { regions.Store(&builtIn) }
+
 // Regions is all regions, by code.
-func Regions() []Region { return slices.Clone(regions) }
+func Regions() []Region { return slices.Clone(*regions.Load()) }
 
 // LookupRegion finds a region by its code.
 func LookupRegion(code string) (Region, bool) {
-	i, ok := slices.BinarySearchFunc(regions, code, func(r Region, code string) int { return cmp.Compare(r.Code, code) })
+	all := *regions.Load()
+	i, ok := findRegion(all, code)
 	if !ok {
 		return Region{}, false
 	}
-	return regions[i], true
+	return all[i], true
 }
+
+func findRegion(all []Region, code string) (int, bool) {
+	return slices.BinarySearchFunc(all, code, func(r Region, code string) int { return cmp.Compare(r.Code, code) })
+}
+
+var regionCode = regexp.MustCompile(`^[a-z]{3}$`)
+
+// SetRegions adds the operator's regions to those that are built in, or puts them in
+// the place of those with the same code, whose name an empty one keeps. It is called
+// once, before anything that may name a region is read; called again, only the last
+// call counts. On an error, of kind Invalid, the regions stay as they were; field is a
+// path from "regions" on.
+func SetRegions(extra []Region) error {
+	all := slices.Clone(builtIn)
+	for i, r := range extra {
+		field := fmt.Sprintf("regions[%d]", i)
+		if !regionCode.MatchString(r.Code) || slices.Contains(reservedApps, r.Code) {
+			return refuse(Invalid, field+".code", "%.20q is not a code for a region: expected three lower-case letters without a meaning of their own in .internal names, such as %q", r.Code, "fra")
+		}
+		if slices.ContainsFunc(extra[:i], func(other Region) bool { return other.Code == r.Code }) {
+			return refuse(Invalid, field+".code", "the region %q is given twice: leave one of them out", r.Code)
+		}
+		at, known := findRegion(all, r.Code)
+		if known && r.Name == "" {
+			r.Name = all[at].Name
+		}
+		if r.Name == "" || len(r.Name) > maxRegionName || !utf8.ValidString(r.Name) || strings.ContainsFunc(r.Name, unicode.IsControl) {
+			return refuse(Invalid, field+".name", "%.40q is not the name of a place: expected 1 to %d bytes of printable text", r.Name, maxRegionName)
+		}
+		if !(math.Abs(r.Latitude) <= 90) { // also NaN
+			return refuse(Invalid, field+".latitude", "%v is out of range: expected -90 to 90 degrees north", r.Latitude)
+		}
+		if !(math.Abs(r.Longitude) <= 180) {
+			return refuse(Invalid, field+".longitude", "%v is out of range: expected -180 to 180 degrees east", r.Longitude)
+		}
+		if known {
+			all[at] = r
+		} else {
+			all = slices.Insert(all, at, r)
+		}
+	}
+	regions.Store(&all)
+	return nil
+}
+
+const maxRegionName = 100
 
 // earthRadius is the mean one, in kilometres.
 const earthRadius = 6371.0

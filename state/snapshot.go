@@ -26,6 +26,8 @@ type Snapshot struct {
 	hostMachines map[sixpn.Host][]string
 	networkApps  map[sixpn.Network][]string
 	appVIPs      map[string][]netip.Addr
+	deleted      map[deletedMachine]Machine
+	appDeleted   map[string][]string
 }
 
 // AppMachines is the Machines of an app, by id.

@@ -11,8 +11,11 @@ import (
 	"strings"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/mvccpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 )
 
 // transaction collects reads and writes. All its reads are of one revision, and it
@@ -61,6 +64,10 @@ func (s *Store) transact(ctx context.Context, queue, doing string, fn func(*tran
 				return 0, &Error{Kind: Exhausted, cause: err, Message: fmt.Sprintf(
 					"%s: the store has reached its quota: destroy what is not needed, wait for a compaction, then `etcdctl --endpoints %s alarm disarm`",
 					doing, strings.Join(s.client.Endpoints(), ","))}
+			}
+			if errors.Is(err, rpctypes.ErrTooManyOps) || errors.Is(err, rpctypes.ErrRequestTooLarge) || status.Code(err) == codes.ResourceExhausted {
+				return 0, &Error{Kind: Exhausted, cause: err, Message: fmt.Sprintf(
+					"%s: %d writes at once are more than the store takes (%v), and nothing was written: destroy some of the app's Machines first", doing, len(t.writes), err)}
 			}
 			if err != nil {
 				return 0, unavailable(doing, err)
@@ -134,8 +141,24 @@ func (t *transaction) count(prefix string) (int64, error) {
 	return response.Count, nil
 }
 
+// list is all keys that begin with prefix, in order. The guard is against new ones
+// and changed ones; whoever must know that none has gone reads each of them.
+func (t *transaction) list(prefix string) ([]*mvccpb.KeyValue, error) {
+	response, err := t.read(prefix, clientv3.WithPrefix())
+	if err != nil {
+		return nil, err
+	}
+	t.prefixes[prefix] = true
+	return response.Kvs, nil
+}
+
 func (t *transaction) put(key, value string) { t.writes = append(t.writes, clientv3.OpPut(key, value)) }
 func (t *transaction) remove(key string)     { t.writes = append(t.writes, clientv3.OpDelete(key)) }
+
+// removeAll removes every key that begins with prefix.
+func (t *transaction) removeAll(prefix string) {
+	t.writes = append(t.writes, clientv3.OpDelete(prefix, clientv3.WithPrefix()))
+}
 
 // create writes a new record.
 func (t *transaction) create(key string, value any) error {
@@ -147,9 +170,18 @@ func (t *transaction) create(key string, value any) error {
 	return nil
 }
 
-// number takes the next number of a counter, the first of which is first. Numbers
-// are never given out twice, whatever is deleted.
+// number takes the next number of a counter, the first of which is first.
 func (t *transaction) number(counter string, first uint32) (uint32, error) {
+	return t.numbers(counter, first, 1)
+}
+
+// numbers takes that many numbers of a counter, which it may be asked once a
+// transaction, and returns the first of them. Numbers are never given out twice,
+// whatever is deleted.
+func (t *transaction) numbers(counter string, first uint32, count int) (uint32, error) {
+	if count == 0 {
+		return 0, nil
+	}
 	value, _, err := t.get(counter)
 	if err != nil {
 		return 0, err
@@ -160,12 +192,12 @@ func (t *transaction) number(counter string, first uint32) (uint32, error) {
 		if err != nil {
 			return 0, refuse(Unavailable, "", "the counter %s holds %q, expected a number below 2^32: restore the store from a backup", counter, value)
 		}
-		if last == math.MaxUint32 {
+		if uint64(count) > math.MaxUint32-last {
 			return 0, refuse(Exhausted, "", "all numbers of %s are used: numbers are never reused, so create another network", counter)
 		}
 		next = max(first, uint32(last)+1)
 	}
-	t.put(counter, strconv.FormatUint(uint64(next), 10))
+	t.put(counter, strconv.FormatUint(uint64(next)+uint64(count)-1, 10))
 	return next, nil
 }
 

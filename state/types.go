@@ -47,6 +47,7 @@ type VIP struct {
 	Network   sixpn.Network `json:"network"` // whose clients see it; another org's for a cross-network one
 	Number    uint32        `json:"number"`  // N of fdaa:<net>:0:1::N
 	App       string        `json:"app"`
+	Request   string        `json:"request,omitempty"` // id of the request that allocated it, if that gave one
 	CreatedAt time.Time     `json:"created_at"`
 }
 

@@ -89,12 +89,24 @@ func ValidateMachineState(s MachineState) error {
 	return nil
 }
 
-var machineStates = []MachineState{Created, Starting, Started, Stopping, Stopped, Failed, Destroying, Destroyed}
+var machineStates = []MachineState{Created, Starting, Started, Stopping, Stopped, Suspending, Suspended, Failed, Destroying, Destroyed}
 
 // ValidateDesired checks what a Machine can be asked to become.
 func ValidateDesired(s MachineState) error {
-	if s != Started && s != Stopped && s != Destroyed {
-		return refuse(Invalid, "desired", "a Machine cannot be asked to become %.40q: expected %q, %q or %q", s, Started, Stopped, Destroyed)
+	if !slices.Contains(wishes, s) {
+		return refuse(Invalid, "desired", "a Machine cannot be asked to become %.40q: expected one of %q", s, wishes)
+	}
+	return nil
+}
+
+var wishes = []MachineState{Started, Stopped, Suspended, Destroyed}
+
+var requestID = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,64}$`)
+
+// ValidateRequestID checks what a client calls a request by that it may repeat.
+func ValidateRequestID(id string) error {
+	if !requestID.MatchString(id) {
+		return refuse(Invalid, "id", "%.80q is not an id for a request: expected 1 to 64 letters, digits, '_', '-' and '.'", id)
 	}
 	return nil
 }

@@ -31,13 +31,14 @@ const (
 	MaxRestartRetries  = 1_000_000
 	MaxStopTimeout     = 24 * time.Hour
 	MaxConcurrentFlows = 1 << 18 // the size of the flow table
+	MaxCheckOutput     = 1024    // bytes of CheckStatus.Output
 )
 
 // ValidateMachineConfig checks everything that can be said of a configuration by
 // itself. Field is a path from "config" on.
 func ValidateMachineConfig(c MachineConfig) error {
 	for _, check := range []func(MachineConfig) error{
-		validateExec, validateEnvironment, validateMetadata, validateRestart, validateStop, validateMisc,
+		validateExec, validateEnvironment, validateMetadata, validateRestart, validateStop, validateMisc, validateChecks,
 	} {
 		if err := check(c); err != nil {
 			return err
