@@ -11,11 +11,13 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/prometheus/client_golang/prometheus"
+	model "github.com/prometheus/client_model/go"
 
 	"github.com/sixpn/sixpn"
 	"github.com/sixpn/sixpn/maps"
@@ -46,7 +48,8 @@ const (
 	maxUpstreams = 16
 )
 
-// Collector is a prometheus.Collector. Its methods may be called at once.
+// Collector is a prometheus.Gatherer of everything that an agent serves. Its methods may
+// be called at once.
 type Collector struct {
 	config   Config
 	registry *prometheus.Registry
@@ -65,6 +68,10 @@ type Collector struct {
 	choices  *ledger[elementID, backendID]
 	flows    *ledger[elementID, serviceID]
 	refusals *ledger[quotaID, quotaSum]
+	machines byAddress
+
+	serviceSeries *labelCache[seriesID]
+	backendSeries *labelCache[backendID]
 }
 
 const sectionAgent = "Agent"
@@ -99,6 +106,9 @@ func New(c Config) (*Collector, error) {
 		choices:  newLedger[elementID, backendID](),
 		flows:    newLedger[elementID, serviceID](),
 		refusals: newLedger[quotaID, quotaSum](),
+
+		serviceSeries: newLabelCache[seriesID](),
+		backendSeries: newLabelCache[backendID](),
 	}
 	if err := errors.Join(o.beginPorts(), o.beginFlycast()); err != nil {
 		return nil, err
@@ -123,13 +133,25 @@ func (o *Collector) parts() []part {
 
 type part struct {
 	name    string
-	collect func(*state.Snapshot, chan<- prometheus.Metric) error
+	collect func(*state.Snapshot, *batch) error
 }
 
-// Collect is prometheus.Collector.
-func (o *Collector) Collect(to chan<- prometheus.Metric) {
+// Gather is prometheus.Gatherer: everything that is served. One scrape is at work at a
+// time.
+func (o *Collector) Gather() ([]*model.MetricFamily, error) {
+	read := o.read().list()
+	counted, err := o.registry.Gather()
+	store, storeErr := storeMetrics()
+	all := slices.Concat(read, counted, store)
+	byName(all)
+	return all, errors.Join(err, storeErr)
+}
+
+// read reads what is read at scrape time.
+func (o *Collector) read() *batch {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	to := newBatch()
 	buildInfo.emit(to, 1, o.config.Version, runtime.Version())
 	startTime.emit(to, float64(o.config.Started.UnixMilli())/1000)
 	snapshot := o.config.Snapshot()
@@ -140,15 +162,7 @@ func (o *Collector) Collect(to chan<- prometheus.Metric) {
 			o.config.Log.Error("metrics are incomplete", "part", part.name, "error", err)
 		}
 	}
-}
-
-// Describe is prometheus.Collector.
-func (o *Collector) Describe(to chan<- *prometheus.Desc) {
-	for _, f := range families {
-		if !observed[f] {
-			to <- f.desc
-		}
-	}
+	return to
 }
 
 // forget makes room in the bounds for those that came later.
@@ -180,7 +194,7 @@ func (o *Collector) appNames(s *state.Snapshot, name string) (org, app string) {
 
 func (o *Collector) register() error {
 	o.registry = prometheus.NewRegistry()
-	for _, c := range append(o.passing.collectors(), o, o.errors) {
+	for _, c := range append(o.passing.collectors(), o.errors) {
 		if err := o.registry.Register(c); err != nil {
 			return fmt.Errorf("observe: %w", err)
 		}

@@ -1,6 +1,7 @@
 package observe
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -25,14 +26,24 @@ type family struct {
 	kind    string
 	help    string // one sentence without a final full stop, as Prometheus shows it
 	labels  []string
-	desc    *prometheus.Desc
+	sorted  []label // the same as the format has them: by name
+}
+
+// label is a name and its place among the arguments of emit.
+type label struct {
+	name *string
+	at   int
 }
 
 // families is every metric, in the order of the files and of the lines in them.
 var families []*family
 
 func newFamily(section, kind, name, help string, labels []string) *family {
-	f := &family{prefix + name, section, kind, help, labels, prometheus.NewDesc(prefix+name, help, labels, nil)}
+	f := &family{name: prefix + name, section: section, kind: kind, help: help, labels: labels}
+	for i := range labels {
+		f.sorted = append(f.sorted, label{&labels[i], i})
+	}
+	slices.SortFunc(f.sorted, func(a, b label) int { return strings.Compare(*a.name, *b.name) })
 	families = append(families, f)
 	return f
 }
@@ -47,20 +58,6 @@ func counter(section, name, help string, labels ...string) *family {
 
 func histogram(section, name, help string, labels ...string) *family {
 	return newFamily(section, kindHistogram, name, help, labels)
-}
-
-// emit sends one series of a metric that is read at scrape time.
-func (f *family) emit(to chan<- prometheus.Metric, value float64, labels ...string) {
-	kind := prometheus.GaugeValue
-	if f.kind == kindCounter {
-		kind = prometheus.CounterValue
-	}
-	// Names of tenants are validated, but a label that is not UTF-8 would cost the
-	// whole scrape.
-	for i, label := range labels {
-		labels[i] = strings.ToValidUTF8(label, "?")
-	}
-	to <- prometheus.MustNewConstMetric(f.desc, kind, value, labels...)
 }
 
 // latencies are the bounds of the classic buckets, in seconds: those that can scrape

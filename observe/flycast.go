@@ -2,13 +2,12 @@ package observe
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
-
-	"github.com/prometheus/client_golang/prometheus"
+	"strings"
 
 	"github.com/sixpn/sixpn"
 	"github.com/sixpn/sixpn/bpf"
-	"github.com/sixpn/sixpn/flycast"
 	"github.com/sixpn/sixpn/maps"
 	"github.com/sixpn/sixpn/state"
 )
@@ -25,7 +24,7 @@ var (
 	serviceLive     = gauge(sectionFlycast, "service_live_flows", "Live flows of this host's clients by service of a Flycast address", serviceLabels...)
 	serviceFlows    = counter(sectionFlycast, "service_flows_total", "Flows that this host's clients began with a service since the agent began", serviceLabels...)
 	serviceLimit    = gauge(sectionFlycast, "service_flow_limit", "Live flows that one backend of a service should (soft) or may (hard) have; missing where there is no limit", ofService("limit")...)
-	serviceBackends = gauge(sectionFlycast, "service_backends", "Backends of a service: ready ones, unhealthy ones, those that drain and those that are gone but have flows", ofService("state")...)
+	serviceBackends = gauge(sectionFlycast, "service_backends", "Backends of a service by state: ready, and where there are such, unhealthy, draining, or gone with flows left", ofService("state")...)
 
 	backendLabels  = []string{"app", "vip", "protocol", "port", "machine"}
 	backendLive    = gauge(sectionFlycast, "backend_live_flows", "Live flows of this host's clients by backend", backendLabels...)
@@ -88,8 +87,16 @@ func (o *Collector) backendOf(l maps.BackendLoad) backendID {
 	return backendID{}
 }
 
+// seriesID is a series of a service, extra its last label.
+type seriesID struct {
+	service serviceID
+	family  *family
+	extra   string
+}
+
 // placed is a service as the metrics show it.
 type placed struct {
+	id       serviceID
 	labels   []string
 	soft     uint32
 	hard     uint32
@@ -97,8 +104,8 @@ type placed struct {
 	backends map[string]int // by state
 }
 
-func newPlaced(labels ...string) *placed {
-	return &placed{labels: labels, backends: map[string]int{"ready": 0, "unhealthy": 0, "draining": 0, "gone": 0}}
+func newPlaced(id serviceID, labels ...string) *placed {
+	return &placed{id: id, labels: labels, backends: map[string]int{stateReady: 0}}
 }
 
 // placedServices are the services in the kernel; element 0 is all beyond the bound.
@@ -127,7 +134,7 @@ func (o *Collector) placedServices(s *state.Snapshot) (map[serviceID]*placed, er
 			continue
 		}
 		if id == 0 {
-			services[id] = newPlaced(other, other, other, other, other, other)
+			services[id] = newPlaced(id, other, other, other, other, other, other)
 			continue
 		}
 		org, network := o.networkNames(s, e.Network)
@@ -137,7 +144,7 @@ func (o *Collector) placedServices(s *state.Snapshot) (map[serviceID]*placed, er
 		if spans[id].first != spans[id].last {
 			port = fmt.Sprintf("%d-%d", spans[id].first, spans[id].last)
 		}
-		services[id] = newPlaced(org, network, app, vip.String(), protocolName(e.Protocol), port)
+		services[id] = newPlaced(id, org, network, app, vip.String(), protocolName(e.Protocol), port)
 		services[id].soft, services[id].hard = e.SoftLimit, e.HardLimit
 	}
 	return services, nil
@@ -150,7 +157,7 @@ func protocolName(protocol uint8) string {
 	return "tcp"
 }
 
-func (o *Collector) collectFlycast(s *state.Snapshot, to chan<- prometheus.Metric) error {
+func (o *Collector) collectFlycast(s *state.Snapshot, to *batch) error {
 	services, err := o.placedServices(s)
 	if err != nil {
 		return err
@@ -160,7 +167,7 @@ func (o *Collector) collectFlycast(s *state.Snapshot, to chan<- prometheus.Metri
 		return err
 	}
 	live := map[backendID]float64{}
-	machines := numbered(s)
+	machines := o.numbered(s)
 	for _, load := range loads {
 		service, backend := o.serviceOf(load.Service), o.backendOf(load)
 		o.flows.see(elementOf(load), service, values{load.Total})
@@ -183,17 +190,14 @@ func (o *Collector) collectFlycast(s *state.Snapshot, to chan<- prometheus.Metri
 	o.backends.forget(keep)
 	o.choices.sweep(keep)
 	o.flows.sweep(func(id serviceID) bool { return services[id] != nil || id == 0 })
-	for id, p := range services {
-		p.emit(to, float64(o.flows.sums[id][0]))
+	for _, p := range services {
+		o.emitService(to, p)
 	}
-	for id, sum := range o.choices.sums {
-		labels := []string{other, other, other, other, other}
-		if id != (backendID{}) {
-			labels = append(append([]string{}, services[id.service].labels[2:]...), machines[addressOf(id.Backend)].ID)
-		}
-		backendChoices.emit(to, float64(sum[0]), labels...)
-		backendLive.emit(to, live[id], labels...)
+	for id := range o.choices.sums {
+		o.emitBackend(to, id, services[id.service], machines[addressOf(id.Backend)].id, live[id])
 	}
+	o.serviceSeries.sweep()
+	o.backendSeries.sweep()
 	counts, err := o.config.Tables.FlowCounts()
 	if err == nil {
 		flowsExpired.emit(to, float64(counts.Expired))
@@ -202,60 +206,34 @@ func (o *Collector) collectFlycast(s *state.Snapshot, to chan<- prometheus.Metri
 	return err
 }
 
-func (p *placed) emit(to chan<- prometheus.Metric, flows float64) {
-	with := func(value string) []string { return append(append([]string{}, p.labels...), value) }
-	serviceLive.emit(to, p.live, p.labels...)
-	serviceFlows.emit(to, flows, p.labels...)
+func (o *Collector) emitService(to *batch, p *placed) {
+	labels := func(f *family, extra ...string) pairs {
+		return o.serviceSeries.get(seriesID{p.id, f, strings.Join(extra, "")}, func() pairs {
+			return f.pairs(append(slices.Clone(p.labels), extra...)...)
+		})
+	}
+	plain := labels(serviceLive)
+	serviceLive.emitPairs(to, p.live, plain)
+	serviceFlows.emitPairs(to, float64(o.flows.sums[p.id][0]), plain)
 	for name, limit := range map[string]uint32{"soft": p.soft, "hard": p.hard} {
 		if limit != 0 {
-			serviceLimit.emit(to, float64(limit), with(name)...)
+			serviceLimit.emitPairs(to, float64(limit), labels(serviceLimit, name))
 		}
 	}
 	for name, count := range p.backends {
-		serviceBackends.emit(to, float64(count), with(name)...)
-	}
-}
-
-// backendState is what a backend can be used for. m is its Machine, the zero one if it
-// is gone.
-func backendState(load maps.BackendLoad, m state.Machine) string {
-	switch {
-	case load.Gone || m.ID == "":
-		return "gone"
-	case flycast.MachineReadiness(m) != flycast.Ready:
-		return "draining"
-	case !healthy(m, load.Port):
-		return "unhealthy"
-	default:
-		return "ready"
-	}
-}
-
-// healthy says whether no check of the service behind an internal port, or of the
-// Machine as a whole, fails.
-func healthy(m state.Machine, port uint16) bool {
-	for _, check := range m.Checks {
-		whole := check.Service < 0 || check.Service >= len(m.Config.Services)
-		if check.Status == state.CheckCritical && (whole || m.Config.Services[check.Service].InternalPort == port) {
-			return false
+		if count > 0 || name == stateReady {
+			serviceBackends.emitPairs(to, float64(count), labels(serviceBackends, name))
 		}
 	}
-	return true
 }
 
-// address is a Machine as the kernel knows it.
-type address struct {
-	network sixpn.Network
-	host    sixpn.Host
-	machine sixpn.Machine
-}
-
-func addressOf(b maps.Backend) address { return address{b.Network, b.Host, b.Machine} }
-
-func numbered(s *state.Snapshot) map[address]state.Machine {
-	found := make(map[address]state.Machine, len(s.Machines))
-	for _, m := range s.Machines {
-		found[address{m.Network, m.Host, m.Number}] = m
-	}
-	return found
+func (o *Collector) emitBackend(to *batch, id backendID, service *placed, machine string, live float64) {
+	labels := o.backendSeries.get(id, func() pairs {
+		if id == (backendID{}) {
+			return backendLive.pairs(other, other, other, other, other)
+		}
+		return backendLive.pairs(append(slices.Clone(service.labels[2:]), machine)...)
+	})
+	backendChoices.emitPairs(to, float64(o.choices.sums[id][0]), labels)
+	backendLive.emitPairs(to, live, labels)
 }

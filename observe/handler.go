@@ -49,20 +49,17 @@ func storeMetrics() ([]*model.MetricFamily, error) {
 	return chosen, err
 }
 
-// Gatherer is everything that is served.
-func (o *Collector) Gatherer() prometheus.Gatherer {
-	return prometheus.Gatherers{o.registry, prometheus.GathererFunc(storeMetrics)}
-}
-
 // Handler serves the metrics under Path, in the format that is asked for: text,
 // OpenMetrics, or protobuf, which alone carries native histograms.
 func (o *Collector) Handler() http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("GET "+Path, promhttp.HandlerFor(o.Gatherer(), promhttp.HandlerOpts{
+	mux.Handle("GET "+Path, promhttp.HandlerFor(o, promhttp.HandlerOpts{
 		EnableOpenMetrics:   true,
 		ErrorHandling:       promhttp.ContinueOnError, // a part that fails leaves the others
 		ErrorLog:            errorLog{o.config.Log},
 		MaxRequestsInFlight: 4,
+		// To compress a large answer costs as much CPU as to make it.
+		DisableCompression: true,
 	}))
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
 		fmt.Fprintf(w, "sixpn %s: metrics are under %s\n", o.config.Version, Path)

@@ -1,8 +1,6 @@
 package observe
 
 import (
-	"github.com/prometheus/client_golang/prometheus"
-
 	"github.com/sixpn/sixpn/state"
 )
 
@@ -11,7 +9,7 @@ const sectionMachines = "Machines"
 var (
 	machinesGauge = gauge(sectionMachines, "machines", "Machines of this host by app and state; started is there for every app that has a Machine, other states only where there is one", "org", "app", "state")
 	checksGauge   = gauge(sectionMachines, "checks", "Health checks of this host's Machines by what they said last: passing, warning (not answered yet) or critical", "org", "app", "check", "status")
-	relayedPorts  = gauge(sectionMachines, "relayed_ports", "Ports on which Machines listen with IPv4 only, so that a relay, which hides the client's address, stands before them", "org", "app")
+	relayedPorts  = gauge(sectionMachines, "relayed_ports", "Ports on which Machines listen with IPv4 only, so that a relay, which hides the client's address, stands before them; missing for apps that have none", "org", "app")
 )
 
 // maxChecks bounds the names of checks of an app: each Machine may have its own.
@@ -27,7 +25,7 @@ type appSum struct {
 
 type checkID struct{ name, status string }
 
-func (o *Collector) collectMachines(s *state.Snapshot, to chan<- prometheus.Metric) error {
+func (o *Collector) collectMachines(s *state.Snapshot, to *batch) error {
 	type owner struct{ org, app string }
 	sums := map[owner]*appSum{}
 	for _, m := range s.HostMachines(o.config.Host) {
@@ -46,7 +44,9 @@ func (o *Collector) collectMachines(s *state.Snapshot, to chan<- prometheus.Metr
 		for check, count := range sum.checks {
 			checksGauge.emit(to, float64(count), o.org, o.app, check.name, check.status)
 		}
-		relayedPorts.emit(to, float64(sum.relayed), o.org, o.app)
+		if sum.relayed > 0 {
+			relayedPorts.emit(to, float64(sum.relayed), o.org, o.app)
+		}
 	}
 	return nil
 }

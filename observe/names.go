@@ -33,12 +33,6 @@ type passing struct {
 	upstreams *bound[string]
 }
 
-// observed are the families that are counted as things happen, which the collector
-// leaves to their own.
-var observed = map[*family]bool{
-	propagation: true, answers: true, answerSeconds: true, upstreamUp: true, exchanges: true, exchangeSecond: true, collectErrors: true,
-}
-
 func newPassing() passing {
 	p := passing{
 		propagation:    propagation.vec(),

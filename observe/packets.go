@@ -1,8 +1,6 @@
 package observe
 
 import (
-	"github.com/prometheus/client_golang/prometheus"
-
 	"github.com/sixpn/sixpn"
 	"github.com/sixpn/sixpn/bpf"
 	"github.com/sixpn/sixpn/maps"
@@ -69,7 +67,7 @@ func (o *Collector) beginPorts() error {
 // PortRemoved takes the last counts of a port: see maps.Options.
 func (o *Collector) PortRemoved(last maps.PortCounts) { o.lastPorts.add(last) }
 
-func (o *Collector) collectPorts(s *state.Snapshot, to chan<- prometheus.Metric) error {
+func (o *Collector) collectPorts(s *state.Snapshot, to *batch) error {
 	ports, err := o.config.Tables.PortCounters()
 	if err != nil {
 		return err
@@ -105,7 +103,7 @@ func (o *Collector) collectPorts(s *state.Snapshot, to chan<- prometheus.Metric)
 	return nil
 }
 
-func (o *Collector) collectDrops(_ *state.Snapshot, to chan<- prometheus.Metric) error {
+func (o *Collector) collectDrops(_ *state.Snapshot, to *batch) error {
 	drops, err := o.config.Tables.Drops()
 	if err != nil {
 		return err

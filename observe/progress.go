@@ -1,8 +1,6 @@
 package observe
 
 import (
-	"github.com/prometheus/client_golang/prometheus"
-
 	"github.com/sixpn/sixpn/state"
 )
 
@@ -34,7 +32,7 @@ var (
 	storeRecords = gauge(sectionStore, "store_records", "Records that the agent knows, of the whole fleet", "kind")
 )
 
-func (o *Collector) collectProgress(s *state.Snapshot, to chan<- prometheus.Metric) error {
+func (o *Collector) collectProgress(s *state.Snapshot, to *batch) error {
 	p := o.config.Progress()
 	revisionWanted.emit(to, float64(p.Wanted))
 	revisionApplied.emit(to, float64(p.Applied))
@@ -43,7 +41,7 @@ func (o *Collector) collectProgress(s *state.Snapshot, to chan<- prometheus.Metr
 	return nil
 }
 
-func (o *Collector) collectStore(s *state.Snapshot, to chan<- prometheus.Metric) error {
+func (o *Collector) collectStore(s *state.Snapshot, to *batch) error {
 	for kind, count := range map[string]int{
 		"org": len(s.Orgs), "network": len(s.Networks), "app": len(s.Apps), "machine": len(s.Machines), "vip": len(s.VIPs), "host": len(s.Hosts),
 	} {

@@ -1,8 +1,6 @@
 package observe
 
 import (
-	"github.com/prometheus/client_golang/prometheus"
-
 	"github.com/sixpn/sixpn"
 	"github.com/sixpn/sixpn/state"
 )
@@ -25,7 +23,7 @@ type quotaSum struct {
 	whole   bool
 }
 
-func (o *Collector) collectQuotas(s *state.Snapshot, to chan<- prometheus.Metric) error {
+func (o *Collector) collectQuotas(s *state.Snapshot, to *batch) error {
 	uses, err := o.config.Tables.QuotaUses()
 	if err != nil {
 		return err

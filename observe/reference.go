@@ -54,3 +54,12 @@ func labelList(labels []string) string {
 	}
 	return "`" + strings.Join(labels, "` `") + "`"
 }
+
+// Names lists the metrics of our own, in the order of the code.
+func Names() []string {
+	names := make([]string, 0, len(families))
+	for _, f := range families {
+		names = append(names, f.name)
+	}
+	return names
+}

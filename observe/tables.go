@@ -6,7 +6,6 @@ import (
 	"strings"
 
 	"github.com/cilium/ebpf"
-	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/sixpn/sixpn/bpf"
 	"github.com/sixpn/sixpn/state"
@@ -23,7 +22,7 @@ var (
 	programRuns    = counter(sectionTables, "program_runs_total", "Runs of a program while the kernel measured", "program")
 )
 
-func (o *Collector) collectTables(_ *state.Snapshot, to chan<- prometheus.Metric) error {
+func (o *Collector) collectTables(_ *state.Snapshot, to *batch) error {
 	uses, err := o.config.Tables.Uses()
 	if err != nil {
 		return err
@@ -43,7 +42,7 @@ func (o *Collector) collectTables(_ *state.Snapshot, to chan<- prometheus.Metric
 // host some 20 ns, so it is the operator's to turn on.
 const statsEnabled = "/proc/sys/kernel/bpf_stats_enabled"
 
-func (o *Collector) collectPrograms(_ *state.Snapshot, to chan<- prometheus.Metric) error {
+func (o *Collector) collectPrograms(_ *state.Snapshot, to *batch) error {
 	content, err := os.ReadFile(statsEnabled)
 	if err != nil {
 		return fmt.Errorf("read whether programs are measured: %w", err)
