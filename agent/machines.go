@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"syscall"
 
@@ -36,9 +37,19 @@ type insides struct {
 
 var _ api.Machines = insides{}
 
+// awake is the process of a Machine that can answer. One that is frozen would, to
+// whoever waits for it, seem dead.
+func (i insides) awake(id string) (*machine.Process, error) {
+	process, err := i.manager.Process(id)
+	if err == nil && process.Frozen() {
+		err = fmt.Errorf("machine %s is suspended: start it first (sixpn machine start %s)", id, id)
+	}
+	return process, err
+}
+
 // Exec is api.Machines.
 func (i insides) Exec(ctx context.Context, id string, c api.Command) (int, error) {
-	process, err := i.manager.Process(id)
+	process, err := i.awake(id)
 	if err != nil {
 		return 0, err
 	}
@@ -47,7 +58,7 @@ func (i insides) Exec(ctx context.Context, id string, c api.Command) (int, error
 
 // Signal is api.Machines.
 func (i insides) Signal(ctx context.Context, id string, signal syscall.Signal) error {
-	process, err := i.manager.Process(id)
+	process, err := i.awake(id)
 	if err != nil {
 		return err
 	}
