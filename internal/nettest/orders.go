@@ -82,6 +82,8 @@ type Options struct {
 	MTU      int
 	Restart  string
 	Linger   time.Duration // between the stop signal and SIGKILL; 0: the agent's
+	Metadata map[string]string
+	Hidden   bool // has no name
 }
 
 // Run creates a Machine and returns once it is started.
@@ -95,6 +97,7 @@ func (h *Host) Run(ctx context.Context, app string, o Options, command ...string
 		Init: api.Init{Exec: command}, Env: env, MTU: o.MTU,
 		Restart:    api.Restart{Policy: o.Restart},
 		StopConfig: api.StopConfig{Timeout: api.DurationValue(o.Linger)},
+		Metadata:   o.Metadata, DNS: api.DNSConfig{SkipRegistration: o.Hidden},
 	}
 	for _, s := range o.Services {
 		service, err := parseService(s)
