@@ -17,6 +17,7 @@ func (a *agent) openNames(context.Context) error {
 	a.names = dns.NewServer(dns.Config{
 		Snapshot: a.store.Snapshot,
 		Region:   a.host.Region,
+		Forward:  dns.Forward{Upstreams: a.config.Upstreams},
 		Observer: a.metrics.Names(),
 		Log:      a.log,
 	})
