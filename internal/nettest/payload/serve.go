@@ -27,20 +27,21 @@ const (
 
 // serve listens until the process is told to end.
 //
-//	serve [-tcp PORTS] [-udp PORTS] [-sockets N] [-linger D] [-vanish]
+//	serve [-tcp PORTS] [-tcp4 PORTS] [-udp PORTS] [-sockets N] [-linger D] [-vanish]
 //
-// PORTS are separated by commas. Each UDP port gets N sockets that share it.
+// PORTS are separated by commas. Those of -tcp4 are listened on with IPv4 only. Each UDP port gets N sockets that share it.
 // After SIGTERM it goes on for D, as a server that finishes its work. With
 // -vanish it then ends as if its host had lost power: no connection is closed by
 // a segment of this side.
 func serve(ctx context.Context, args []string, out io.Writer) error {
-	var tcp, udp string
+	var tcp, tcp4, udp string
 	var sockets int
 	var linger time.Duration
 	var vanish bool
 	if _, err := flags(args, 0, "no argument", func(set *flag.FlagSet) {
 		set.BoolVar(&vanish, "vanish", false, "")
 		set.StringVar(&tcp, "tcp", "", "")
+		set.StringVar(&tcp4, "tcp4", "", "")
 		set.StringVar(&udp, "udp", "", "")
 		set.IntVar(&sockets, "sockets", 1, "")
 		set.DurationVar(&linger, "linger", 0, "")
@@ -64,12 +65,14 @@ func serve(ctx context.Context, args []string, out io.Writer) error {
 		}
 		return nil
 	})
-	for _, port := range split(tcp) {
-		listener, err := net.Listen("tcp6", net.JoinHostPort("::", port))
-		if err != nil {
-			return err
+	for _, kind := range []struct{ network, address, ports string }{{"tcp6", "::", tcp}, {"tcp4", "0.0.0.0", tcp4}} {
+		for _, port := range split(kind.ports) {
+			listener, err := net.Listen(kind.network, net.JoinHostPort(kind.address, port))
+			if err != nil {
+				return err
+			}
+			group.Go(func() error { return serveTCP(serving, listener, id, vanish, out) })
 		}
-		group.Go(func() error { return serveTCP(serving, listener, id, vanish, out) })
 	}
 	for _, port := range split(udp) {
 		for range sockets {
