@@ -24,19 +24,19 @@ type body struct {
 // bodies of the operations that have one, by the route that the generated code
 // registers. A test compares it with the document.
 var bodies = map[string]body{
-	"POST /v1/orgs": {kind: reflect.TypeFor[CreateOrgRequest]()},
-	"POST /v1/orgs/{org_slug}/networks": {kind: reflect.TypeFor[CreateNetworkRequest]()},
-	"POST /v1/orgs/{org_slug}/ping": {kind: reflect.TypeFor[PingRequest]()},
-	"POST /v1/apps": {kind: reflect.TypeFor[CreateAppRequest]()},
-	"POST /v1/apps/{app_name}/move": {kind: reflect.TypeFor[MoveAppRequest]()},
-	"POST /v1/apps/{app_name}/machines": {kind: reflect.TypeFor[CreateMachineRequest]()},
-	"POST /v1/apps/{app_name}/machines/{machine_id}": {kind: reflect.TypeFor[UpdateMachineRequest]()},
-	"POST /v1/apps/{app_name}/machines/{machine_id}/stop": {kind: reflect.TypeFor[StopRequest](), optional: true},
-	"POST /v1/apps/{app_name}/machines/{machine_id}/signal": {kind: reflect.TypeFor[SignalRequest]()},
-	"POST /v1/apps/{app_name}/machines/{machine_id}/lease": {kind: reflect.TypeFor[LeaseRequest](), optional: true},
+	"POST /v1/orgs":                                                 {kind: reflect.TypeFor[CreateOrgRequest]()},
+	"POST /v1/orgs/{org_slug}/networks":                             {kind: reflect.TypeFor[CreateNetworkRequest]()},
+	"POST /v1/orgs/{org_slug}/ping":                                 {kind: reflect.TypeFor[PingRequest]()},
+	"POST /v1/apps":                                                 {kind: reflect.TypeFor[CreateAppRequest]()},
+	"POST /v1/apps/{app_name}/move":                                 {kind: reflect.TypeFor[MoveAppRequest]()},
+	"POST /v1/apps/{app_name}/machines":                             {kind: reflect.TypeFor[CreateMachineRequest]()},
+	"POST /v1/apps/{app_name}/machines/{machine_id}":                {kind: reflect.TypeFor[UpdateMachineRequest]()},
+	"POST /v1/apps/{app_name}/machines/{machine_id}/stop":           {kind: reflect.TypeFor[StopRequest](), optional: true},
+	"POST /v1/apps/{app_name}/machines/{machine_id}/signal":         {kind: reflect.TypeFor[SignalRequest]()},
+	"POST /v1/apps/{app_name}/machines/{machine_id}/lease":          {kind: reflect.TypeFor[LeaseRequest](), optional: true},
 	"POST /v1/apps/{app_name}/machines/{machine_id}/metadata/{key}": {kind: reflect.TypeFor[MetadataValue]()},
-	"POST /v1/apps/{app_name}/machines/{machine_id}/exec": {kind: reflect.TypeFor[ExecRequest]()},
-	"POST /v1/apps/{app_name}/ip_assignments": {kind: reflect.TypeFor[CreateIPAssignmentRequest]()},
+	"POST /v1/apps/{app_name}/machines/{machine_id}/exec":           {kind: reflect.TypeFor[ExecRequest]()},
+	"POST /v1/apps/{app_name}/ip_assignments":                       {kind: reflect.TypeFor[CreateIPAssignmentRequest]()},
 }
 
 // checkBody refuses a body that is too large, of another content type, not JSON,

@@ -90,7 +90,7 @@ func TestMachineHasTheMembersOfTheMachinesAPI(t *testing.T) {
 	var members map[string]json.RawMessage
 	w.get("/v1/apps/web/machines/"+machine.ID).into(t, &members)
 	for _, name := range []string{
-		"id", "name", "state", "region", "instance_id", "version", "private_ip", "created_at", "updated_at", "config", "events", "host_status",
+		"id", "name", "state", "region", "instance_id", "version", "private_ip", "created_at", "updated_at", "config", "events", "host_status", "image_ref",
 	} {
 		if len(members[name]) == 0 || string(members[name]) == `""` {
 			t.Errorf("the Machine has no %s", name)
@@ -98,8 +98,8 @@ func TestMachineHasTheMembersOfTheMachinesAPI(t *testing.T) {
 	}
 	var events []api.MachineEvent
 	must(t, json.Unmarshal(members["events"], &events))
-	if len(events) != 2 || events[0].Type != "exit" || events[0].Request.ExitEvent.ExitCode != 3 || events[1].Type != "launch" {
-		t.Errorf("events %s, expected its end with code 3 and its launch", members["events"])
+	if len(events) != 3 || events[0].Type != "exit" || events[0].Request.ExitEvent.ExitCode != 3 || events[1].Type != "start" || events[2].Type != "launch" {
+		t.Errorf("events %s, expected its end with code 3, its start and its launch", members["events"])
 	}
 	var config map[string]json.RawMessage
 	must(t, json.Unmarshal(members["config"], &config))

@@ -102,4 +102,9 @@ func fromState(err *state.Error) *Error {
 }
 
 // members is what the API calls the fields that the store calls otherwise.
-var members = map[string]string{"org": "org_slug", "app": "app_name"}
+var members = map[string]string{
+	"org": "org_slug", "app": "app_name", "lease": leaseHeader, "desired": "machine_id",
+}
+
+// leaseHeader is the header that a lease's nonce comes in.
+const leaseHeader = "fly-machine-lease-nonce"

@@ -10,8 +10,8 @@ import (
 
 // How long a lease lasts, in seconds.
 const (
-	leaseDefault = 60
-	leaseLongest = 24 * 60 * 60
+	leaseDefault = int(state.DefaultLeaseTTL / time.Second)
+	leaseLongest = int(state.MaxLeaseTTL / time.Second)
 )
 
 func (o *operations) GetLease(_ context.Context, r GetLeaseRequestObject) (GetLeaseResponseObject, error) {
@@ -19,7 +19,7 @@ func (o *operations) GetLease(_ context.Context, r GetLeaseRequestObject) (GetLe
 	if err != nil {
 		return nil, err
 	}
-	if m.Lease == nil || !m.Lease.ExpiresAt.After(time.Now()) {
+	if !m.Lease.HeldAt(time.Now()) {
 		return nil, notFound("", "nobody holds a lease of Machine %s", m.ID)
 	}
 	return GetLease200JSONResponse(leaseOf(*m.Lease)), nil

@@ -76,15 +76,14 @@ func (o *operations) StartMachine(ctx context.Context, r StartMachineRequestObje
 	t := target{r.AppName, r.MachineID, r.Params.FlyMachineLeaseNonce, r.Params.Wait}
 	revision, err := o.change(ctx, t, func(m *state.Machine) error {
 		previous = m.State
-		switch suspended := m.State == state.Suspending || m.State == state.Suspended; {
+		switch {
 		case m.Desired == state.Destroyed:
 			return beingDestroyed(m)
 		case m.Desired == state.Started && !atRest(m.State):
 		case m.Desired == state.Suspended && !atRest(m.State):
+			// Its state stays: it keeps the flows that it has, which one that starts
+			// has not.
 			m.Desired = state.Started
-			if suspended {
-				m.State = state.Starting
-			}
 		case idle(*m):
 			runAnew(m, state.StopConfig{})
 		default: // it is still stopping, and goes on to do so as it was told
@@ -228,6 +227,10 @@ func (o *operations) SignalMachine(ctx context.Context, r SignalMachineRequestOb
 	}
 	if m.State != state.Started {
 		return nil, notReady("Machine %s is %s, expected started; start it with: sixpn machine start %s", m.ID, m.State, m.ID)
+	}
+	if nonce := r.Params.FlyMachineLeaseNonce; m.Lease.HeldAt(time.Now()) && nonce != m.Lease.Nonce {
+		return nil, refuse(http.StatusConflict, StatusConflict, leaseHeader, "Machine %s is leased until %s: wait until then, or give the lease's nonce",
+			m.ID, m.Lease.ExpiresAt.Format(time.RFC3339))
 	}
 	if err := o.config.Machines.Signal(ctx, m.ID, unix.SignalNum(how.Signal)); err != nil {
 		return nil, refuse(http.StatusUnprocessableEntity, StatusFailedPrecondition, "", "%v", err)

@@ -110,7 +110,7 @@ func TestWaitMachine(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			m := w.create("web", row.restart)
-			answered := w.later("GET", "/v1/apps/web/machines/"+m.ID+"/wait"+row.query, "")
+			answered := w.later("", "GET", "/v1/apps/web/machines/"+m.ID+"/wait"+row.query, "")
 			for _, s := range row.states {
 				select {
 				case a := <-answered:
@@ -229,7 +229,7 @@ func TestLogsOfACreatedMachine(t *testing.T) {
 	w.seed()
 	m := w.create("web", state.Restart{})
 	w.machines.failure = errors.New("there is no log yet")
-	answered := w.later("GET", "/v1/apps/web/machines/"+m.ID+"/logs?follow=true", "")
+	answered := w.later("", "GET", "/v1/apps/web/machines/"+m.ID+"/logs?follow=true", "")
 	w.machines.mu.Lock()
 	w.machines.failure = nil
 	w.machines.mu.Unlock()
@@ -277,7 +277,7 @@ func TestStopWithFollowers(t *testing.T) {
 	_, err = io.ReadFull(response.Body, line)
 	must(t, err)
 	w.plane.release = make(chan struct{})
-	waiting := w.later("POST", "/v1/orgs?wait=applied", `{"slug":"late"}`)
+	waiting := w.later("", "POST", "/v1/orgs?wait=applied", `{"slug":"late"}`)
 	w.eventually("the data plane is asked", func() bool {
 		w.plane.mu.Lock()
 		defer w.plane.mu.Unlock()

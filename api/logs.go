@@ -60,4 +60,3 @@ func (l *logStream) copy(out *flushWriter) error {
 	}
 	return err
 }
-

@@ -23,18 +23,20 @@ func (o *operations) CreateMachine(ctx context.Context, r CreateMachineRequestOb
 	if _, err := o.app(o.config.Store.Snapshot(), r.AppName); err != nil {
 		return nil, err
 	}
-	m, revision, err := o.config.Store.CreateMachine(ctx, state.NewMachine{
+	n := state.NewMachine{
 		ID: r.Body.ID, App: r.AppName, Name: r.Body.Name, Region: cmp.Or(r.Body.Region, o.config.Region),
 		Host: o.config.Host, Config: config, SkipLaunch: r.Body.SkipLaunch,
-	})
+	}
+	if r.Body.LeaseTTL > 0 {
+		n.Lease = &state.LeaseRequest{TTL: time.Duration(r.Body.LeaseTTL) * time.Second}
+	}
+	m, revision, err := o.config.Store.CreateMachine(ctx, n)
 	if err != nil {
 		return nil, err
 	}
 	machine := machineOf(m)
-	if r.Body.LeaseTTL > 0 {
-		if machine.Nonce, revision, err = o.lease(ctx, m.ID, "", r.Body.LeaseTTL); err != nil {
-			return nil, err
-		}
+	if n.Lease != nil && m.Lease != nil {
+		machine.Nonce = m.Lease.Nonce
 	}
 	if err := o.written(ctx, revision, r.Params.Wait); err != nil {
 		return nil, err
@@ -42,12 +44,6 @@ func (o *operations) CreateMachine(ctx context.Context, r CreateMachineRequestOb
 	return CreateMachine200JSONResponse{
 		Body: machine, Headers: CreateMachine200ResponseHeaders{SixpnRevision: revision},
 	}, nil
-}
-
-// lease takes a lease along with another change.
-func (s *Server) lease(ctx context.Context, id, nonce string, seconds int) (string, int64, error) {
-	lease, revision, err := s.config.Store.AcquireLease(ctx, id, state.LeaseRequest{Nonce: nonce, TTL: time.Duration(seconds) * time.Second})
-	return lease.Nonce, revision, err
 }
 
 func (o *operations) GetMachine(_ context.Context, r GetMachineRequestObject) (GetMachineResponseObject, error) {
@@ -66,35 +62,64 @@ func (o *operations) UpdateMachine(ctx context.Context, r UpdateMachineRequestOb
 	if err != nil {
 		return nil, err
 	}
-	nonce := r.Params.FlyMachineLeaseNonce
-	m, revision, err := o.changed(ctx, target{r.AppName, r.MachineID, nonce, r.Params.Wait}, func(m *state.Machine) error {
-		if err := checkUpdate(*r.Body, m); err != nil {
-			return err
+	t := target{r.AppName, r.MachineID, r.Params.FlyMachineLeaseNonce, r.Params.Wait}
+	change := func(m *state.Machine) error { return update(m, *r.Body, config) }
+	if r.Body.LeaseTTL > 0 {
+		if t.nonce, err = o.leaseFor(ctx, t, r.Body.LeaseTTL, change); err != nil {
+			return nil, err
 		}
-		// The run of before is stopped as its own configuration says.
-		how := m.Config.StopConfig
-		m.Config = config
-		if !r.Body.SkipLaunch {
-			runAnew(m, how)
-			return nil
-		}
-		m.InstanceID, m.Pending, m.Restarts = state.NewInstanceID(), "", 0
-		m.Desired, m.Stop = state.Stopped, how
-		leave(m)
-		return nil
-	})
+	}
+	m, revision, err := o.changed(ctx, t, change)
 	if err != nil {
+		if r.Body.LeaseTTL > 0 && r.Params.FlyMachineLeaseNonce == "" {
+			_, _ = o.config.Store.ReleaseLease(context.WithoutCancel(ctx), t.id, t.nonce) // else it expires
+		}
 		return nil, err
 	}
 	machine := machineOf(m)
 	if r.Body.LeaseTTL > 0 {
-		if machine.Nonce, revision, err = o.lease(ctx, m.ID, nonce, r.Body.LeaseTTL); err != nil {
-			return nil, err
-		}
+		machine.Nonce = t.nonce
 	}
 	return UpdateMachine200JSONResponse{
 		Body: machine, Headers: UpdateMachine200ResponseHeaders{SixpnRevision: revision},
 	}, nil
+}
+
+// leaseFor takes the lease that a change asks for. That comes first, so that nobody
+// can come in between; a change that would be refused is refused before.
+func (s *Server) leaseFor(ctx context.Context, t target, seconds int, change func(*state.Machine) error) (string, error) {
+	if err := checkWait(t.wait); err != nil {
+		return "", err
+	}
+	m, err := s.machine(s.config.Store.Snapshot(), t.app, t.id)
+	if err != nil {
+		return "", err
+	}
+	if err := change(&m); err != nil {
+		return "", err
+	}
+	if err := state.ValidateMachineConfig(m.Config); err != nil {
+		return "", err
+	}
+	lease, _, err := s.config.Store.AcquireLease(ctx, t.id, state.LeaseRequest{Nonce: t.nonce, TTL: time.Duration(seconds) * time.Second})
+	return lease.Nonce, err
+}
+
+// update replaces the configuration. The run of before is stopped as its own says.
+func update(m *state.Machine, r UpdateMachineRequest, config state.MachineConfig) error {
+	if err := checkUpdate(r, m); err != nil {
+		return err
+	}
+	how := m.Config.StopConfig
+	m.Config = config
+	if !r.SkipLaunch {
+		runAnew(m, how)
+		return nil
+	}
+	m.InstanceID, m.Pending, m.Restarts = state.NewInstanceID(), "", 0
+	m.Desired, m.Stop = state.Stopped, how
+	leave(m)
+	return nil
 }
 
 // checkUpdate compares what an update says of a Machine with what it is.

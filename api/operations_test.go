@@ -194,29 +194,21 @@ func TestStatus(t *testing.T) {
 
 // With wait=applied every write is answered when the data plane has it, not before.
 func TestWaitApplied(t *testing.T) {
-	w := newWorld(t)
-	machine, ip := w.seed()
-	at := "/v1/apps/web/machines/" + machine.ID
-	for _, row := range []struct{ method, path, body string }{
-		{"POST", "/v1/orgs", `{"slug":"new"}`},
-		{"POST", "/v1/apps", `{"name":"new","org_slug":"acme"}`},
-		{"POST", "/v1/apps/web/machines", withConfig("")},
-		{"POST", at + "/stop", "{}"},
-		{"POST", at + "/start", ""},
-		{"POST", at + "/restart", ""},
-		{"DELETE", at + "?force=true", ""},
-		{"POST", "/v1/apps/web/ip_assignments", `{"type":"private_v6"}`},
-		{"DELETE", "/v1/apps/web/ip_assignments/" + ip.String(), ""},
-	} {
-		t.Run(row.method+" "+row.path, func(t *testing.T) {
-			separator := "?"
-			if strings.Contains(row.path, "?") {
-				separator = "&"
+	w := newStage(t)
+	for _, g := range goods {
+		operation := w.operations[g.operation]
+		if !g.writes {
+			continue
+		}
+		t.Run(g.operation, func(t *testing.T) {
+			nonce := ""
+			if g.held {
+				nonce = w.nonce()
 			}
 			w.plane.mu.Lock()
 			w.plane.asked, w.plane.release = nil, make(chan struct{})
 			w.plane.mu.Unlock()
-			answered := w.later(row.method, row.path+separator+"wait=applied", row.body)
+			answered := w.later(nonce, operation.method, w.url(g, "wait=applied"), g.body)
 			var asked []int64
 			w.eventually("the data plane is asked", func() bool {
 				w.plane.mu.Lock()
@@ -234,6 +226,7 @@ func TestWaitApplied(t *testing.T) {
 			if a.code >= 300 || a.header.Get("Sixpn-Revision") != strconv.FormatInt(asked[0], 10) {
 				t.Errorf("answer %d with revision %q, expected the one that was applied, %d", a.code, a.header.Get("Sixpn-Revision"), asked[0])
 			}
+			w.recover()
 		})
 	}
 	w.plane.mu.Lock()

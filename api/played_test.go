@@ -1,0 +1,124 @@
+package api_test
+
+import (
+	"context"
+	"io"
+	"sync"
+	"syscall"
+
+	"github.com/sixpn/sixpn"
+	"github.com/sixpn/sixpn/api"
+)
+
+// playedMachines is the Machines of a host: their logs are what tests append.
+type playedMachines struct {
+	exec   func(ctx context.Context, id string, c api.Command) (int, error)
+	signal func(id string, s syscall.Signal) error
+
+	mu      sync.Mutex
+	log     []byte
+	changed chan struct{}
+	failure error
+}
+
+func newPlayedMachines() *playedMachines {
+	return &playedMachines{changed: make(chan struct{})}
+}
+
+func (p *playedMachines) Exec(ctx context.Context, id string, c api.Command) (int, error) {
+	return p.exec(ctx, id, c)
+}
+
+func (p *playedMachines) Signal(_ context.Context, id string, s syscall.Signal) error {
+	return p.signal(id, s)
+}
+
+func (p *playedMachines) append(text string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.log = append(p.log, text...)
+	close(p.changed)
+	p.changed = make(chan struct{})
+}
+
+func (p *playedMachines) Logs(ctx context.Context, _ string, follow bool, w io.Writer) error {
+	written := 0
+	for ended := !follow; ; {
+		p.mu.Lock()
+		more, changed, failure := p.log[written:], p.changed, p.failure
+		p.mu.Unlock()
+		if failure != nil {
+			return failure
+		}
+		n, err := w.Write(more)
+		written += n
+		if err != nil || ended {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			ended = true
+		case <-changed:
+		}
+	}
+}
+
+// playedPlane is a data plane that has what release says.
+type playedPlane struct {
+	status  api.Status
+	failure error
+
+	mu      sync.Mutex
+	asked   []int64
+	release chan struct{} // nil: at once
+}
+
+func (p *playedPlane) Status(context.Context) (api.Status, error) { return p.status, p.failure }
+
+func (p *playedPlane) Applied(ctx context.Context, revision int64) error {
+	p.mu.Lock()
+	p.asked = append(p.asked, revision)
+	release := p.release
+	p.mu.Unlock()
+	if release == nil {
+		return p.failure
+	}
+	select {
+	case <-release:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// playedNames is a resolver and a pinger that tell what they were asked.
+type playedNames struct {
+	failure error
+	after   int // lines before the failure
+
+	network sixpn.Network
+	name    string
+	kind    string
+	echo    api.Echo
+}
+
+func (p *playedNames) Resolve(_ context.Context, network sixpn.Network, name, kind string) (api.DigResult, error) {
+	p.network, p.name, p.kind = network, name, kind
+	return api.DigResult{
+		Rcode: "NOERROR", Name: name, Type: kind,
+		Answers: []api.DNSRecord{{Name: name, Type: kind, TTL: 5, Data: "fdaa::3"}},
+	}, p.failure
+}
+
+func (p *playedNames) Ping(_ context.Context, network sixpn.Network, e api.Echo, report func(api.PingLine) error) error {
+	p.network, p.echo = network, e
+	for i := range e.Count {
+		if p.failure != nil && i == p.after {
+			return p.failure
+		}
+		if err := report(api.PingLine{Type: "reply", Target: e.Target, Address: "fdaa::3", Sequence: i + 1, Bytes: e.Size, RoundTripUs: 50}); err != nil {
+			return err
+		}
+	}
+	return report(api.PingLine{Type: "summary", Target: e.Target, Address: "fdaa::3", Sent: e.Count, Received: e.Count})
+}
