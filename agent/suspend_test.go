@@ -14,14 +14,16 @@ import (
 )
 
 // dial connects from inside a Machine.
-func dial(m *nettest.Machine, address string) (conn net.Conn, err error) {
+func dial(m *nettest.Machine, address string) (net.Conn, error) { return dialWithin(m, address, 2*time.Second) }
+
+func dialWithin(m *nettest.Machine, address string, timeout time.Duration) (conn net.Conn, err error) {
 	namespace, err := m.Namespace()
 	if err != nil {
 		return nil, err
 	}
 	defer namespace.Close()
 	err = namespace.Do(func() (err error) {
-		conn, err = net.DialTimeout("tcp6", address, 2*time.Second)
+		conn, err = net.DialTimeout("tcp6", address, timeout)
 		return err
 	})
 	return conn, err
