@@ -14,7 +14,9 @@ import (
 )
 
 // dial connects from inside a Machine.
-func dial(m *nettest.Machine, address string) (net.Conn, error) { return dialWithin(m, address, 2*time.Second) }
+func dial(m *nettest.Machine, address string) (net.Conn, error) {
+	return dialWithin(m, address, 2*time.Second)
+}
 
 func dialWithin(m *nettest.Machine, address string, timeout time.Duration) (conn net.Conn, err error) {
 	namespace, err := m.Namespace()
