@@ -17,7 +17,7 @@ var (
 	tableEntries  = gauge(sectionTables, "table_entries", "Elements in use of a kernel table", "table")
 	tableCapacity = gauge(sectionTables, "table_capacity_entries", "Elements that a kernel table can hold", "table")
 
-	programStats   = gauge(sectionTables, "program_statistics_enabled", "Whether the kernel measures its programs (sysctl kernel.bpf_stats_enabled); without it the next two are missing")
+	programStats   = gauge(sectionTables, "program_statistics_enabled", "Whether the kernel measures its programs (sysctl kernel.bpf_stats_enabled); else the next two stand still")
 	programSeconds = counter(sectionTables, "program_run_seconds_total", "Time spent in a program while the kernel measured", "program")
 	programRuns    = counter(sectionTables, "program_runs_total", "Runs of a program while the kernel measured", "program")
 )
@@ -47,11 +47,7 @@ func (o *Collector) collectPrograms(_ *state.Snapshot, to *batch) error {
 	if err != nil {
 		return fmt.Errorf("read whether programs are measured: %w", err)
 	}
-	if strings.TrimSpace(string(content)) != "1" {
-		programStats.emit(to, 0)
-		return nil
-	}
-	programStats.emit(to, 1)
+	programStats.emit(to, number(strings.TrimSpace(string(content)) == "1"))
 	for name, program := range map[string]*ebpf.Program{"router": o.config.Router, "expire": o.config.Expire} {
 		if program == nil {
 			continue
