@@ -15,24 +15,25 @@ func appsCommand(c *cli) *cobra.Command {
 		Aliases: []string{"app"},
 		Short:   "Names for sets of Machines",
 		Example: "  sixpn apps create web --org acme\n  sixpn apps list",
-	}, appsCreate(c), appsList(c))
+	}, appsCreate(c), appsList(c), appsShow(c), appsMove(c), appsDestroy(c))
 }
 
 func appsCreate(c *cli) *cobra.Command {
 	var org, network string
-	command := c.verb(&cobra.Command{
+	command := &cobra.Command{
 		Use:     "create NAME",
 		Short:   "Create an app",
 		Example: "  sixpn apps create web --org acme\n  sixpn apps create lab --org acme --network test",
 		Args:    cobra.ExactArgs(1),
-	}, func(ctx context.Context, client *api.ClientWithResponses, args []string) error {
-		if org == "" {
-			var err error
-			if org, err = onlyOrg(ctx, client); err != nil {
-				return err
-			}
+	}
+	orgFlag(command, &org)
+	command.Flags().StringVar(&network, "network", "", "network of the org (default its default one)")
+	return c.change(command, func(ctx context.Context, client *api.ClientWithResponses, args []string) error {
+		org, err := orgOr(ctx, client, org)
+		if err != nil {
+			return err
 		}
-		answer, err := client.CreateAppWithResponse(ctx, &api.CreateAppParams{},
+		answer, err := client.CreateAppWithResponse(ctx, &api.CreateAppParams{Wait: c.until()},
 			api.CreateAppRequest{Name: args[0], OrgSlug: org, Network: network})
 		if err := api.Check(answer, err); err != nil {
 			return err
@@ -43,25 +44,6 @@ func appsCreate(c *cli) *cobra.Command {
 		fmt.Fprintf(c.out, "Created app %s in org %s, network %s\n", answer.JSON201.Name, org, answer.JSON201.Network)
 		return nil
 	})
-	command.Flags().StringVarP(&org, "org", "o", "", "org that owns it (default the only one, if there is one)")
-	command.Flags().StringVar(&network, "network", "", "network of the org (default its default one)")
-	return command
-}
-
-// onlyOrg is the org that is meant when none is named.
-func onlyOrg(ctx context.Context, client *api.ClientWithResponses) (string, error) {
-	answer, err := client.ListOrgsWithResponse(ctx)
-	if err := api.Check(answer, err); err != nil {
-		return "", err
-	}
-	switch orgs := answer.JSON200.Organizations; len(orgs) {
-	case 0:
-		return "", fmt.Errorf("there is no org yet; create one with: sixpn orgs create acme")
-	case 1:
-		return orgs[0].Slug, nil
-	default:
-		return "", usagef("there are %d orgs, say which one with --org; list them with: sixpn orgs list", len(orgs))
-	}
 }
 
 func appsList(c *cli) *cobra.Command {

@@ -5,9 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"strconv"
-	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -18,17 +15,19 @@ func machineCommand(c *cli) *cobra.Command {
 	return c.noun(&cobra.Command{
 		Use:     "machine",
 		Aliases: []string{"machines", "m"},
-		Short:   "Processes with a network of their own",
+		Short:   "Processes with a network of their own, and what is attached instead of one",
 		Example: "  sixpn machine run -a web -- python3 -m http.server --bind :: 8080\n  sixpn machine list",
 	},
-		machineRun(c), machineList(c), machineStatus(c), machineStart(c), machineStop(c),
-		machineRestart(c), machineDestroy(c), machineExec(c), machineLogs(c),
+		machineRun(c), machineList(c), machineStatus(c), machineStart(c), machineStop(c), machineRestart(c),
+		machineSuspend(c), machineResume(c), machineKill(c), machineUpdate(c), machineCordon(c), machineUncordon(c),
+		machineDestroy(c), machineExec(c), machineLogs(c), machineAttach(c), machineDetach(c), machineLeases(c),
 	)
 }
 
 func machineList(c *cli) *cobra.Command {
-	var app, region string
-	var quiet bool
+	var app, region, states string
+	var metadata []string
+	var quiet, deleted bool
 	command := c.verb(&cobra.Command{
 		Use:     "list",
 		Aliases: []string{"ls"},
@@ -36,6 +35,10 @@ func machineList(c *cli) *cobra.Command {
 		Example: "  sixpn machine list\n  sixpn machine list -a web --json",
 		Args:    cobra.NoArgs,
 	}, func(ctx context.Context, client *api.ClientWithResponses, _ []string) error {
+		wanted, err := parsePairs("--metadata", metadata)
+		if err != nil {
+			return err
+		}
 		apps, err := appsOr(ctx, client, app)
 		if err != nil {
 			return err
@@ -43,13 +46,14 @@ func machineList(c *cli) *cobra.Command {
 		machines := []api.Machine{}
 		var rows [][]string
 		for _, app := range apps {
-			answer, err := client.ListMachinesWithResponse(ctx, app, &api.ListMachinesParams{Region: region})
+			answer, err := client.ListMachinesWithResponse(ctx, app,
+				&api.ListMachinesParams{Region: region, State: states, IncludeDeleted: deleted}, withMetadata(wanted))
 			if err := api.Check(answer, err); err != nil {
 				return err
 			}
 			for _, m := range *answer.JSON200 {
 				machines = append(machines, m)
-				rows = append(rows, []string{m.ID, m.Name, app, m.State, m.Region, m.PrivateIP, ago(m.CreatedAt)})
+				rows = append(rows, []string{m.ID, m.Name, app, m.State, checksText(m.Checks), m.Region, m.PrivateIP, ago(m.CreatedAt)})
 			}
 		}
 		switch {
@@ -61,13 +65,34 @@ func machineList(c *cli) *cobra.Command {
 			}
 			return nil
 		}
-		return c.table("ID,NAME,APP,STATE,REGION,IP ADDRESS,CREATED", rows)
+		return c.table("ID,NAME,APP,STATE,CHECKS,REGION,IP ADDRESS,CREATED", rows)
 	})
 	flags := command.Flags()
 	flags.StringVarP(&app, "app", "a", "", "only those of this app")
 	flags.StringVarP(&region, "region", "r", "", "only those of this region")
+	flags.StringVar(&states, "state", "", "only those in this state, or in one of these with commas between")
+	flags.StringArrayVarP(&metadata, "metadata", "m", nil, "only those with this metadata, KEY=VALUE")
+	flags.BoolVar(&deleted, "include-deleted", false, "those that were destroyed lately as well")
 	flags.BoolVarP(&quiet, "quiet", "q", false, "print ids only")
 	return command
+}
+
+// withMetadata asks only for Machines with this metadata. Its keys are anything, so
+// that the API's document cannot name these parameters.
+func withMetadata(wanted map[string]string) api.RequestEditorFn {
+	return func(_ context.Context, r *http.Request) error {
+		query := r.URL.Query()
+		for key, value := range wanted {
+			query.Add("metadata."+key, value)
+		}
+		r.URL.RawQuery = query.Encode()
+		return nil
+	}
+}
+
+// anyAppFlag is the flag of commands that find a Machine without it.
+func anyAppFlag(command *cobra.Command, app *string) {
+	command.Flags().StringVarP(app, "app", "a", "", "app of the Machines (default look in all)")
 }
 
 // appsOr is the one app that was named, or all.
@@ -110,66 +135,10 @@ func isStatus(err error, code int) bool {
 	return errors.As(err, &answered) && answered.Code == code
 }
 
-func machineStatus(c *cli) *cobra.Command {
-	var app string
-	command := c.verb(&cobra.Command{
-		Use:     "status ID",
-		Short:   "Show a Machine",
-		Example: "  sixpn machine status 148e21dad76789",
-		Args:    cobra.ExactArgs(1),
-	}, func(ctx context.Context, client *api.ClientWithResponses, args []string) error {
-		app, m, err := find(ctx, client, app, args[0])
-		if err != nil {
-			return err
-		}
-		if c.json {
-			return c.printJSON(m)
-		}
-		return c.printMachine(app, m)
-	})
-	command.Flags().StringVarP(&app, "app", "a", "", "app of the Machine (default look in all)")
-	return command
-}
-
-func (c *cli) printMachine(app string, m api.Machine) error {
-	last := ""
-	if exit := exitOf(m); exit != nil {
-		last = fmt.Sprintf("exit code %d, %s", exit.ExitCode, ago(exit.ExitedAt))
-	}
-	restarts := ""
-	if m.Restarts > 0 {
-		restarts = strconv.Itoa(m.Restarts)
-	}
-	err := c.pairs(
-		"Machine ID", m.ID, "Name", m.Name, "App", app, "State", m.State, "Message", m.Message,
-		"Last run", last, "Restarts", restarts, "Region", m.Region, "Private IP", m.PrivateIP,
-		"Process group", m.Config.Metadata["fly_process_group"], "Command", strings.Join(m.Config.Init.Exec, " "),
-		"Instance ID", m.InstanceID, "Created", m.CreatedAt.Format(time.RFC3339), "Updated", m.UpdatedAt.Format(time.RFC3339),
-	)
-	if err != nil || len(m.Config.Services) == 0 {
-		return err
-	}
-	var rows [][]string
-	for _, s := range m.Config.Services {
-		for _, p := range s.Ports {
-			rows = append(rows, []string{portText(p), s.Protocol, strconv.Itoa(s.InternalPort), strings.Join(p.Handlers, " ")})
-		}
-	}
-	fmt.Fprintln(c.out)
-	return c.table("PORT,PROTOCOL,INTERNAL PORT,HANDLERS", rows)
-}
-
-func portText(p api.ServicePort) string {
-	if p.Port != 0 {
-		return strconv.Itoa(p.Port)
-	}
-	return fmt.Sprintf("%d-%d", p.StartPort, p.EndPort)
-}
-
 // exitOf is how a Machine's last run ended, nil if none did.
 func exitOf(m api.Machine) *api.ExitEvent {
 	for _, event := range m.Events {
-		if event.Type == "exit" {
+		if event.Type == "exit" && event.Request.ExitEvent != nil {
 			return event.Request.ExitEvent
 		}
 	}

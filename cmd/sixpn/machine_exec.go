@@ -2,8 +2,10 @@ package main
 
 import (
 	"context"
+	"encoding/base64"
 	"fmt"
 	"io"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
@@ -18,8 +20,13 @@ func machineExec(c *cli) *cobra.Command {
 		Use:   "exec ID {COMMAND | -- CMD...}",
 		Short: "Run a command inside a Machine",
 		Long: `Run a command inside a started Machine and exit with its exit code. COMMAND is
-one argument that is split into words; the words after -- are taken as they are.`,
-		Example: "  sixpn machine exec 148e21dad76789 'ping -c 1 db.internal'\n  sixpn machine exec 148e21dad76789 -- sh -c 'echo $FLY_REGION'",
+one argument that is split into words; the words after -- are taken as they are.
+
+What this command reads goes to the command inside only with --stdin: a script would
+otherwise lose the rest of itself to the first command that it runs this way.`,
+		Example: `  sixpn machine exec 148e21dad76789 'ping -c 1 db.internal'
+  sixpn machine exec 148e21dad76789 -- sh -c 'echo $FLY_REGION'
+  echo hello | sixpn machine exec --stdin 148e21dad76789 -- tee /tmp/greeting`,
 		Args: func(command *cobra.Command, args []string) error {
 			switch dash := command.ArgsLenAtDash(); {
 			case dash == 1 && len(args) > 1, dash < 0 && len(args) == 2:
@@ -29,7 +36,7 @@ one argument that is split into words; the words after -- are taken as they are.
 		},
 	}
 	flags := command.Flags()
-	flags.StringVarP(&app, "app", "a", "", "app of the Machine (default look in all)")
+	anyAppFlag(command, &app)
 	flags.IntVar(&timeout, "timeout", 0, "seconds until it is killed, 0 for never")
 	flags.BoolVarP(&stdin, "stdin", "i", false, "give it what this command reads")
 	return c.verb(command, func(ctx context.Context, client *api.ClientWithResponses, args []string) error {
@@ -39,12 +46,18 @@ one argument that is split into words; the words after -- are taken as they are.
 		} else {
 			request.Command = args[1:]
 		}
+		var input []byte
 		if stdin {
-			read, err := io.ReadAll(c.in)
-			if err != nil {
+			var err error
+			if input, err = io.ReadAll(c.in); err != nil {
 				return fmt.Errorf("read the standard input: %w", err)
 			}
-			request.Stdin = string(read)
+		}
+		// JSON can carry only text: what is none goes in base64. Programs that read
+		// our JSON get text as long as that is possible.
+		request.Stdin = string(input)
+		if !c.json || !utf8.Valid(input) {
+			request.Encoding, request.Stdin = encodingBase64, base64.StdEncoding.EncodeToString(input)
 		}
 		app, _, err := find(ctx, client, app, args[0])
 		if err != nil {
@@ -54,57 +67,43 @@ one argument that is split into words; the words after -- are taken as they are.
 		if err := api.Check(answer, err); err != nil {
 			return err
 		}
-		result := answer.JSON200
-		if c.json {
-			if err := c.printJSON(result); err != nil {
-				return err
-			}
-		} else {
-			fmt.Fprint(c.out, result.Stdout)
-			fmt.Fprint(c.err, result.Stderr)
-			if result.Truncated {
-				fmt.Fprintln(c.err, "Warning: the command wrote more than this; the rest is lost")
-			}
+		if err := c.printExec(*answer.JSON200); err != nil {
+			return err
 		}
-		if result.ExitCode != 0 {
-			return exitCode(result.ExitCode)
+		if unread := !stdin && answer.JSON200.Stdout == "" && pipeHasData(c.in); unread {
+			fmt.Fprintln(c.err, "Warning: the command was given no input, though some is piped in; give it with --stdin (-i)")
+		}
+		if code := answer.JSON200.ExitCode; code != 0 {
+			return exitCode(code)
 		}
 		return nil
 	})
 }
 
-func machineLogs(c *cli) *cobra.Command {
-	var app string
-	var follow bool
-	command := c.verb(&cobra.Command{
-		Use:     "logs ID",
-		Short:   "Show what a Machine wrote to its standard output and error",
-		Example: "  sixpn machine logs 148e21dad76789\n  sixpn machine logs --follow 148e21dad76789",
-		Args:    cobra.ExactArgs(1),
-	}, func(ctx context.Context, client *api.ClientWithResponses, args []string) error {
-		if c.json {
-			return usagef("logs are what the Machine wrote, so there is no --json")
+// encodingBase64 is the encoding of an ExecRequest that holds any bytes.
+const encodingBase64 = "base64"
+
+func (c *cli) printExec(result api.ExecResult) error {
+	if c.json {
+		return c.printJSON(result)
+	}
+	for _, stream := range []struct {
+		to   io.Writer
+		text string
+	}{{c.out, result.Stdout}, {c.err, result.Stderr}} {
+		bytes := []byte(stream.text)
+		if result.Encoding == encodingBase64 {
+			var err error
+			if bytes, err = base64.StdEncoding.DecodeString(stream.text); err != nil {
+				return fmt.Errorf("the agent's answer cannot be read: %w", err)
+			}
 		}
-		app, _, err := find(ctx, client, app, args[0])
-		if err != nil {
+		if _, err := stream.to.Write(bytes); err != nil {
 			return err
 		}
-		return c.copyLogs(ctx, client, app, args[0], follow)
-	})
-	command.Flags().StringVarP(&app, "app", "a", "", "app of the Machine (default look in all)")
-	command.Flags().BoolVarP(&follow, "follow", "f", false, "go on until the Machine has ended")
-	return command
-}
-
-func (c *cli) copyLogs(ctx context.Context, client *api.ClientWithResponses, app, id string, follow bool) error {
-	// The generated method with "WithResponse" would read to the end first.
-	answer, err := client.MachineLogs(ctx, app, id, &api.MachineLogsParams{Follow: follow})
-	if err := api.CheckResponse(answer, err); err != nil {
-		return err
 	}
-	defer answer.Body.Close()
-	if _, err := io.Copy(c.out, answer.Body); err != nil {
-		return fmt.Errorf("the logs of Machine %s broke off: %w", id, err)
+	if result.Truncated {
+		fmt.Fprintln(c.err, "Warning: the command wrote more than this; the rest is lost")
 	}
 	return nil
 }

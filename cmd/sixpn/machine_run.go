@@ -3,8 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"maps"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -12,13 +10,22 @@ import (
 	"github.com/sixpn/sixpn/api"
 )
 
-// runFlags is what machine run is told.
+// runFlags is what the commands that create a Machine are told.
 type runFlags struct {
-	app, region, name, group, restart, workdir string
-	ports, env, metadata                       []string
-	retries, mtu                               int
-	detach, remove                             bool
-	wait                                       time.Duration
+	configFlags
+	app, id, region, name string
+	detach, remove        bool
+	wait                  time.Duration
+}
+
+func (f *runFlags) flags(command *cobra.Command) {
+	flags := command.Flags()
+	appFlag(command, &f.app)
+	flags.StringVar(&f.id, "id", "", "14 hexadecimal digits of its id (default made up); the same command again makes no second Machine")
+	flags.StringVarP(&f.region, "region", "r", "", "region (default the host's)")
+	flags.StringVarP(&f.name, "name", "n", "", "name of the Machine (default made up); give the agent's --name before the verb")
+	flags.DurationVarP(&f.wait, "wait-timeout", "w", settleTime, "how long to wait until it has started")
+	f.configFlags.flags(command)
 }
 
 func machineRun(c *cli) *cobra.Command {
@@ -30,95 +37,72 @@ func machineRun(c *cli) *cobra.Command {
 its exit code when it has ended; it goes on when this command is interrupted.
 
 A port is EXTERNAL[:INTERNAL][/PROTOCOL[:HANDLER...]]: a port, or a range of ports,
-of the app's Flycast addresses, the port that CMD listens on, and tcp or udp.`,
+of the app's Flycast addresses, the port that CMD listens on, and tcp or udp.
+
+A check is [NAME=]TYPE:PORT[PATH][,OPTION=VALUE...]: tcp, http or https, the port that
+CMD listens on, and interval, timeout, grace, method or insecure. While a check fails
+the Machine gets no new Flycast connection, unless it fails on all.`,
 		Example: `  sixpn machine run -a web -p 80:8080/tcp --detach -- python3 -m http.server --bind :: 8080
   sixpn machine run -a db -r ams --metadata role=primary -e PORT=5432 -- ./db
+  sixpn machine run -a api -p 80:8080 --check http:8080/healthz,interval=5s -d -- ./api
+  sixpn machine run -a job --machine-config '{"init":{"exec":["./job"]},"auto_destroy":true}' -d
   sixpn machine run -a game -p 8000-8010:8000/udp --restart always --detach -- ./game`,
 		Args: func(command *cobra.Command, args []string) error {
 			switch dash := command.ArgsLenAtDash(); {
 			case dash > 0, dash < 0 && len(args) > 0:
 				return usagef("unexpected argument %q, expected the command after --, e.g. -- sleep 60", args[0])
-			case len(args) == 0:
+			case len(args) == 0 && !command.Flags().Changed("machine-config"):
 				return usagef("there is no command, expected one after --, e.g. -- sleep 60")
 			}
 			return nil
 		},
 	}
 	flags := command.Flags()
-	appFlag(command, &f.app)
-	flags.StringVarP(&f.region, "region", "r", "", "region (default the host's)")
-	flags.StringVarP(&f.name, "name", "n", "", "name of the Machine (default made up); give the agent's --name before the verb")
-	flags.StringVar(&f.group, "process-group", "", "process group (default app)")
-	flags.StringArrayVarP(&f.metadata, "metadata", "m", nil, "metadata KEY=VALUE")
-	flags.StringArrayVarP(&f.ports, "port", "p", nil, "service, e.g. 80:8080/tcp or 8000-8010:8000/udp")
-	flags.StringArrayVarP(&f.env, "env", "e", nil, "environment variable KEY=VALUE")
-	flags.StringVar(&f.restart, "restart", "", "when it has ended by itself: no (the default), on-failure or always")
-	flags.IntVar(&f.retries, "max-retries", 0, "how often it is started again, 0 for no limit")
-	flags.StringVar(&f.workdir, "workdir", "", "directory CMD starts in (default /)")
-	flags.IntVar(&f.mtu, "mtu", 0, "MTU of its device (default the host's)")
+	f.flags(command)
+	f.processFlags(command)
 	flags.BoolVarP(&f.detach, "detach", "d", false, "return when it has started")
 	flags.BoolVar(&f.remove, "rm", false, "destroy it when it has ended")
-	flags.DurationVarP(&f.wait, "wait-timeout", "w", settleTime, "how long to wait until it has started")
-	return c.verb(command, func(ctx context.Context, client *api.ClientWithResponses, args []string) error {
+	return c.change(command, func(ctx context.Context, client *api.ClientWithResponses, args []string) error {
 		if c.json && !f.detach {
 			return usagef("--json needs --detach, for otherwise what the Machine writes is shown")
 		}
-		request, err := f.request(args)
+		m, err := f.create(ctx, c, client, command, args, func(config *api.MachineConfig) {
+			// Attached, the command line removes it once it knows the exit code.
+			config.AutoDestroy = config.AutoDestroy || f.remove && f.detach
+		})
 		if err != nil {
 			return err
 		}
-		answer, err := client.CreateMachineWithResponse(ctx, f.app, &api.CreateMachineParams{}, request)
-		if err := api.Check(answer, err); err != nil {
-			return err
-		}
 		if f.detach {
-			return c.runDetached(ctx, client, f, *answer.JSON200)
+			return c.runDetached(ctx, client, f, m)
 		}
-		return c.runAttached(ctx, client, f, *answer.JSON200)
+		return c.runAttached(ctx, client, f, m)
 	})
 }
 
-func (f runFlags) request(command []string) (api.CreateMachineRequest, error) {
-	services, err := parsePorts(f.ports)
-	if err != nil {
-		return api.CreateMachineRequest{}, err
+// create asks for the Machine that the flags describe. The server says what else
+// its configuration needs, such as a command.
+func (f *runFlags) create(ctx context.Context, c *cli, client *api.ClientWithResponses, command *cobra.Command, args []string,
+	change func(*api.MachineConfig),
+) (api.Machine, error) {
+	request := api.CreateMachineRequest{ID: f.id, Name: f.name, Region: f.region}
+	if err := f.apply(c, command, args, &request.Config); err != nil {
+		return api.Machine{}, err
 	}
-	env, err := parsePairs("--env", f.env)
-	if err != nil {
-		return api.CreateMachineRequest{}, err
+	change(&request.Config)
+	answer, err := client.CreateMachineWithResponse(ctx, f.app, &api.CreateMachineParams{Wait: c.until()}, request)
+	if err := api.Check(answer, err); err != nil {
+		return api.Machine{}, err
 	}
-	metadata, err := parsePairs("--metadata", f.metadata)
-	if err != nil {
-		return api.CreateMachineRequest{}, err
-	}
-	if f.group != "" {
-		group := map[string]string{"fly_process_group": f.group}
-		maps.Copy(group, metadata)
-		metadata = group
-	}
-	return api.CreateMachineRequest{Name: f.name, Region: f.region, Config: api.MachineConfig{
-		Init: api.Init{Exec: command}, Env: env, Metadata: metadata, Services: services,
-		Restart: api.Restart{Policy: f.restart, MaxRetries: f.retries}, Workdir: f.workdir, MTU: f.mtu,
-		// Attached, the command line removes it once it knows the exit code.
-		AutoDestroy: f.remove && f.detach,
-	}}, nil
-}
-
-func parsePairs(flag string, pairs []string) (map[string]string, error) {
-	out := map[string]string{}
-	for _, pair := range pairs {
-		key, value, ok := strings.Cut(pair, "=")
-		if !ok || key == "" {
-			return nil, usagef("%s %q is malformed, expected KEY=VALUE", flag, pair)
-		}
-		out[key] = value
-	}
-	return out, nil
+	return *answer.JSON200, nil
 }
 
 func (c *cli) runDetached(ctx context.Context, client *api.ClientWithResponses, f runFlags, m api.Machine) error {
 	if f.wait > 0 {
-		if err := waitFor(ctx, client, f.app, m.ID, api.WaitMachineParamsStateSettled, f.wait); err != nil {
+		if err := c.waitFor(ctx, client, f.app, m.ID, api.WaitMachineParamsStateSettled, f.wait); err != nil {
+			return err
+		}
+		if err := c.applied(ctx, client); err != nil {
 			return err
 		}
 	}
@@ -139,11 +123,16 @@ func (c *cli) runDetached(ctx context.Context, client *api.ClientWithResponses, 
 
 func (c *cli) runAttached(ctx context.Context, client *api.ClientWithResponses, f runFlags, m api.Machine) error {
 	fmt.Fprintf(c.err, "Machine %s has address %s\n", m.ID, m.PrivateIP)
-	err := waitFor(ctx, client, f.app, m.ID, api.WaitMachineParamsStateSettled, max(f.wait, time.Second))
+	err := c.waitFor(ctx, client, f.app, m.ID, api.WaitMachineParamsStateSettled, max(f.wait, time.Second))
 	if err == nil {
 		m, err = latest(ctx, client, f.app, m)
 	}
 	if err == nil && m.State == string(api.WaitMachineParamsStateFailed) && exitOf(m) == nil {
+		if f.remove {
+			if err := c.remove(ctx, client, f, m.ID); err != nil {
+				return err
+			}
+		}
 		return fmt.Errorf("Machine %s has failed%s", m.ID, why(m)) // it never ran, so it wrote nothing
 	}
 	if err == nil {
@@ -160,7 +149,7 @@ func (c *cli) runAttached(ctx context.Context, client *api.ClientWithResponses, 
 		return err
 	}
 	if f.remove {
-		if err := api.Check(client.DestroyMachineWithResponse(ctx, f.app, m.ID, &api.DestroyMachineParams{Force: true})); err != nil {
+		if err := c.remove(ctx, client, f, m.ID); err != nil {
 			return err
 		}
 	}
@@ -172,4 +161,12 @@ func (c *cli) runAttached(ctx context.Context, client *api.ClientWithResponses, 
 		return exitCode(exit.ExitCode)
 	}
 	return nil
+}
+
+// remove destroys a Machine and returns when it is gone.
+func (c *cli) remove(ctx context.Context, client *api.ClientWithResponses, f runFlags, id string) error {
+	if err := api.Check(client.DestroyMachineWithResponse(ctx, f.app, id, &api.DestroyMachineParams{Wait: c.until(), Force: true})); err != nil {
+		return err
+	}
+	return c.waitFor(ctx, client, f.app, id, api.WaitMachineParamsStateDestroyed, max(f.wait, time.Second))
 }

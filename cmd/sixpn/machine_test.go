@@ -126,7 +126,7 @@ func TestMachineLife(t *testing.T) {
 	db := idOf(t, do(t, "machine", "run", "-a", "db", "-r", "fra", "-d", "--", "run"))
 
 	rows := columns(do(t, "machine", "list"))
-	if len(rows) != 3 || rows[0] != "ID NAME APP STATE REGION IP ADDRESS CREATED" || !strings.Contains(rows[1], "db started fra fdaa:0:1:") || !strings.Contains(rows[2], web) {
+	if len(rows) != 3 || rows[0] != "ID NAME APP STATE CHECKS REGION IP ADDRESS CREATED" || !strings.Contains(rows[1], "db started fra fdaa:0:1:") || !strings.Contains(rows[2], web) {
 		t.Errorf("machine list: %q", rows)
 	}
 	if out := do(t, "machine", "list", "-a", "web", "-q"); out != web+"\n" {

@@ -48,12 +48,12 @@ func parsePort(spec string) (api.Service, error) {
 		port.Handlers = strings.Split(handlers, ":")
 	}
 	first, last, isRange := strings.Cut(external, "-")
-	begin, err := portNumber(spec, first)
+	begin, err := portNumber("port", spec, first)
 	if err != nil {
 		return api.Service{}, err
 	}
 	if isRange {
-		end, err := portNumber(spec, last)
+		end, err := portNumber("port", spec, last)
 		switch {
 		case err != nil:
 			return api.Service{}, err
@@ -68,17 +68,17 @@ func parsePort(spec string) (api.Service, error) {
 	}
 	target := begin
 	if both {
-		if target, err = portNumber(spec, internal); err != nil {
+		if target, err = portNumber("port", spec, internal); err != nil {
 			return api.Service{}, err
 		}
 	}
 	return api.Service{Protocol: protocol, InternalPort: target, Ports: []api.ServicePort{port}}, nil
 }
 
-func portNumber(spec, text string) (int, error) {
+func portNumber(what, spec, text string) (int, error) {
 	n, err := strconv.Atoi(text)
 	if err != nil || n < 1 || n > 65535 {
-		return 0, usagef("port %q: %q is no port, expected 1 to 65535, e.g. 80:8080/tcp", spec, text)
+		return 0, usagef("%s %q: %q is no port, expected 1 to 65535", what, spec, text)
 	}
 	return n, nil
 }

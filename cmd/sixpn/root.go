@@ -3,13 +3,12 @@ package main
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -26,6 +25,9 @@ const (
 	exitInterrupted = 130
 )
 
+// pollInterval is between two looks at what the agent cannot wait for.
+const pollInterval = 200 * time.Millisecond
+
 // cli is one run of the command line.
 type cli struct {
 	in       io.Reader
@@ -33,13 +35,15 @@ type cli struct {
 
 	socket, name string        // which agent
 	patience     time.Duration // with an agent that does not listen yet
+	poll         time.Duration // between two looks at what the agent cannot wait for
 	json         bool
+	wait         bool // for the kernel and DNS, see change
 	running      bool // arguments were right, the command itself has begun
 }
 
 // run is the whole command line: it returns the exit code.
 func run(ctx context.Context, args []string, in io.Reader, out, errs io.Writer) int {
-	c := &cli{in: in, out: out, err: errs}
+	c := &cli{in: in, out: out, err: errs, poll: pollInterval}
 	root := newRoot(c)
 	root.SetArgs(args)
 	command, err := root.ExecuteContextC(ctx)
@@ -50,6 +54,8 @@ func run(ctx context.Context, args []string, in io.Reader, out, errs io.Writer) 
 		return exitDone
 	case errors.As(err, &code):
 		return int(code)
+	case ctx.Err() != nil && errors.Is(err, context.Canceled):
+		return exitInterrupted // who pressed ctrl-C knows
 	case errors.As(err, &usage) || !c.running:
 		fmt.Fprintf(errs, "Error: %v\nRun '%s --help' for usage.\n", err, command.CommandPath())
 		return exitUsage
@@ -76,7 +82,8 @@ Exit codes: 0 done, 1 failed, 2 wrong usage.`,
   sixpn ips allocate-v6 --private -a web
   sixpn status`,
 	},
-		agentCommand(c), orgsCommand(c), appsCommand(c), machineCommand(c), ipsCommand(c), statusCommand(c),
+		agentCommand(c), orgsCommand(c), networksCommand(c), appsCommand(c), machineCommand(c), ipsCommand(c),
+		platformCommand(c), statusCommand(c), logsCommand(c), referenceCommand(c),
 		demoCommand(c), benchCommand(c), helperCommand(c),
 	)
 	root.SilenceErrors = true
@@ -97,6 +104,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage.`,
 			command.Example = "  source <(sixpn completion bash)"
 		}
 	}
+	c.complete(root)
 	return root
 }
 
@@ -131,6 +139,42 @@ func (c *cli) verb(command *cobra.Command, do func(ctx context.Context, client *
 	return command
 }
 
+// change is a verb that changes something: with --wait it is done when the kernel
+// and DNS have it.
+func (c *cli) change(command *cobra.Command, do func(ctx context.Context, client *api.ClientWithResponses, args []string) error) *cobra.Command {
+	if command.Flags().Lookup("wait") == nil {
+		waitFlag(command, false)
+	}
+	return c.verb(command, func(ctx context.Context, client *api.ClientWithResponses, args []string) error {
+		var err error
+		if c.wait, err = command.Flags().GetBool("wait"); err != nil {
+			return err
+		}
+		return explainLease(do(ctx, client, args))
+	})
+}
+
+// explainLease says what to do when somebody else's lease is in the way.
+func explainLease(err error) error {
+	var answered *api.Error
+	if errors.As(err, &answered) && answered.Code == http.StatusConflict && answered.Failure.Field == "lease" {
+		return fmt.Errorf("%w; look at it and end it with: sixpn machine leases", err)
+	}
+	return err
+}
+
+func waitFlag(command *cobra.Command, byDefault bool) {
+	command.Flags().Bool("wait", byDefault, "return when the kernel and DNS have it")
+}
+
+// until is what a change waits for.
+func (c *cli) until() api.WaitFor {
+	if c.wait {
+		return api.WaitForApplied
+	}
+	return ""
+}
+
 // agentSocket is the socket that the flags and the environment select.
 func (c *cli) agentSocket() string {
 	if c.socket == "" && c.name != api.DefaultName {
@@ -150,48 +194,3 @@ func usagef(format string, args ...any) error { return &usageError{fmt.Sprintf(f
 type exitCode int
 
 func (e exitCode) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
-
-// printJSON is the answer of every command with --json.
-func (c *cli) printJSON(v any) error {
-	encoder := json.NewEncoder(c.out)
-	encoder.SetIndent("", "  ")
-	return encoder.Encode(v)
-}
-
-// table prints rows in columns, under a header.
-func (c *cli) table(header string, rows [][]string) error {
-	w := tabwriter.NewWriter(c.out, 0, 8, 2, ' ', 0)
-	fmt.Fprintln(w, strings.ReplaceAll(header, ",", "\t"))
-	for _, row := range rows {
-		fmt.Fprintln(w, strings.Join(row, "\t"))
-	}
-	return w.Flush()
-}
-
-// pairs prints names and values, leaving out what has no value.
-func (c *cli) pairs(values ...string) error {
-	w := tabwriter.NewWriter(c.out, 0, 8, 2, ' ', 0)
-	for i := 0; i+1 < len(values); i += 2 {
-		if values[i+1] != "" {
-			fmt.Fprintf(w, "%s:\t%s\n", values[i], values[i+1])
-		}
-	}
-	return w.Flush()
-}
-
-// ago is how people say when something happened.
-func ago(t time.Time) string {
-	age := time.Since(t)
-	for _, unit := range []struct {
-		length time.Duration
-		name   string
-	}{{24 * time.Hour, "day"}, {time.Hour, "hour"}, {time.Minute, "minute"}} {
-		switch n := int(age / unit.length); {
-		case n == 1:
-			return "1 " + unit.name + " ago"
-		case n > 1:
-			return fmt.Sprintf("%d %ss ago", n, unit.name)
-		}
-	}
-	return "just now"
-}

@@ -11,13 +11,18 @@ import (
 )
 
 func statusCommand(c *cli) *cobra.Command {
-	return c.verb(&cobra.Command{
-		Use:     "status",
-		Short:   "What the agent and its data plane are doing",
-		Long:    "Show the agent, the ports of its router, the Flycast services, and what was\ndropped and why.",
-		Example: "  sixpn status\n  sixpn status --json",
+	var app string
+	command := c.verb(&cobra.Command{
+		Use:   "status",
+		Short: "What the agent and its data plane are doing, or an app",
+		Long: `Show the agent, the ports of its router, the Flycast services, and what was
+dropped and why. With --app show that app, its addresses and its Machines.`,
+		Example: "  sixpn status\n  sixpn status --app web",
 		Args:    cobra.NoArgs,
 	}, func(ctx context.Context, client *api.ClientWithResponses, _ []string) error {
+		if app != "" {
+			return c.showApp(ctx, client, app)
+		}
 		answer, err := client.GetStatusWithResponse(ctx)
 		if err := api.Check(answer, err); err != nil {
 			return err
@@ -27,6 +32,8 @@ func statusCommand(c *cli) *cobra.Command {
 		}
 		return c.printStatus(*answer.JSON200)
 	})
+	command.Flags().StringVarP(&app, "app", "a", "", "app to show instead of the agent")
+	return command
 }
 
 func (c *cli) printStatus(s api.Status) error {
@@ -53,20 +60,11 @@ func (c *cli) printStatus(s api.Status) error {
 	for _, d := range s.Drops {
 		drops = append(drops, []string{d.Reason, number(d.Packets)})
 	}
-	for _, section := range []struct {
-		header string
-		rows   [][]string
-	}{
+	return c.sections([]section{
 		{"PORT,KIND,APP,MACHINE,ADDRESS,MTU,SENT,RECEIVED,DROPPED", ports},
 		{"VIP,PORTS,APP,ACTION,BACKENDS,DRAINING,FLOWS", services},
 		{"DROP REASON,PACKETS", drops},
-	} {
-		fmt.Fprintln(c.out)
-		if err := c.table(section.header, section.rows); err != nil {
-			return err
-		}
-	}
-	return nil
+	})
 }
 
 func serviceRow(s api.ServiceStatus) []string {

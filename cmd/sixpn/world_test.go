@@ -12,7 +12,10 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/sixpn/sixpn"
 	"github.com/sixpn/sixpn/api"
@@ -28,8 +31,10 @@ type world struct {
 	socket string
 	status api.Status
 
-	mu   sync.Mutex
-	logs map[string][]byte
+	mu      sync.Mutex
+	logs    map[string][]byte
+	signals []string // that were sent: id and name
+	applied []int64  // revisions that were waited for
 }
 
 func newWorld(t *testing.T) *world {
@@ -135,6 +140,14 @@ func (w *world) step(ctx context.Context, m state.Machine) error {
 		return become(state.Stopped, &code, "")
 	case m.Desired == state.Started && at(state.Stopping):
 		return become(state.Stopped, &code, "")
+	case m.Desired == state.Suspended && at(state.Started):
+		return become(state.Suspending, nil, "")
+	case m.Desired == state.Suspended && at(state.Suspending):
+		return become(state.Suspended, nil, "")
+	case m.Desired == state.Started && at(state.Suspended):
+		return become(state.Started, nil, "")
+	case m.Desired == state.Started && at(state.Starting) && m.Config.Attach != nil:
+		return become(state.Started, nil, "")
 	case m.Desired == state.Started && (at(state.Created) || at(state.Stopped) && m.Pending == m.InstanceID):
 		return become(state.Starting, nil, "")
 	case m.Desired == state.Started && at(state.Starting) && words[0] == "fail":
@@ -153,9 +166,24 @@ func (w *world) step(ctx context.Context, m state.Machine) error {
 	return nil
 }
 
+// Signal is api.Machines.
+func (w *world) Signal(_ context.Context, id string, signal syscall.Signal) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.signals = append(w.signals, fmt.Sprint(id, " ", unix.SignalName(signal)))
+	return nil
+}
+
 // Exec is api.Machines: it says what it was asked for and exits with the number
 // of its words.
 func (w *world) Exec(_ context.Context, _ string, c api.Command) (int, error) {
+	if c.Exec[0] == "cat" {
+		if c.Stdin == nil {
+			return 0, nil
+		}
+		_, err := io.Copy(c.Stdout, c.Stdin)
+		return 0, err
+	}
 	if c.Exec[0] == "missing" {
 		return 0, errors.New("missing is not found in PATH")
 	}
@@ -183,7 +211,12 @@ func (w *world) Logs(ctx context.Context, id string, follow bool, out io.Writer)
 func (w *world) Status(context.Context) (api.Status, error) { return w.status, nil }
 
 // Applied is api.DataPlane.
-func (w *world) Applied(context.Context, int64) error { return nil }
+func (w *world) Applied(_ context.Context, revision int64) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.applied = append(w.applied, revision)
+	return nil
+}
 
 // result is what a run of the command line left behind.
 type result struct {

@@ -1,0 +1,201 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sixpn/sixpn/api"
+)
+
+func logsCommand(c *cli) *cobra.Command {
+	l := &appLogs{cli: c}
+	var noTail bool
+	command := &cobra.Command{
+		Use:   "logs -a APP",
+		Short: "Show what the Machines of an app write",
+		Long: `Show what the Machines of an app wrote to their standard output and error, and go on
+with what they write, those that start meanwhile included. With --no-tail show what
+there is, one Machine after the other.`,
+		Example: "  sixpn logs -a web\n  sixpn logs -a web --no-tail\n  sixpn logs -a web --region ams --json",
+		Args:    cobra.NoArgs,
+	}
+	flags := command.Flags()
+	appFlag(command, &l.app)
+	flags.StringVar(&l.machine, "machine", "", "only this Machine, by its id")
+	flags.StringVarP(&l.region, "region", "r", "", "only Machines of this region")
+	flags.BoolVarP(&noTail, "no-tail", "n", false, "end with what there is")
+	return c.verb(command, func(ctx context.Context, client *api.ClientWithResponses, _ []string) error {
+		l.client = client
+		if noTail {
+			return l.show(ctx)
+		}
+		return l.follow(ctx)
+	})
+}
+
+// appLogs shows the output of an app's Machines, a line with its Machine each.
+type appLogs struct {
+	cli                  *cli
+	client               *api.ClientWithResponses
+	app, machine, region string
+
+	mu sync.Mutex // of the output
+}
+
+// machines are those whose output is wanted.
+func (l *appLogs) machines(ctx context.Context) ([]api.Machine, error) {
+	answer, err := l.client.ListMachinesWithResponse(ctx, l.app, &api.ListMachinesParams{Region: l.region})
+	if err := api.Check(answer, err); err != nil {
+		return nil, err
+	}
+	if l.machine == "" {
+		return *answer.JSON200, nil
+	}
+	for _, m := range *answer.JSON200 {
+		if m.ID == l.machine {
+			return []api.Machine{m}, nil
+		}
+	}
+	return nil, nil
+}
+
+func (l *appLogs) show(ctx context.Context) error {
+	machines, err := l.machines(ctx)
+	if err != nil {
+		return err
+	}
+	if l.machine != "" && len(machines) == 0 {
+		return fmt.Errorf("app %s has no Machine %q; list them with: sixpn machine list -a %s", l.app, l.machine, l.app)
+	}
+	for _, m := range machines {
+		if _, err := l.copy(ctx, m, false, 0); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// tail is one Machine that is followed. Its stream ends with the Machine, and a
+// new one begins with all that is kept of the earlier runs.
+type tail struct {
+	instance string // run that the stream is of
+	running  bool
+	seen     int64 // bytes that were shown
+}
+
+// ended is how the stream of one Machine ended.
+type ended struct {
+	id   string
+	seen int64
+	err  error
+}
+
+func (l *appLogs) follow(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	var streams sync.WaitGroup
+	defer streams.Wait()
+	defer cancel()
+	tails := map[string]*tail{}
+	ends := make(chan ended)
+	look := time.NewTicker(l.cli.poll)
+	defer look.Stop()
+	for {
+		machines, err := l.machines(ctx)
+		if err != nil {
+			return err
+		}
+		for _, m := range machines {
+			t := tails[m.ID]
+			if t == nil {
+				t = &tail{}
+				tails[m.ID] = t
+			}
+			if t.running || t.instance == m.InstanceID {
+				continue
+			}
+			t.running, t.instance = true, m.InstanceID
+			skip := t.seen
+			streams.Go(func() {
+				seen, err := l.copy(ctx, m, true, skip)
+				select {
+				case ends <- ended{m.ID, seen, err}:
+				case <-ctx.Done():
+				}
+			})
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case end := <-ends:
+			if end.err != nil {
+				return end.err
+			}
+			tails[end.id].running, tails[end.id].seen = false, end.seen
+		case <-look.C:
+		}
+	}
+}
+
+// logEntry is one line with --json.
+type logEntry struct {
+	App      string `json:"app"`
+	Instance string `json:"instance"`
+	Region   string `json:"region"`
+	Message  string `json:"message"`
+}
+
+// copy shows what a Machine wrote after the first bytes, which were shown before,
+// and returns how many there are. One that is gone has written nothing.
+func (l *appLogs) copy(ctx context.Context, m api.Machine, follow bool, skip int64) (int64, error) {
+	answer, err := l.client.MachineLogs(ctx, l.app, m.ID, &api.MachineLogsParams{Follow: follow})
+	err = api.CheckResponse(answer, err)
+	if isStatus(err, http.StatusNotFound) {
+		return skip, nil
+	}
+	if err != nil {
+		return skip, err
+	}
+	defer answer.Body.Close()
+	// A line longer than this is shown in pieces.
+	lines := bufio.NewReaderSize(answer.Body, 64<<10)
+	seen, err := io.CopyN(io.Discard, lines, skip)
+	for err == nil {
+		var line []byte
+		line, err = lines.ReadSlice('\n')
+		seen += int64(len(line))
+		if len(line) > 0 {
+			if err := l.print(m, line); err != nil {
+				return seen, err
+			}
+		}
+		if errors.Is(err, bufio.ErrBufferFull) {
+			err = nil
+		}
+	}
+	if errors.Is(err, io.EOF) {
+		return seen, nil
+	}
+	return seen, fmt.Errorf("the logs of Machine %s broke off: %w", m.ID, err)
+}
+
+func (l *appLogs) print(m api.Machine, line []byte) error {
+	if line[len(line)-1] == '\n' {
+		line = line[:len(line)-1]
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.cli.json {
+		return json.NewEncoder(l.cli.out).Encode(logEntry{l.app, m.ID, m.Region, string(line)})
+	}
+	_, err := fmt.Fprintf(l.cli.out, "%s[%s] %s %s\n", l.app, m.ID, m.Region, line)
+	return err
+}
