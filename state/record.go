@@ -60,6 +60,8 @@ func merge(t reflect.Type, old, known json.RawMessage) (json.RawMessage, error) 
 		return mergeObject(old, known, fieldsOf(t))
 	case t.Kind() == reflect.Slice && t.Elem().Kind() == reflect.Struct:
 		return mergeList(t.Elem(), old, known)
+	case t.Kind() == reflect.Map && t.Elem().Kind() == reflect.Struct:
+		return mergeMap(t.Elem(), old, known)
 	default:
 		return known, nil // it has no place for a field of its own
 	}
@@ -86,6 +88,25 @@ func mergeObject(old, known json.RawMessage, fields map[string]field) (json.RawM
 			}
 			after[f.name] = merged
 		}
+	}
+	return json.Marshal(after)
+}
+
+// mergeMap gives each new element the unknown fields of the old one of its key.
+func mergeMap(element reflect.Type, old, known json.RawMessage) (json.RawMessage, error) {
+	var before, after map[string]json.RawMessage
+	if json.Unmarshal(old, &before) != nil || json.Unmarshal(known, &after) != nil {
+		return known, nil
+	}
+	for key, value := range after {
+		if before[key] == nil {
+			continue
+		}
+		merged, err := merge(element, before[key], value)
+		if err != nil {
+			return nil, err
+		}
+		after[key] = merged
 	}
 	return json.Marshal(after)
 }

@@ -3,7 +3,10 @@ package state_test
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"reflect"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -119,7 +122,17 @@ func plant(v any, next *int) {
 		}
 	case map[string]any:
 		for name, e := range v {
-			if name != "env" && name != "metadata" {
+			switch name {
+			case "env", "metadata":
+			case "checks":
+				if named, ok := e.(map[string]any); ok { // a map, not a struct
+					for _, check := range named {
+						plant(check, next)
+					}
+					continue
+				}
+				plant(e, next)
+			default:
 				plant(e, next)
 			}
 		}
@@ -131,12 +144,12 @@ func plant(v any, next *int) {
 // TestUnknownFieldsFollowTheirElement edits lists.
 func TestUnknownFieldsFollowTheirElement(t *testing.T) {
 	const stored = `{"id":"1","config":{"services":[` +
-		`{"protocol":"tcp","internal_port":1,"ports":[],"concurrency":{},"checks":"a"},` +
-		`{"protocol":"tcp","internal_port":2,"ports":[],"concurrency":{},"checks":"b"},` +
-		`{"protocol":"tcp","internal_port":2,"ports":[],"concurrency":{},"checks":"c"}]}}`
+		`{"protocol":"tcp","internal_port":1,"ports":[],"concurrency":{},"later":"a"},` +
+		`{"protocol":"tcp","internal_port":2,"ports":[],"concurrency":{},"later":"b"},` +
+		`{"protocol":"tcp","internal_port":2,"ports":[],"concurrency":{},"later":"c"}]}}`
 	for name, row := range map[string]struct {
 		edit func(*[]state.Service)
-		want []any // of "checks"
+		want []any // of "later"
 	}{
 		"none":          {func(*[]state.Service) {}, []any{"a", "b", "c"}},
 		"first removed": {func(s *[]state.Service) { *s = (*s)[1:] }, []any{"b", "c"}},
@@ -154,12 +167,54 @@ func TestUnknownFieldsFollowTheirElement(t *testing.T) {
 			var got []any
 			services, _ := tree(t, out).(map[string]any)["config"].(map[string]any)["services"].([]any)
 			for _, s := range services {
-				got = append(got, s.(map[string]any)["checks"])
+				got = append(got, s.(map[string]any)["later"])
 			}
 			if !reflect.DeepEqual(got, row.want) {
-				t.Errorf("checks are %v, want %v", got, row.want)
+				t.Errorf("the fields are %v, want %v", got, row.want)
 			}
 		})
+	}
+}
+
+// TestUnknownFieldsOfLaterRecords has one in every struct that a Machine's record can
+// hold, by name, so that a kind of field that the merge does not enter shows.
+func TestUnknownFieldsOfLaterRecords(t *testing.T) {
+	const stored = `{"id":"1","x":0,"lease":{"nonce":"n","x":1},"events":[{"id":"b","x":2},{"id":"a","x":3}],
+		"checks":[{"name":"up","status":"passing","x":4}],
+		"config":{"x":5,"guest":{"cpus":1,"x":6},"attach":{"device":"tap0","x":7},"dns":{"hostname":"h","x":8,"options":[{"name":"edns0","x":9}]},
+		"checks":{"Up.1":{"type":"http","x":10,"headers":[{"name":"Host","values":["a"],"x":11}]}}}}`
+	r, err := state.Decode[state.Machine]([]byte(stored), 1)
+	must(t, err)
+	r.Value.Events = append([]state.Event{{ID: "c"}}, r.Value.Events...)
+	r.Value.Checks[0].Status = state.CheckCritical
+	r.Value.Lease.Owner = "me"
+	r.Value.Config.Checks["Up.1"] = state.Check{Type: "http", Path: "/", Headers: r.Value.Config.Checks["Up.1"].Headers}
+	r.Value.Config.Checks["new"] = state.Check{Type: "tcp"}
+	out, err := r.Encode()
+	must(t, err)
+	var found []string
+	collect(tree(t, out), &found)
+	slices.Sort(found)
+	want := strings.Fields("0 1 10 11 2 3 4 5 6 7 8 9")
+	if !slices.Equal(found, want) {
+		t.Errorf("of the unknown fields %v are left, want %v, in\n%s", found, want, out)
+	}
+}
+
+// collect finds every "x".
+func collect(v any, found *[]string) {
+	switch v := v.(type) {
+	case []any:
+		for _, e := range v {
+			collect(e, found)
+		}
+	case map[string]any:
+		for name, e := range v {
+			if name == "x" {
+				*found = append(*found, fmt.Sprint(e))
+			}
+			collect(e, found)
+		}
 	}
 }
 

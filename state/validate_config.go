@@ -1,6 +1,7 @@
 package state
 
 import (
+	"encoding/json"
 	"fmt"
 	"path"
 	"regexp"
@@ -31,25 +32,44 @@ const (
 	MaxRestartRetries  = 1_000_000
 	MaxStopTimeout     = 24 * time.Hour
 	MaxConcurrentFlows = 1 << 18 // the size of the flow table
-	MaxCheckOutput     = 1024    // bytes of CheckStatus.Output
+	MaxConfigBytes     = 1 << 20 // of all together, as JSON
+	MaxCheckOutput     = 1024    // of CheckStatus.Output
+	MaxImageBytes      = 512
+	MaxGuestCPUs       = 1024
+	MaxGuestMemory     = 1 << 24 // MiB
 )
 
 // ValidateMachineConfig checks everything that can be said of a configuration by
 // itself. Field is a path from "config" on.
 func ValidateMachineConfig(c MachineConfig) error {
 	for _, check := range []func(MachineConfig) error{
-		validateExec, validateEnvironment, validateMetadata, validateRestart, validateStop, validateMisc, validateChecks,
+		validateExec, validateEnvironment, validateMetadata, validateRestart, validateStop, validateMisc,
+		validateAttach, validateDNS, validateKept, validateChecks,
 	} {
 		if err := check(c); err != nil {
 			return err
 		}
 	}
-	return ValidateServices(c.Services)
+	if err := ValidateServices(c.Services); err != nil {
+		return err
+	}
+	// Each part is within its limits, and still all of them may be too much for a record.
+	encoded, err := json.Marshal(c)
+	if err != nil {
+		return refuse(Invalid, "config", "it cannot be kept (%v)", err)
+	}
+	if len(encoded) > MaxConfigBytes {
+		return refuse(Invalid, "config", "it is %d bytes long as JSON: expected at most %d; put long values in files", len(encoded), MaxConfigBytes)
+	}
+	return nil
 }
 
 func validateExec(c MachineConfig) error {
 	const field = "config.init.exec"
 	exec := c.Init.Exec
+	if c.Attach != nil {
+		return nil // validateAttach says that there must be none
+	}
 	if len(exec) == 0 || exec[0] == "" {
 		return refuse(Invalid, field, "there is no command: give the one that the Machine shall run, after --")
 	}
@@ -151,6 +171,26 @@ func validateMisc(c MachineConfig) error {
 	}
 	if d := c.WorkDir; d != "" && (!path.IsAbs(d) || path.Clean(d) != d || validateText("", d) != nil) {
 		return refuse(Invalid, "config.workdir", "%.80q is not a directory of the Machine: expected an absolute path without '.', '..' or a '/' at its end", d)
+	}
+	return nil
+}
+
+var cpuKind = regexp.MustCompile(`^[a-z0-9_-]{0,32}$`)
+
+// validateKept checks what has no meaning here and is kept for clients.
+func validateKept(c MachineConfig) error {
+	if s := c.Image; len(s) > MaxImageBytes || !utf8.ValidString(s) || strings.ContainsFunc(s, func(r rune) bool { return unicode.IsControl(r) || unicode.IsSpace(r) }) {
+		return refuse(Invalid, "config.image", "%.80q is not the name of an image: expected at most %d bytes without spaces", s, MaxImageBytes)
+	}
+	g := c.Guest
+	switch {
+	case g == nil:
+	case !cpuKind.MatchString(g.CPUKind):
+		return refuse(Invalid, "config.guest.cpu_kind", "%.40q is not a kind of CPU: expected one such as %q", g.CPUKind, "shared")
+	case g.CPUs < 0 || g.CPUs > MaxGuestCPUs:
+		return refuse(Invalid, "config.guest.cpus", "%d is out of range: expected 0 to %d", g.CPUs, MaxGuestCPUs)
+	case g.MemoryMB < 0 || g.MemoryMB > MaxGuestMemory:
+		return refuse(Invalid, "config.guest.memory_mb", "%d is out of range: expected 0 to %d", g.MemoryMB, MaxGuestMemory)
 	}
 	return nil
 }

@@ -1,6 +1,9 @@
 package state
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // ValidateServices checks the services of one Machine, also against each other: a
 // port of a VIP must lead to one port of a Machine.
@@ -76,8 +79,16 @@ func validateService(field string, s Service) error {
 			return err
 		}
 	}
+	if !slices.Contains(autostops, s.Autostop) {
+		return refuse(Invalid, field+".autostop", "%.20q is not what can become of an idle Machine: expected one of %q", s.Autostop, autostops[1:])
+	}
+	if n := s.MinMachinesRunning; n < 0 || n > MaxHostMachines {
+		return refuse(Invalid, field+".min_machines_running", "%d is out of range: expected 0 to %d", n, MaxHostMachines)
+	}
 	return validateConcurrency(field+".concurrency", s.Concurrency)
 }
+
+var autostops = []string{"", "off", "stop", "suspend"}
 
 func validateServicePort(field string, p ServicePort) error {
 	switch {

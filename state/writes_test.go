@@ -285,9 +285,9 @@ func TestFieldsOfANewerRelease(t *testing.T) {
 		return tree
 	}
 	newer := read()
-	newer["cordoned"] = true
-	newer["config"].(map[string]any)["guest"] = map[string]any{"cpus": 2.0}
-	newer["config"].(map[string]any)["services"].([]any)[1].(map[string]any)["autostart"] = true
+	newer["later"] = true
+	newer["config"].(map[string]any)["later"] = map[string]any{"cpus": 2.0}
+	newer["config"].(map[string]any)["services"].([]any)[1].(map[string]any)["later"] = true
 	// A policy that this release would refuse in a new configuration.
 	newer["config"].(map[string]any)["restart"].(map[string]any)["policy"] = "spot-price"
 	encoded, err := json.Marshal(newer)
@@ -298,7 +298,7 @@ func TestFieldsOfANewerRelease(t *testing.T) {
 	_, _, err = w.UpdateMachine(within(t), m.ID, func(m *state.Machine) error { m.State = state.Started; return nil })
 	must(t, err)
 	after := read()
-	newer["state"], newer["updated_at"] = "started", after["updated_at"]
+	newer["state"], newer["updated_at"], newer["events"] = "started", after["updated_at"], after["events"]
 	want, err := json.Marshal(newer)
 	must(t, err)
 	got, err := json.Marshal(after)
