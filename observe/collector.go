@@ -110,6 +110,9 @@ func New(c Config) (*Collector, error) {
 		serviceSeries: newLabelCache[seriesID](),
 		backendSeries: newLabelCache[backendID](),
 	}
+	for _, part := range o.parts() { // so that the first failure is seen as an increase
+		o.errors.WithLabelValues(part.name)
+	}
 	if err := errors.Join(o.beginPorts(), o.beginFlycast()); err != nil {
 		return nil, err
 	}
