@@ -74,7 +74,7 @@ var appRows = []appRow{
 
 func (v *View) newAppZone(app state.App) *appZone {
 	all := v.named(app)
-	started := slices.DeleteFunc(slices.Clone(all), func(m *state.Machine) bool { return m.State != state.Started })
+	started := slices.DeleteFunc(slices.Clone(all), func(m *state.Machine) bool { return !leads(m) })
 	z := &appZone{zone: zone{}, started: started, nearest: addresses(v.byDistance(started))}
 	for _, row := range appRows {
 		row.fill(z.zone, all, started)
@@ -116,6 +116,12 @@ func (v *View) named(app state.App) (named []*state.Machine) {
 	return named
 }
 
+// leads says whether answers lead to a Machine: it is started, and nobody has
+// asked it to stop. Its host learns of that a moment later than this.
+func leads(m *state.Machine) bool {
+	return m.State == state.Started && m.Desired == state.Started
+}
+
 // group gives each Machine the names that its keys say, below a place of the zone.
 // Only a started one is found by them.
 func (z zone) group(below string, all []*state.Machine, keys func(*state.Machine) []string) {
@@ -133,7 +139,7 @@ func (z zone) group(below string, all []*state.Machine, keys func(*state.Machine
 			at := z.at(name + below)
 			// Two pairs of one Machine may be the same name.
 			again := len(at.addresses) > 0 && at.addresses[len(at.addresses)-1].Equal(address)
-			if m.State == state.Started && !again {
+			if leads(m) && !again {
 				at.addresses = append(at.addresses, address)
 			}
 		}

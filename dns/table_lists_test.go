@@ -16,7 +16,7 @@ var listRows = []example{
 	{title: "AAAA of the Machines", name: "vms.web.internal.", want: empty},
 	{title: "A of the Machines", name: "vms.web.internal.", rrtype: miekg.TypeA, want: empty},
 	{title: "Machines in any state", name: "all.vms.web.internal.", rrtype: miekg.TypeTXT, want: expect("NOERROR aa",
-		`all.vms.web.internal. TXT "00000000000001 fra,00000000000002 iad,00000000000003 nrt,00000000000004 iad,00000000000005 fra,00000000000006 fra"`)},
+		`all.vms.web.internal. TXT "00000000000001 fra,00000000000002 iad,00000000000003 nrt,00000000000004 iad,00000000000005 fra,00000000000006 fra,0000000000000c fra"`)},
 	{title: "regions", name: "regions.web.internal.", rrtype: miekg.TypeTXT,
 		want: expect("NOERROR aa", `regions.web.internal. TXT "fra,iad"`)},
 	{title: "regions of Machines in any state", name: "all.regions.web.internal.", rrtype: miekg.TypeTXT,
@@ -45,7 +45,7 @@ var listRows = []example{
 				`instance=00000000000001,app=web,ip=fdaa:0:863:a7b:bea:0:1:2,region=fra;instance=00000000000002,app=web,ip=fdaa:0:863:a7b:bea:0:2:2,region=iad;" `+
 				`"instance=00000000000003,app=web,ip=fdaa:0:863:a7b:bea:0:3:2,region=nrt;instance=00000000000004,app=web,ip=fdaa:0:863:a7b:bea:0:4:2,region=iad;`+
 				`instance=00000000000005,app=web,ip=fdaa:0:863:a7b:bea:0:5:2,region=fra;" `+
-				`"instance=00000000000006,app=web,ip=fdaa:0:863:a7b:bea:0:6:2,region=fra"`)},
+				`"instance=00000000000006,app=web,ip=fdaa:0:863:a7b:bea:0:6:2,region=fra;instance=0000000000000c,app=web,ip=fdaa:0:863:a7b:bea:0:c:2,region=fra"`)},
 }
 
 // reverseRows are the names of addresses.

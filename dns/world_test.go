@@ -40,6 +40,7 @@ func world() *state.Snapshot {
 			{ID: "00000000000004", App: "web", Network: acme, Number: 4, State: state.Starting, Region: "iad"},
 			{ID: "00000000000005", App: "web", Network: acme, Number: 5, State: state.Stopping, Region: "fra"},
 			{ID: "00000000000006", App: "web", Network: acme, Number: 6, State: state.Failed, Region: "fra"},
+			{ID: "0000000000000c", App: "web", Network: acme, Number: 12, State: state.Started, Desired: state.Stopped, Region: "fra"}, // asked to stop
 			{ID: "00000000000007", App: "api", Network: acme, Number: 7, State: state.Stopped, Region: "fra"},
 			{ID: "00000000000008", App: "db", Network: globex, Number: 8, State: state.Started, Region: "ord"},
 			{ID: "00000000000009", App: "web", Network: acme, Number: 9, State: state.Started, Region: "syd", Config: hidden(metadata("role", "hidden"))},
@@ -102,6 +103,7 @@ func snapshot(apps []state.App, machines []state.Machine, vips []state.VIP) *sta
 	}
 	for _, machine := range machines {
 		machine.Host = host
+		setDefault(&machine.Desired, state.Started)
 		s.Machines[machine.ID] = machine
 	}
 	for _, vip := range vips {
