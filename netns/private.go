@@ -243,14 +243,15 @@ func (p *Private) routes(loopback, link netlink.Link) error {
 	}); err != nil {
 		return fmt.Errorf("make every address local in table %d: %w", localTable, err)
 	}
-	// The rule must name the device: without it replies would be local too, and loop back.
-	rule := netlink.NewRule()
-	rule.Family = netlink.FAMILY_V6
-	rule.IifName = Inside
-	rule.Table = localTable
-	rule.Priority = localPreference
-	if err := netlink.RuleAdd(rule); err != nil && !errors.Is(err, unix.EEXIST) {
-		return fmt.Errorf("add the rule for what arrives by %s: %w", Inside, err)
+	// A rule must name the device: without it replies would be local too, and loop back.
+	// By lo comes only what a socket that is bound to it sends.
+	for _, rule := range []*netlink.Rule{{IifName: Inside}, {OifName: "lo"}} {
+		named := netlink.NewRule()
+		named.IifName, named.OifName = rule.IifName, rule.OifName
+		named.Family, named.Table, named.Priority = netlink.FAMILY_V6, localTable, localPreference
+		if err := netlink.RuleAdd(named); err != nil && !errors.Is(err, unix.EEXIST) {
+			return fmt.Errorf("add the rule for what arrives by %s%s: %w", rule.IifName, rule.OifName, err)
+		}
 	}
 	gateway := net.IP(sixpn.Gateway.AsSlice())
 	if err := netlink.NeighSet(&netlink.Neigh{
