@@ -22,6 +22,8 @@ func (a *agent) serveAPI(ctx context.Context) error {
 		Store:     a.store,
 		Machines:  insides{a.driver, a.manager},
 		DataPlane: dataPlane{a},
+		Resolver:  tenant{a},
+		Pinger:    tenant{a},
 		Host:      a.host.ID,
 		Region:    a.host.Region,
 		Log:       a.log,
