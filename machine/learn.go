@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -23,6 +24,10 @@ const (
 	frameTarget      = frameICMP + 8
 	typeSolicitation = 135
 )
+
+// hearPause is the least time from one frame that is looked at to the next: a guest
+// that floods the router with what is not its own costs the agent no more than that.
+const hearPause = time.Millisecond
 
 // hearing listens for the hardware address of the guest behind a device.
 type hearing struct {
@@ -71,6 +76,7 @@ func hear(ctx context.Context, ifindex uint32, addr netip.Addr) (*hearing, error
 				heard <- mac
 				return
 			}
+			pause(ctx, hearPause)
 		}
 	}()
 	return h, nil
