@@ -95,7 +95,48 @@ func (b body) check(contentType string, raw []byte) error {
 	if err := checkValue("", value, b.kind); err != nil {
 		return err
 	}
+	if name := twice(raw); name != "" {
+		return invalid(name, "%s is there twice, expected it once", name)
+	}
 	return nil
+}
+
+// twice is a member that an object of valid JSON has more than once, empty if there
+// is none. What was checked is the last one; what is decoded would be both together.
+func twice(raw []byte) string {
+	type level struct {
+		seen map[string]bool // nil in a list
+		key  bool            // a name comes next
+	}
+	stack := []level{{}}
+	decoder := json.NewDecoder(bytes.NewReader(raw))
+	decoder.UseNumber()
+	for {
+		token, err := decoder.Token()
+		if err != nil {
+			return ""
+		}
+		top := &stack[len(stack)-1]
+		name, isName := token.(string)
+		switch isName = isName && top.key; {
+		case isName && top.seen[name]:
+			return name
+		case isName:
+			top.seen[name], top.key = true, false
+			continue
+		}
+		top.key = top.seen != nil // after this value
+		switch token {
+		case json.Delim('{'):
+			stack = append(stack, level{seen: map[string]bool{}, key: true})
+		case json.Delim('['):
+			stack = append(stack, level{})
+		case json.Delim('}'), json.Delim(']'):
+			stack = stack[:len(stack)-1]
+			top = &stack[len(stack)-1]
+			top.key = top.seen != nil
+		}
+	}
 }
 
 // checkValue says what about a decoded value does not fit into kind. path names

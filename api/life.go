@@ -47,8 +47,9 @@ func beingDestroyed(m *state.Machine) error {
 // runAnew asks for another run, by a new instance id, once the one that goes on, if
 // any, has been stopped as how says.
 func runAnew(m *state.Machine, how state.StopConfig) {
+	rests := idle(*m) // as it was wanted until now
 	m.Desired, m.InstanceID, m.Restarts, m.Stop = state.Started, state.NewInstanceID(), 0, how
-	if idle(*m) {
+	if rests {
 		// Not "stopped" any more, so that whoever waits for the start sees the next
 		// stop as one that came after it.
 		m.State, m.Message = state.Starting, ""

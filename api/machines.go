@@ -35,7 +35,7 @@ func (o *operations) CreateMachine(ctx context.Context, r CreateMachineRequestOb
 		return nil, err
 	}
 	machine := machineOf(m)
-	if n.Lease != nil && m.Lease != nil {
+	if n.Lease != nil && m.Lease.HeldAt(time.Now()) {
 		machine.Nonce = m.Lease.Nonce
 	}
 	if err := o.written(ctx, revision, r.Params.Wait); err != nil {

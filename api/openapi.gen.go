@@ -1553,7 +1553,8 @@ type ClientInterface interface {
 
 	// GetLease Get the lease of a Machine
 	//
-	// Not found if nobody holds one.
+	// Not found if nobody holds one. It has the nonce, by which an operator can end
+	// what a client left behind.
 	//
 	// Corresponds with GET /v1/apps/{app_name}/machines/{machine_id}/lease (the `GetLease` operationId).
 	GetLease(ctx context.Context, appName AppName, machineID MachineID, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -2195,7 +2196,8 @@ func (c *Client) ReleaseLease(ctx context.Context, appName AppName, machineID Ma
 
 // GetLease Get the lease of a Machine
 //
-// Not found if nobody holds one.
+// Not found if nobody holds one. It has the nonce, by which an operator can end
+// what a client left behind.
 //
 // Corresponds with GET /v1/apps/{app_name}/machines/{machine_id}/lease (the `GetLease` operationId).
 func (c *Client) GetLease(ctx context.Context, appName AppName, machineID MachineID, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -5871,7 +5873,8 @@ type ClientWithResponsesInterface interface {
 
 	// GetLeaseWithResponse Get the lease of a Machine
 	//
-	// Not found if nobody holds one.
+	// Not found if nobody holds one. It has the nonce, by which an operator can end
+	// what a client left behind.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -8768,7 +8771,8 @@ func (c *ClientWithResponses) ReleaseLeaseWithResponse(ctx context.Context, appN
 
 // GetLeaseWithResponse Get the lease of a Machine
 //
-// Not found if nobody holds one.
+// Not found if nobody holds one. It has the nonce, by which an operator can end
+// what a client left behind.
 //
 // Returns a wrapper object for the known response body format(s).
 //

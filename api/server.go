@@ -161,8 +161,15 @@ func (d *discarded) WriteHeader(int)             {}
 func (s *Server) failRequest(w http.ResponseWriter, r *http.Request, err error) {
 	field := ""
 	var format *InvalidParamFormatError
-	if errors.As(err, &format) {
+	var missing *RequiredParamError
+	var many *TooManyValuesForParamError
+	switch {
+	case errors.As(err, &format):
 		field = format.ParamName
+	case errors.As(err, &missing):
+		field = missing.ParamName
+	case errors.As(err, &many):
+		field = many.ParamName
 	}
 	s.fail(w, r, refuse(http.StatusBadRequest, StatusInvalid, field, "%v", err))
 }
