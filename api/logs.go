@@ -48,15 +48,25 @@ func (l *logStream) copy(out *flushWriter) error {
 	if err != nil || !exists {
 		return err
 	}
-	ctx, cancel := context.WithCancel(l.ctx)
-	defer cancel()
+	ctx, cancel := context.WithCancelCause(l.ctx)
+	defer cancel(nil)
 	go func() {
-		_ = l.server.follow(ctx, l.id, func(m state.Machine, exists bool) bool { return !exists || ended(m) })
-		cancel()
+		err := l.server.follow(ctx, l.id, func(m state.Machine, exists bool) bool { return !exists || ended(m) })
+		if err == nil {
+			err = errEnded
+		}
+		cancel(err)
 	}()
 	err = l.server.config.Machines.Logs(ctx, l.id, true, out)
-	if errors.Is(err, context.Canceled) && l.ctx.Err() == nil {
+	// An agent that stops ends the context too, and then this is not all there is.
+	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, errEnded) {
+		return cause
+	}
+	if errors.Is(err, context.Canceled) {
 		return nil
 	}
 	return err
 }
+
+// errEnded is why logs are followed no longer: the Machine wrote the last of them.
+var errEnded = errors.New("the Machine has ended")
