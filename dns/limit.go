@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"time"
 
 	miekg "github.com/miekg/dns"
 )
@@ -14,6 +15,7 @@ import (
 type limited struct {
 	net.Listener
 	all, each int
+	patience  time.Duration // of one write
 
 	mu   sync.Mutex
 	open map[netip.Prefix]int // by the Machine's /112
@@ -24,8 +26,8 @@ type limited struct {
 // ends are a connection's addresses here and there.
 type ends struct{ local, remote netip.AddrPort }
 
-func newLimited(inner net.Listener, all, each int) *limited {
-	return &limited{Listener: inner, all: all, each: each, open: make(map[netip.Prefix]int), now: make(map[ends]*limitedConn)}
+func newLimited(inner net.Listener, config Config) *limited {
+	return &limited{Listener: inner, all: config.Connections, each: config.ConnectionsMachine, patience: config.ReadTimeout, open: make(map[netip.Prefix]int), now: make(map[ends]*limitedConn)}
 }
 
 // Accept returns the next connection within the limits.
@@ -119,6 +121,19 @@ func (c *limitedConn) Close() error {
 		c.drop()
 	}
 	return nil
+}
+
+// Write ends the connection if the client does not read: what it was sent so far is
+// not whole.
+func (c *limitedConn) Write(wire []byte) (int, error) {
+	if err := c.SetWriteDeadline(time.Now().Add(c.of.patience)); err != nil {
+		return 0, err
+	}
+	size, err := c.Conn.Write(wire)
+	if err != nil {
+		_ = c.Conn.Close()
+	}
+	return size, err
 }
 
 // writeMsg writes a reply in one piece: some clients take what one read gets for

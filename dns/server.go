@@ -27,7 +27,7 @@ type Config struct {
 	Observer Observer // nil: nobody counts
 	Log      *slog.Logger
 
-	ReadTimeout        time.Duration // for the first query of a connection and for each message's rest, 2 s
+	ReadTimeout        time.Duration // for the first query of a connection, each message's rest, and each reply to be taken, 2 s
 	IdleTimeout        time.Duration // between the queries of a connection, 10 s
 	QueriesConnection  int           // queries of one connection, 1024
 	Connections        int           // of all clients, 1024
@@ -69,7 +69,7 @@ func (s *Server) Run(ctx context.Context, packet net.PacketConn, listener net.Li
 		return fmt.Errorf("serve DNS over udp: the socket is a %T, expected a *net.UDPConn", packet)
 	}
 	group, ctx := errgroup.WithContext(ctx)
-	connections := newLimited(listener, s.config.Connections, s.config.ConnectionsMachine)
+	connections := newLimited(listener, s.config)
 	s.serve(ctx, group, "udp", &miekg.Server{
 		PacketConn: packet, UDPSize: maxUDP,
 		Handler: miekg.HandlerFunc(func(w miekg.ResponseWriter, query *miekg.Msg) { s.handle(ctx, w, query, nil) }),
@@ -90,7 +90,6 @@ func (s *Server) serve(ctx context.Context, group *errgroup.Group, network strin
 	server.Net = network
 	server.MsgAcceptFunc = accept
 	server.ReadTimeout = s.config.ReadTimeout
-	server.WriteTimeout = s.config.ReadTimeout
 	server.NotifyStartedFunc = func() { close(started) }
 
 	group.Go(func() error {

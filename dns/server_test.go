@@ -263,6 +263,22 @@ func TestServerLimitsConnections(t *testing.T) {
 	}
 }
 
+// Whoever asks and does not read loses its connection, and others its place.
+func TestServerDropsWhoDoesNotRead(t *testing.T) {
+	p := newPrivate(t)
+	snapshot := crowd(1000)
+	p.serve(Config{Snapshot: func() *state.Snapshot { return snapshot }, ReadTimeout: 100 * time.Millisecond, ConnectionsMachine: 1, QueriesConnection: 1 << 20})
+	deaf := &miekg.Conn{Conn: p.dial("tcp6", client(acme), sixpn.DNS)}
+	query := ask("web.internal.", miekg.TypeAAAA)
+	asked := 0
+	for ; deaf.WriteMsg(query) == nil; asked++ {
+	}
+	if asked < 2 {
+		t.Errorf("the connection took %d queries", asked)
+	}
+	until(t, "its place is free", func() bool { return replies(p.dial("tcp6", client(acme), sixpn.DNS), query) })
+}
+
 func replies(conn net.Conn, query *miekg.Msg) bool {
 	client := &miekg.Conn{Conn: conn}
 	if client.WriteMsg(query) != nil {
