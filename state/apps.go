@@ -70,14 +70,22 @@ func (a App) mustStay() error {
 
 // appMachines reads the Machines of an app. Whoever commits afterwards knows that
 // there are no others: a new one takes a name, one that goes changes a record.
-func (t *transaction) appMachines(app string) ([]Record[Machine], error) {
-	names, err := t.list(nameMachines(app))
+func (t *transaction) appMachines(app App) ([]Record[Machine], error) {
+	names, err := t.listLatest(nameMachines(app.Name))
 	if err != nil {
 		return nil, err
 	}
-	machines := make([]Record[Machine], 0, len(names))
+	keys := make([]string, 0, len(names))
 	for _, kv := range names {
-		m, err := t.machine(string(kv.Value))
+		keys = append(keys, keyMachine(app.Network, string(kv.Value)))
+	}
+	found, err := t.latest(keys)
+	if err != nil {
+		return nil, err
+	}
+	machines := make([]Record[Machine], 0, len(found))
+	for _, kv := range found {
+		m, err := readable[Machine](string(kv.Key), kv.Value, kv.ModRevision)
 		if err != nil {
 			return nil, err
 		}
@@ -92,7 +100,7 @@ func (t *transaction) appMachines(app string) ([]Record[Machine], error) {
 // again changes nothing.
 func (s *Store) DestroyApp(ctx context.Context, app string) (int64, error) {
 	var record Record[App]
-	revision, err := s.transact(ctx, creating, "destroy app "+app, func(t *transaction) error {
+	revision, err := s.transactHolding(ctx, s.Snapshot().AppMachines(app), "destroy app "+app, func(t *transaction) error {
 		var err error
 		if record, err = t.appRecord(app); err != nil {
 			return err
@@ -107,7 +115,7 @@ func (s *Store) DestroyApp(ctx context.Context, app string) (int64, error) {
 		for _, v := range vips {
 			t.removeVIP(v.Value)
 		}
-		machines, err := t.appMachines(app)
+		machines, err := t.appMachines(record.Value)
 		if err != nil {
 			return err
 		}

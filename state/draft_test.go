@@ -27,14 +27,29 @@ func TestDraftsAreSnapshots(t *testing.T) {
 			d := newDraft(current)
 			for range rapid.IntRange(1, 4).Draw(t, "events of one revision") {
 				key, value := event(t)
+				// What moves leaves its old place in the same revision, before or after.
+				places, leaveFirst := elsewhere(content, key), rapid.Bool().Draw(t, "leave first")
+				leave := func() {
+					for _, old := range places {
+						delete(content, old)
+						d.remove(old)
+					}
+				}
 				if rapid.IntRange(0, 3).Draw(t, "delete") == 0 {
 					delete(content, key)
 					d.remove(key)
-				} else if err := d.put(key, []byte(value), 1); err != nil {
-					t.Fatal(err)
-				} else {
-					content[key] = value
+					continue
 				}
+				if leaveFirst {
+					leave()
+				}
+				if err := d.put(key, []byte(value), 1); err != nil {
+					t.Fatal(err)
+				}
+				if !leaveFirst {
+					leave()
+				}
+				content[key] = value
 			}
 			current = &d.next
 			taken, read = append(taken, current), append(read, readOnce(t, content))
@@ -45,6 +60,20 @@ func TestDraftsAreSnapshots(t *testing.T) {
 			}
 		}
 	})
+}
+
+// elsewhere is the keys under which other networks have what a key is about.
+func elsewhere(content map[string]string, key string) []string {
+	k := parseKey(key)
+	var keys []string
+	for other := range content {
+		o := parseKey(other)
+		if o.number != k.number && o.kind == k.kind && o.name == k.name && o.app == k.app &&
+			(k.kind == kindApp || k.kind == kindMachine || k.kind == kindDeleted) {
+			keys = append(keys, other)
+		}
+	}
+	return keys
 }
 
 func readOnce(t *rapid.T, content map[string]string) *Snapshot {
@@ -62,7 +91,7 @@ func event(t *rapid.T) (key, value string) {
 	few := func(what string) int { return rapid.IntRange(1, 3).Draw(t, what) }
 	app := fmt.Sprintf("app-%d", few("app"))
 	var record any
-	switch rapid.IntRange(0, 5).Draw(t, "kind") {
+	switch rapid.IntRange(0, 6).Draw(t, "kind") {
 	case 0:
 		o := Org{Slug: fmt.Sprintf("org-%d", few("org"))}
 		key, record = keyOrg(o.Slug), o
@@ -70,15 +99,17 @@ func event(t *rapid.T) (key, value string) {
 		n := Network{ID: sixpn.Network(few("network")), Name: app}
 		key, record = keyNetwork(n.ID), n
 	case 2:
-		// An app has one network for good.
-		a := App{Name: app, Network: sixpn.Network(len(app)), Org: fmt.Sprint(few("org"))}
+		a := App{Name: app, Network: sixpn.Network(few("network")), Org: fmt.Sprint(few("org"))}
 		key, record = keyApp(a.Network, a.Name), a
 	case 3:
 		m := Machine{
-			ID: fmt.Sprintf("%014x", few("id")), App: app, Network: 1, Host: sixpn.Host(2 + few("host")),
+			ID: fmt.Sprintf("%014x", few("id")), App: app, Network: sixpn.Network(few("network")), Host: sixpn.Host(2 + few("host")),
 			Restarts: few("restarts"),
 		}
 		key, record = keyMachine(m.Network, m.ID), m
+	case 6:
+		m := Machine{ID: fmt.Sprintf("%014x", few("id")), App: app, Network: sixpn.Network(few("network")), Restarts: few("restarts")}
+		key, record = keyDeleted(m.Network, m.App, m.ID), m
 	case 4:
 		v := VIP{Network: sixpn.Network(few("network")), Number: uint32(few("number")), App: app}
 		key, record = keyVIP(v.Network, v.Number), v
@@ -119,6 +150,9 @@ func TestKeys(t *testing.T) {
 		keyMachine(1, "148e21dad76789"):             {kind: kindMachine, number: 1, name: "148e21dad76789"},
 		keyVIP(1, 0xffffffff):                       {kind: kindVIP, number: 1, vip: 0xffffffff},
 		keyHost(3):                                  {kind: kindHost, number: 3},
+		keyDeleted(1, "web", "148e21dad76789"):      {kind: kindDeleted, number: 1, app: "web", name: "148e21dad76789"},
+		root + "networks/00000001/deleted/web":       {},
+		root + "networks/00000001/deleted/web/x/y":   {},
 		counterNetworks:                             {},
 		counterVIPs(1):                              {},
 		counterMachines(1):                          {},

@@ -16,7 +16,7 @@ import (
 // already is left as it is.
 func (s *Store) MoveApp(ctx context.Context, app, org, network string) (App, int64, error) {
 	var record Record[App]
-	revision, err := s.transact(ctx, creating, "move app "+app, func(t *transaction) error {
+	revision, err := s.transactHolding(ctx, s.Snapshot().AppMachines(app), "move app "+app, func(t *transaction) error {
 		var err error
 		if record, err = t.appRecord(app); err != nil {
 			return err
@@ -35,10 +35,10 @@ func (s *Store) MoveApp(ctx context.Context, app, org, network string) (App, int
 		if record.Value.Network == before.Network {
 			return nil
 		}
-		if err := t.moveMachines(before, record.Value); err != nil {
+		if err := t.moveVIPs(before, record.Value); err != nil {
 			return err
 		}
-		if err := t.moveVIPs(before, record.Value); err != nil {
+		if err := t.moveMachines(before, record.Value); err != nil { // last: see latest
 			return err
 		}
 		t.put(nameApp(app), hex8(record.Value.Network))
@@ -56,7 +56,7 @@ func (s *Store) MoveApp(ctx context.Context, app, org, network string) (App, int
 }
 
 func (t *transaction) moveMachines(from, to App) error {
-	machines, err := t.appMachines(from.Name)
+	machines, err := t.appMachines(from)
 	if err != nil {
 		return err
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -26,7 +27,7 @@ type transaction struct {
 	client   *clientv3.Client
 	revision int64            // of all reads, 0 before the first
 	keys     map[string]int64 // revision of each key that was read, 0 for an absent one
-	prefixes map[string]bool  // that were counted
+	prefixes map[string]int64 // revision at which the keys of each were counted or listed
 	writes   []clientv3.Op
 }
 
@@ -47,11 +48,11 @@ func (s *Store) transact(ctx context.Context, queue, doing string, fn func(*tran
 	}
 	defer leave()
 	for limit := conflictFirst; ; limit = min(2*limit, conflictLast) {
-		t := &transaction{ctx: ctx, client: s.client, keys: map[string]int64{}, prefixes: map[string]bool{}}
+		t := &transaction{ctx: ctx, client: s.client, keys: map[string]int64{}, prefixes: map[string]int64{}}
 		err := fn(t)
 		var read *readError
 		switch {
-		case errors.As(err, &read) && errors.Is(err, rpctypes.ErrCompacted):
+		case errors.As(err, &read) && errors.Is(err, rpctypes.ErrCompacted), errors.Is(err, errAgain):
 		case errors.As(err, &read):
 			return 0, unavailable(doing, read.cause)
 		case err != nil:
@@ -88,6 +89,23 @@ func (s *Store) transact(ctx context.Context, queue, doing string, fn func(*tran
 // to one Machine has its id for a queue.
 const creating = "create"
 
+// transactHolding is transact for what changes many Machines: meanwhile no other
+// writer of this process has its turn at one of them, so that they do not keep it from
+// ever being committed. Only one that holds nothing yet may call it.
+func (s *Store) transactHolding(ctx context.Context, machines []Machine, doing string, fn func(*transaction) error) (int64, error) {
+	for _, m := range machines { // by id, so that two of these do not wait for each other
+		leave, err := s.queues.enter(ctx, m.ID)
+		if err != nil {
+			return 0, unavailable(doing, err)
+		}
+		defer leave()
+	}
+	return s.transact(ctx, creating, doing, fn)
+}
+
+// errAgain is for fn to return when its reads do not fit together.
+var errAgain = errors.New("another write came in between")
+
 // readError marks a failed read, so that fn can just return it.
 type readError struct{ cause error }
 
@@ -99,8 +117,8 @@ func (t *transaction) guards() []clientv3.Cmp {
 	for key, revision := range t.keys {
 		guards = append(guards, clientv3.Compare(clientv3.ModRevision(key), "=", revision))
 	}
-	for prefix := range t.prefixes {
-		guards = append(guards, clientv3.Compare(clientv3.ModRevision(prefix), "<", t.revision+1).WithPrefix())
+	for prefix, revision := range t.prefixes {
+		guards = append(guards, clientv3.Compare(clientv3.ModRevision(prefix), "<", revision+1).WithPrefix())
 	}
 	return guards
 }
@@ -131,13 +149,52 @@ func (t *transaction) get(key string) (value []byte, revision int64, err error) 
 	return kv.Value, kv.ModRevision, nil
 }
 
+// listLatest is list for what latest reads.
+func (t *transaction) listLatest(prefix string) ([]*mvccpb.KeyValue, error) {
+	response, err := t.client.Get(t.ctx, prefix, clientv3.WithPrefix())
+	if err != nil {
+		return nil, &readError{err}
+	}
+	t.prefixes[prefix] = response.Header.Revision
+	return response.Kvs, nil
+}
+
+// latest reads keys as they are now, not of the revision of all other reads, which is
+// as good: each is guarded, so at the commit they all were as they were read. What
+// changes often is thus read as late as can be. An absent key is errAgain.
+func (t *transaction) latest(keys []string) ([]*mvccpb.KeyValue, error) {
+	var all []*mvccpb.KeyValue
+	for some := range slices.Chunk(keys, readAtOnce) {
+		var gets []clientv3.Op
+		for _, key := range some {
+			gets = append(gets, clientv3.OpGet(key))
+		}
+		response, err := t.client.Txn(t.ctx).Then(gets...).Commit()
+		if err != nil {
+			return nil, &readError{err}
+		}
+		for _, r := range response.Responses {
+			kvs := r.GetResponseRange().Kvs
+			if len(kvs) == 0 {
+				return nil, errAgain
+			}
+			t.keys[string(kvs[0].Key)] = kvs[0].ModRevision
+			all = append(all, kvs[0])
+		}
+	}
+	return all, nil
+}
+
+// readAtOnce is how many keys one request of latest asks for.
+const readAtOnce = 100
+
 // count is how many keys begin with prefix.
 func (t *transaction) count(prefix string) (int64, error) {
 	response, err := t.read(prefix, clientv3.WithPrefix(), clientv3.WithCountOnly())
 	if err != nil {
 		return 0, err
 	}
-	t.prefixes[prefix] = true
+	t.prefixes[prefix] = t.revision
 	return response.Count, nil
 }
 
@@ -148,7 +205,7 @@ func (t *transaction) list(prefix string) ([]*mvccpb.KeyValue, error) {
 	if err != nil {
 		return nil, err
 	}
-	t.prefixes[prefix] = true
+	t.prefixes[prefix] = t.revision
 	return response.Kvs, nil
 }
 
@@ -207,11 +264,17 @@ func load[T any](t *transaction, key string) (r Record[T], found bool, err error
 	if err != nil || value == nil {
 		return Record[T]{}, false, err
 	}
-	r, err = Decode[T](value, revision)
+	r, err = readable[T](key, value, revision)
+	return r, err == nil, err
+}
+
+// readable is Decode with what to do about a record that it cannot read.
+func readable[T any](key string, value []byte, revision int64) (Record[T], error) {
+	r, err := Decode[T](value, revision)
 	if err != nil {
-		return Record[T]{}, false, refuse(Unavailable, "", "the record %s cannot be read (%v): it is damaged, or of a newer release: update this agent", key, err)
+		return Record[T]{}, refuse(Unavailable, "", "the record %s cannot be read (%v): it is damaged, or of a newer release: update this agent", key, err)
 	}
-	return r, true, nil
+	return r, nil
 }
 
 // write writes a record that was loaded, with the fields it had that are unknown here.
