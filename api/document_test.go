@@ -53,6 +53,7 @@ func TestEveryBodyIsChecked(t *testing.T) {
 func TestRealClientsRequestsAreAccepted(t *testing.T) {
 	w := newWorld(t)
 	machine, _ := w.seed()
+	at, nonce := "/v1/apps/web/machines/"+machine.ID, ""
 	for _, row := range []struct {
 		name, method, path, body string
 		code                     int
@@ -60,16 +61,28 @@ func TestRealClientsRequestsAreAccepted(t *testing.T) {
 		{"apps create", "POST", "/v1/apps?wait=true", `{"name":"newapp","org_slug":"acme","network":"","app_role_id":""}`, http.StatusCreated},
 		{"machine run", "POST", "/v1/apps/web/machines", `{"config":{"init":{"cmd":["sleep","60"]},"guest":{"cpu_kind":"shared","cpus":1,"memory_mb":256},"metadata":{"role":"db"},"services":[{"protocol":"tcp","internal_port":8080,"autostop":"suspend","autostart":true,"ports":[{"port":80}],"force_instance_key":null}],"image":"registry-1.docker.io/library/nginx:latest@sha256:abc","dns":{}},"region":"iad","skip_secrets":false}`, http.StatusOK},
 		{"machine run with a name", "POST", "/v1/apps/web/machines", `{"config":{"init":{"entrypoint":["sleep"],"cmd":["60"]},"guest":{"cpu_kind":"shared","cpus":1,"memory_mb":256},"services":[{"protocol":"tcp","internal_port":8080,"ports":[{"port":443}],"force_instance_key":null}],"image":"registry-1.docker.io/library/nginx:latest@sha256:abc","dns":{}},"region":"iad","name":"web1","skip_secrets":false}`, http.StatusOK},
-		{"wait", "GET", "/v1/apps/web/machines/" + machine.ID + "/wait?state=started&timeout=60", "", http.StatusOK},
-		{"stop", "POST", "/v1/apps/web/machines/" + machine.ID + "/stop", `{"id":"` + machine.ID + `","timeout":"0s"}`, http.StatusOK},
-		{"stop by a signal", "POST", "/v1/apps/web/machines/" + machine.ID + "/stop", `{"id":"` + machine.ID + `","signal":"SIGTERM","timeout":"5s"}`, http.StatusOK},
+		{"wait", "GET", at + "/wait?state=started&timeout=60", "", http.StatusOK},
+		{"apps list, status", "GET", "/v1/apps/web/machines", "", http.StatusOK},
+		{"apps show", "GET", "/v1/apps/newapp", "", http.StatusOK},
+		{"platform regions", "GET", "/v1/platform/regions", "", http.StatusOK},
+		{"lease", "POST", at + "/lease?ttl=120", "", http.StatusCreated},
+		{"stop", "POST", at + "/stop", `{"id":"` + machine.ID + `","timeout":"0s"}`, http.StatusOK},
+		{"stop by a signal", "POST", at + "/stop", `{"id":"` + machine.ID + `","signal":"SIGTERM","timeout":"5s"}`, http.StatusOK},
+		{"start", "POST", at + "/start", "", http.StatusOK},
+		{"release", "DELETE", at + "/lease", "", http.StatusOK},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			a := w.ask(row.method, row.path, contentType(row.body), row.body)
+			// The client sends its nonce with all that it does under a lease.
+			a := w.holding(nonce, row.method, row.path, "application/json", row.body)
+			if row.name == "lease" {
+				var lease api.LeaseAnswer
+				a.into(t, &lease)
+				nonce = lease.Data.Nonce
+			}
 			if a.code != row.code {
 				t.Fatalf("answer %d %s, expected %d", a.code, a.body, row.code)
 			}
-			if !strings.HasSuffix(row.path, "/machines") {
+			if row.method != http.MethodPost || !strings.HasSuffix(row.path, "/machines") {
 				return
 			}
 			var m api.Machine

@@ -139,6 +139,42 @@ func TestWaitMachine(t *testing.T) {
 	}
 }
 
+// The run that is waited for may be replaced by another meanwhile.
+func TestWaitForAnInstance(t *testing.T) {
+	w := newWorld(t)
+	m, _ := w.seed()
+	at := "/v1/apps/web/machines/" + m.ID
+	is := func(instance string, s state.MachineState) bool {
+		t.Helper()
+		a := w.get(at + "/wait?timeout=1&state=" + string(s) + "&instance_id=" + instance)
+		if a.code != http.StatusOK && a.code != http.StatusRequestTimeout {
+			t.Fatalf("answer %d %s", a.code, a.body)
+		}
+		return a.code == http.StatusOK
+	}
+	if !is(m.InstanceID, state.Started) || is(m.InstanceID, state.Stopped) {
+		t.Error("the run that goes on is not started, or stopped")
+	}
+	w.post(at+"/restart", "")
+	next := w.machine(m.ID).InstanceID
+	if is(m.InstanceID, state.Stopped) || is(next, state.Stopped) || is(next, state.Started) {
+		t.Error("a run that is still to end counts as stopped, or the one after it as anything")
+	}
+	w.become(m.ID, state.Stopped, new(int))
+	if !is(m.InstanceID, state.Stopped) || is(next, state.Stopped) {
+		t.Error("the run of before has not stopped, or the next one has")
+	}
+	_, revision, err := w.store.UpdateMachine(t.Context(), m.ID, func(m *state.Machine) error {
+		m.State, m.Pending = state.Started, ""
+		return nil
+	})
+	must(t, err)
+	w.seen(revision)
+	if !is(m.InstanceID, state.Stopped) || is(m.InstanceID, state.Started) || !is(next, state.Started) {
+		t.Error("the run of before counts as started, or the next one does not")
+	}
+}
+
 func TestExec(t *testing.T) {
 	w := newWorld(t)
 	m, _ := w.seed()
@@ -286,5 +322,9 @@ func TestStopWithFollowers(t *testing.T) {
 	w.stop()
 	if a := <-waiting; a.code != http.StatusGatewayTimeout {
 		t.Errorf("answer %d %s, expected that it is not applied", a.code, a.body)
+	}
+	// Nor does it let them believe that the Machine has ended.
+	if rest, err := io.ReadAll(response.Body); err == nil {
+		t.Errorf("read %q to the end, expected an error", rest)
 	}
 }

@@ -25,14 +25,7 @@ type logStream struct {
 }
 
 func (l *logStream) VisitMachineLogsResponse(w http.ResponseWriter) error {
-	return stream(w, "text/plain; charset=utf-8", func(out *flushWriter) error {
-		err := l.copy(out)
-		if err == nil && l.follow {
-			// It must not look as if the Machine had ended when it is the agent that stops.
-			err = l.ctx.Err()
-		}
-		return err
-	})
+	return stream(w, "text/plain; charset=utf-8", l.copy)
 }
 
 func (l *logStream) copy(out *flushWriter) error {
