@@ -58,6 +58,12 @@ func Run(ctx context.Context, c Config) (err error) {
 	if err := c.complete(); err != nil {
 		return err
 	}
+	if err := c.setRegions(); err != nil {
+		return err
+	}
+	if err := needRoot(); err != nil {
+		return err
+	}
 	if err := os.MkdirAll(c.StateDir, 0o700); err != nil {
 		return fmt.Errorf("make the state directory: %w", err)
 	}

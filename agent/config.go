@@ -7,38 +7,42 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
+	"strings"
 	"time"
 
-	"github.com/sixpn/sixpn/api"
 	"github.com/sixpn/sixpn/loader"
 	"github.com/sixpn/sixpn/machine"
-	"github.com/sixpn/sixpn/maps"
 	"github.com/sixpn/sixpn/netns"
 	"github.com/sixpn/sixpn/state"
 )
 
-// Config is what an agent is told. Every field but Log has a default.
+// Config is what an agent is told. Every field has a default, which stands, with
+// what else is to be known of it, in the table of fields.
 type Config struct {
-	Name     string // names the socket, the pins, the private namespace; default "default"
-	StateDir string // durable; default /var/lib/sixpn/NAME
-	RunDir   string // sockets and namespace pins, shared by all agents; default /run/sixpn
-	PinDir   string // under bpffs, shared by all agents; default /sys/fs/bpf/sixpn
-	Cgroup   string // under which the Machines' cgroups are made; default "sixpn-NAME" under the agent's own
-	HostName string // in the store; default this host's name
-	Region   string // where this host is; default "iad"
+	Name     string // names the socket, the pins, the private namespace
+	StateDir string // durable
+	RunDir   string // sockets and namespace pins, shared by all agents
+	PinDir   string // under bpffs, shared by all agents
+	Cgroup   string // under which the Machines' cgroups are made
+	HostName string // in the store
+	Region   string // where this host is
 
-	MTU           uint16 // of Machines that ask for none; default 1420
-	FlowTableSize uint32 // Flycast flows of this host; 0: the build's default
+	MTU           uint16 // of Machines that ask for none
+	FlowTableSize uint32 // Flycast flows of this host
 	ResetFlows    bool   // give up flows that this build cannot read
 	DetachOnExit  bool   // remove everything when the agent ends, as Reset does
 
-	EventRate    uint32 // sampled drops that one CPU may report a second; 0: the build's default
-	MachineFlows uint32 // Flycast flows that one Machine may have; 0: the default of reconcile
+	EventRate    uint32 // sampled drops that one CPU may report a second
+	MachineFlows uint32 // Flycast flows that one Machine may have
 	NetworkFlows uint32 // the same of one network on this host
 
-	MetricsListen string         // host:port of the Prometheus endpoint, "off" for none; default 127.0.0.1:9464
+	MetricsListen string         // host:port of the Prometheus endpoint, "off" for none
 	Upstreams     []string       // host:port of the resolvers for the rest of the world; empty: those of the host
 	Regions       []RegionConfig // beside the ones that are built in
+
+	LogLevel  string // "debug", "info", "warn" or "error"
+	LogFormat string // "text" or "json"
 
 	Timeouts Timeouts
 	Version  string // of the program, for status
@@ -47,16 +51,16 @@ type Config struct {
 	Ready func(socket string)
 }
 
-// Timeouts are the agent's intervals; 0 takes the default.
+// Timeouts are the agent's intervals.
 type Timeouts struct {
-	Stop        time.Duration // of a Machine before SIGKILL; default 5 s
-	Syn         time.Duration // of a Flycast flow without an answer; this and the next three default to maps.DefaultTimeouts
+	Stop        time.Duration // of a Machine before SIGKILL
+	Syn         time.Duration // of a Flycast flow without an answer
 	Established time.Duration // of an idle TCP flow
 	Closing     time.Duration // of a TCP flow after both FINs or a reset
 	UDP         time.Duration // of an idle UDP flow
-	Grace       time.Duration // before a table element that nothing points to is reused; default of maps
-	Expiry      time.Duration // from one pass over the flow table to the next; default of flycast
-	Repair      time.Duration // from one look for lost pins to the next; default 10 s
+	Grace       time.Duration // before a table element that nothing points to is reused
+	Expiry      time.Duration // from one pass over the flow table to the next
+	Repair      time.Duration // from one look for lost pins to the next
 }
 
 // RegionConfig is a region of the operator's own.
@@ -85,24 +89,54 @@ func setDefault[T comparable](setting *T, value T) {
 	}
 }
 
-// complete fills in defaults and refuses what cannot work.
+// The checks of single settings; their errors say what was expected.
+
+func checkName(name string) error {
+	if !namePattern.MatchString(name) {
+		return errors.New("expected 1 to 32 lower-case letters, digits and inner hyphens")
+	}
+	return nil
+}
+
+func checkHostName(name string) error {
+	if err := state.ValidateHostName(name); err != nil {
+		return errors.New(messageOf(err))
+	}
+	return nil
+}
+
+func absolute(path string) error {
+	if !filepath.IsAbs(path) || strings.ContainsRune(path, 0) {
+		return errors.New("expected an absolute path")
+	}
+	return nil
+}
+
+func (c *Config) orName() string {
+	if c.Name == "" {
+		return fields[0].def
+	}
+	return c.Name
+}
+
+// complete fills in defaults and refuses what cannot work. Its error wraps a
+// *ConfigError unless the host is at fault.
 func (c *Config) complete() error {
-	setDefault(&c.Name, api.DefaultName)
-	if !namePattern.MatchString(c.Name) {
-		return fmt.Errorf("agent name %q is malformed: expected 1 to 32 lower-case letters, digits and inner hyphens", c.Name)
+	for _, f := range fields {
+		v := f.of(c)
+		if v.isZero() && f.def != "" {
+			if err := v.Set(f.def); err != nil {
+				return fmt.Errorf("the default %s of %s is wrong: %w", f.def, f.key, err)
+			}
+		}
+		// A program may have set it without Set. Regions are checked as a whole.
+		if again := f.of(&Config{}); !v.isZero() && f.key != "regions" {
+			if err := again.Set(v.String()); err != nil {
+				return &ConfigError{Key: f.key, Value: v.String(), Message: err.Error()}
+			}
+		}
 	}
 	setDefault(&c.StateDir, filepath.Join(stateParent, c.Name))
-	setDefault(&c.RunDir, defaultRunDir)
-	setDefault(&c.PinDir, defaultPinDir)
-	setDefault(&c.MetricsListen, defaultMetricsListen)
-	setDefault(&c.Region, defaultRegion)
-	if err := state.ValidateRegion(c.Region); err != nil {
-		return err
-	}
-	setDefault(&c.MTU, machine.DefaultMTU)
-	if c.MTU < machine.MinMTU || c.MTU > machine.MaxMTU {
-		return fmt.Errorf("MTU %d is out of range: expected %d to %d", c.MTU, machine.MinMTU, machine.MaxMTU)
-	}
 	if c.HostName == "" {
 		name, err := os.Hostname()
 		if err != nil {
@@ -110,15 +144,55 @@ func (c *Config) complete() error {
 		}
 		c.HostName = hostLabel(name)
 	}
-	setDefault(&c.Timeouts.Stop, 5*time.Second)
-	setDefault(&c.Timeouts.Syn, maps.DefaultTimeouts.SYN)
-	setDefault(&c.Timeouts.Established, maps.DefaultTimeouts.Established)
-	setDefault(&c.Timeouts.Closing, maps.DefaultTimeouts.Closing)
-	setDefault(&c.Timeouts.UDP, maps.DefaultTimeouts.UDP)
-	setDefault(&c.Timeouts.Repair, 10*time.Second)
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
+	// Sockets below it: the agent's own, and the longest of a Machine's.
+	for _, socket := range []string{c.socket(), filepath.Join(c.machineRun(), "12345678901234.sock")} {
+		if len(socket) > maxSocketPath {
+			return &ConfigError{Key: "run_dir", Value: c.RunDir, Message: fmt.Sprintf(
+				"it is too long: a socket such as %s would have a path of %d bytes, and %d are possible; choose a shorter one", socket, len(socket), maxSocketPath)}
+		}
+	}
+	if !c.hasRegion() {
+		if err := state.ValidateRegion(c.Region); err != nil {
+			return &ConfigError{Key: "region", Value: c.Region, Message: messageOf(err)}
+		}
+	}
+	return nil
+}
+
+// maxSocketPath is sun_path without its final zero, unix(7).
+const maxSocketPath = 107
+
+// hasRegion says whether this host is in a region of the operator's.
+func (c *Config) hasRegion() bool {
+	return slices.ContainsFunc(c.Regions, func(r RegionConfig) bool { return r.Code == c.Region })
+}
+
+// setRegions has the operator's regions known to the whole process, once, before any
+// record is read.
+func (c *Config) setRegions() error {
+	var extra []state.Region
+	for _, r := range c.Regions {
+		extra = append(extra, state.Region(r))
+	}
+	if err := state.SetRegions(extra); err != nil {
+		return &ConfigError{Key: "regions", Message: err.Error()}
+	}
+	return nil
+}
+
+// messageOf is an error of state without its field, which has another name here.
+func messageOf(err error) string {
+	if refused := (*state.Error)(nil); errors.As(err, &refused) {
+		return refused.Message
+	}
+	return err.Error()
+}
+
+// needRoot is asked before anything is touched.
+func needRoot() error {
 	if os.Geteuid() != 0 {
 		return errors.New("the agent needs root: it loads eBPF programs and makes network devices")
 	}

@@ -27,10 +27,16 @@ func Reset(ctx context.Context, c Config, withState bool) (removed []string, err
 	if err := c.complete(); err != nil {
 		return nil, err
 	}
+	if err := needRoot(); err != nil {
+		return nil, err
+	}
 	// Even without a state directory there can be something to remove, and then the
-	// lock has to be somewhere.
-	if err := os.MkdirAll(c.StateDir, 0o700); err != nil {
+	// lock has to be somewhere: until the end.
+	if unmake, err := makeDirectories(c.StateDir); err != nil {
 		return nil, fmt.Errorf("make the state directory: %w", err)
+	} else if unmake != nil {
+		withState = false
+		defer unmake()
 	}
 	lock, err := loader.Lock(c.StateDir)
 	if err != nil {
@@ -44,6 +50,22 @@ func Reset(ctx context.Context, c Config, withState bool) (removed []string, err
 		return removed, fmt.Errorf("remove the state: %w", err)
 	}
 	return append(removed, "state directory "+c.StateDir), nil
+}
+
+// makeDirectories is os.MkdirAll for a state directory that may be missing. unmake
+// takes away what was made and all that is in it; nil if nothing was.
+func makeDirectories(dir string) (unmake func(), err error) {
+	var first string // of those that are missing
+	for at := dir; ; at = filepath.Dir(at) {
+		if _, err := os.Lstat(at); !errors.Is(err, os.ErrNotExist) {
+			break
+		}
+		first = at
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil || first == "" {
+		return nil, err
+	}
+	return func() { _ = os.RemoveAll(first) }, nil
 }
 
 // reset is Reset under the lock that its caller holds.

@@ -1,7 +1,10 @@
 package agent_test
 
 import (
+	"errors"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -105,16 +108,19 @@ func TestRefusedConfig(t *testing.T) {
 	ctx := nettest.Context(t)
 	for _, row := range []struct{ name, flag, value, says string }{
 		{"region", "--region", "nowhere", "region"},
-		{"MTU", "--mtu", "100", "MTU 100 is out of range"},
-		{"name", "--name", "Not A Name", "malformed"},
-		{"host name", "--host-name", "-x-", "host"},
+		{"MTU", "--mtu", "100", "from 1280 to 9000"},
+		{"name", "--name", "Not A Name", "lower-case letters"},
+		{"host name", "--host-name", "-x-", "--host-name"},
+		{"run directory", "--run-dir", "/var/lib/" + strings.Repeat("x", 100), "too long"},
+		{"file", "--config", "/nowhere/agent.yaml", "/nowhere/agent.yaml"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			h, err := nettest.NewHost(nettest.Config{})
 			nettest.Must(t, err)
 			t.Cleanup(func() { nettest.Must(t, h.Close()) })
-			if err := h.TryAgent(ctx, row.flag, row.value); err == nil {
-				t.Errorf("an agent with %s %q ended without an error", row.flag, row.value)
+			err = h.TryAgent(ctx, row.flag, row.value)
+			if ended := (*exec.ExitError)(nil); !errors.As(err, &ended) || ended.ExitCode() != 2 {
+				t.Errorf("an agent with %s %q ended with %v, expected exit status 2", row.flag, row.value, err)
 			}
 			if !logged(t, h, row.says) {
 				t.Errorf("the agent did not say %q", row.says)
@@ -123,5 +129,23 @@ func TestRefusedConfig(t *testing.T) {
 				t.Errorf("it left %q", left)
 			}
 		})
+	}
+}
+
+// TestResetOfNothing: a name that nobody had leaves no directory behind.
+func TestResetOfNothing(t *testing.T) {
+	ctx := nettest.Context(t)
+	for _, flags := range [][]string{nil, {"--state"}} {
+		h, err := nettest.NewHost(nettest.Config{})
+		nettest.Must(t, err)
+		t.Cleanup(func() { nettest.Must(t, h.Close()) })
+		if output := nettest.Get[string](t)(h.Reset(ctx, flags...)); output != "" {
+			t.Errorf("reset %q of nothing says %q", flags, output)
+		}
+		for _, path := range []string{filepath.Dir(h.StateDir()), h.RunDir(), h.PinDir()} {
+			if _, err := os.Lstat(path); !errors.Is(err, os.ErrNotExist) {
+				t.Errorf("reset %q of nothing left %s (%v)", flags, path, err)
+			}
+		}
 	}
 }

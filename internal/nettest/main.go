@@ -2,6 +2,7 @@ package nettest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -24,7 +25,12 @@ func Main() bool {
 	if len(os.Args) < 2 || os.Args[1] != "agent" {
 		return false
 	}
-	if err := agentMain(os.Args[2:]); err != nil {
+	err := agentMain(os.Args[2:])
+	if wrong := (*agent.ConfigError)(nil); errors.As(err, &wrong) {
+		fmt.Fprintln(os.Stderr, "agent:", err)
+		os.Exit(2)
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "agent:", err)
 		os.Exit(1)
 	}
@@ -36,35 +42,22 @@ func Main() bool {
 func agentMain(args []string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
-	var config agent.Config
-	var logging agent.Logging
 	set := pflag.NewFlagSet("agent", pflag.ContinueOnError)
-	agent.AddLogging(set, &logging)
 	if len(args) > 0 && args[0] == "reset" {
-		agent.AddPlaces(set, &config)
+		sources := agent.AddPlaces(set)
 		withState := set.Bool("state", false, "")
 		if err := set.Parse(args[1:]); err != nil {
 			return err
 		}
-		log, err := logging.New(os.Stderr)
-		if err != nil {
-			return err
-		}
-		config.Log = log
-		removed, err := agent.Reset(ctx, config, *withState)
+		removed, err := sources.Reset(ctx, os.Stderr, *withState)
 		for _, what := range removed {
 			fmt.Println("removed", what)
 		}
 		return err
 	}
-	agent.AddFlags(set, &config)
+	sources := agent.AddFlags(set)
 	if err := set.Parse(args); err != nil {
-		return err
+		return &agent.ConfigError{Key: "flags", Message: err.Error()}
 	}
-	log, err := logging.New(os.Stderr)
-	if err != nil {
-		return err
-	}
-	config.Log, config.Version = log, "test"
-	return agent.Run(ctx, config)
+	return sources.Run(ctx, os.Stderr, func(c *agent.Config) { c.Version = "test" })
 }

@@ -1,0 +1,110 @@
+package agent
+
+import (
+	"fmt"
+	"math"
+	"strings"
+	"time"
+
+	"github.com/sixpn/sixpn/api"
+	"github.com/sixpn/sixpn/flycast"
+	"github.com/sixpn/sixpn/machine"
+	"github.com/sixpn/sixpn/maps"
+	"github.com/sixpn/sixpn/reconcile"
+)
+
+// field is one setting of an agent. Its key in the file names the flag (--mtu) and
+// the environment variable (SIXPN_AGENT_MTU) too.
+type field struct {
+	key      string
+	flagName string // where it is not the key with hyphens
+	def      string // in force when nobody says anything, as Set takes it
+	derived  string // for people: what it is then, where that depends on something
+	example  string // for the reference
+	doc      string // for people, without a full stop
+	place    bool   // says which agent is meant: "agent reset" has it too
+	live     bool   // SIGHUP takes it up from the file; the others wait for a restart
+	of       func(*Config) value
+}
+
+const envPrefix = "SIXPN_AGENT_"
+
+func (f field) flag() string {
+	if f.flagName != "" {
+		return f.flagName
+	}
+	return strings.ReplaceAll(f.key, "_", "-")
+}
+
+func (f field) env() string { return envPrefix + strings.ToUpper(f.key) }
+
+// fields is every setting, in the order of the reference. Nothing else knows a key, a
+// default or what it means.
+var fields = []field{
+	{key: "name", def: api.DefaultName, place: true, doc: "name of this agent, of which several may run on one host: it names the socket, the pins and the private namespace",
+		example: "edge", of: func(c *Config) value { return text{&c.Name, checkName} }},
+	{key: "state_dir", derived: stateParent + "/NAME", place: true, doc: "directory of the durable state",
+		example: "/var/lib/sixpn/edge", of: func(c *Config) value { return text{&c.StateDir, absolute} }},
+	{key: "run_dir", def: defaultRunDir, place: true, doc: "directory of the sockets and pinned namespaces, which all agents of a host share",
+		of: func(c *Config) value { return text{&c.RunDir, absolute} }},
+	{key: "pin_dir", def: defaultPinDir, place: true, doc: "directory of the pinned eBPF objects, under a mounted bpffs, which all agents of a host share",
+		of: func(c *Config) value { return text{&c.PinDir, absolute} }},
+	{key: "cgroup", derived: "sixpn-NAME under the agent's own", place: true, doc: "cgroup under which those of the Machines are made",
+		example: "/sys/fs/cgroup/sixpn", of: func(c *Config) value { return text{&c.Cgroup, absolute} }},
+	{key: "host_name", derived: "that of the host", doc: "name of this host in the state",
+		example: "host-1", of: func(c *Config) value { return text{&c.HostName, checkHostName} }},
+	{key: "region", def: defaultRegion, doc: "region of this host, by its code (see \"sixpn platform regions\")",
+		example: "fra", of: func(c *Config) value { return text{to: &c.Region} }},
+	{key: "regions", derived: "none", doc: "regions beside the built-in ones: code, name, latitude and longitude in degrees north and east; as a flag or variable CODE,LATITUDE,LONGITUDE,NAME",
+		example: `lab,52.5,13.4,Our cellar`, of: func(c *Config) value { return &regionList{to: &c.Regions} }},
+	{key: "mtu", def: fmt.Sprint(machine.DefaultMTU), doc: "largest packet of Machines that ask for none, in bytes",
+		example: "1400", of: func(c *Config) value { return number[uint16]{&c.MTU, machine.MinMTU, machine.MaxMTU} }},
+	{key: "stop_timeout", def: "5s", doc: "time between a Machine's stop signal and SIGKILL, for Machines that say none",
+		example: "30s", of: func(c *Config) value { return span{&c.Timeouts.Stop} }},
+	{key: "upstreams", flagName: "upstream", derived: "those of /etc/resolv.conf", doc: "resolvers for all names outside .internal and .flycast, by address, with a port or without, the preferred first",
+		example: "192.0.2.53,[2001:db8::53]:5353", of: func(c *Config) value { return &list{to: &c.Upstreams, parse: upstream} }},
+	{key: "metrics_listen", def: defaultMetricsListen, doc: "address and port of the metrics for Prometheus, or off",
+		example: "[::1]:9464", of: func(c *Config) value { return text{&c.MetricsListen, hostPort(metricsOff)} }},
+	{key: "flow_table_size", derived: "that of the build", doc: "Flycast flows that this host can hold",
+		example: "262144", of: func(c *Config) value { return number[uint32]{&c.FlowTableSize, 1, math.MaxInt32} }},
+	{key: "machine_flows", def: fmt.Sprint(reconcile.DefaultSettings.MachineFlows), doc: "Flycast flows that one Machine may hold",
+		of: func(c *Config) value { return number[uint32]{&c.MachineFlows, 1, math.MaxInt32} }},
+	{key: "network_flows", def: fmt.Sprint(reconcile.DefaultSettings.NetworkFlows), doc: "Flycast flows that all Machines of a network may hold on this host",
+		of: func(c *Config) value { return number[uint32]{&c.NetworkFlows, 1, math.MaxInt32} }},
+	{key: "flow_timeout_syn", def: defaultSpan(maps.DefaultTimeouts.SYN), doc: "life of a TCP flow that nobody answered",
+		of: func(c *Config) value { return span{&c.Timeouts.Syn} }},
+	{key: "flow_timeout_established", def: defaultSpan(maps.DefaultTimeouts.Established), doc: "life of an idle TCP flow",
+		of: func(c *Config) value { return span{&c.Timeouts.Established} }},
+	{key: "flow_timeout_closing", def: defaultSpan(maps.DefaultTimeouts.Closing), doc: "life of a closed TCP flow",
+		of: func(c *Config) value { return span{&c.Timeouts.Closing} }},
+	{key: "flow_timeout_udp", def: defaultSpan(maps.DefaultTimeouts.UDP), doc: "life of an idle UDP flow",
+		of: func(c *Config) value { return span{&c.Timeouts.UDP} }},
+	{key: "expiry_interval", def: defaultSpan(flycast.DefaultPeriod), doc: "time from one pass over the flow table to the next",
+		of: func(c *Config) value { return span{&c.Timeouts.Expiry} }},
+	{key: "reuse_grace", def: defaultSpan(maps.DefaultGrace), doc: "time before a table element that nothing points to is used again",
+		of: func(c *Config) value { return span{&c.Timeouts.Grace} }},
+	{key: "repair_interval", def: "10s", doc: "time from one look for lost pins to the next",
+		of: func(c *Config) value { return span{&c.Timeouts.Repair} }},
+	{key: "event_rate", derived: "that of the build", doc: "sampled drops that one CPU may report a second",
+		example: "100", of: func(c *Config) value { return number[uint32]{&c.EventRate, 1, math.MaxInt32} }},
+	{key: "reset_flows", def: "false", doc: "give up established Flycast flows if this build cannot read them",
+		of: func(c *Config) value { return boolean{&c.ResetFlows} }},
+	{key: "detach_on_exit", def: "false", doc: "at the agent's end stop the Machines and remove everything from the kernel",
+		of: func(c *Config) value { return boolean{&c.DetachOnExit} }},
+	{key: "log_level", def: "info", place: true, live: true, doc: "what is logged, and what is worse: debug, info, warn or error",
+		example: "debug", of: func(c *Config) value { return text{&c.LogLevel, oneOf("debug", "info", "warn", "error")} }},
+	{key: "log_format", def: "text", place: true, doc: "how it is logged: text or json",
+		example: "json", of: func(c *Config) value { return text{&c.LogFormat, oneOf("text", "json")} }},
+}
+
+func defaultSpan(d time.Duration) string { return d.String() }
+
+// fieldOf finds a setting by its key.
+func fieldOf(key string) (field, bool) {
+	for _, f := range fields {
+		if f.key == key {
+			return f, true
+		}
+	}
+	return field{}, false
+}
