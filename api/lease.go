@@ -30,9 +30,12 @@ func (o *operations) AcquireLease(ctx context.Context, r AcquireLeaseRequestObje
 	if r.Body != nil {
 		asked = *r.Body
 	}
-	seconds := cmp.Or(r.Params.TTL, asked.TTL, leaseDefault)
+	seconds := cmp.Or(asked.TTL, leaseDefault)
 	if queryOf(ctx).Has("ttl") {
 		seconds = r.Params.TTL
+		if asked.TTL != 0 && asked.TTL != seconds {
+			return nil, invalid("ttl", "ttl is %d in the query and %d in the body, expected it in one of them", seconds, asked.TTL)
+		}
 	}
 	if seconds < 1 || seconds > leaseLongest {
 		return nil, invalid("ttl", "ttl is %d, expected 1 to %d seconds", seconds, leaseLongest)

@@ -18,6 +18,9 @@ func TestLease(t *testing.T) {
 	at := "/v1/apps/web/machines/" + m.ID
 	none := refusal{code: 404, status: "not_found"}
 	w.refused(t, none, func() answer { return w.get(at + "/lease") })
+	w.refused(t, refusal{code: 422, status: "invalid_argument", field: "ttl"}, func() answer { return w.post(at+"/lease?ttl=120", `{"ttl":60}`) })
+	w.refused(t, refusal{code: 422, status: "invalid_argument", field: "ttl"}, func() answer { return w.post(at+"/lease", `{"ttl":-1}`) })
+	w.refused(t, refusal{code: 422, status: "invalid_argument", field: "owner"}, func() answer { return w.post(at+"/lease", `{"owner":"a\u0000"}`) })
 	a := w.post(at+"/lease?ttl=120", "")
 	w.durable(t, a, http.StatusCreated)
 	var lease, again api.LeaseAnswer

@@ -1,6 +1,7 @@
 package api_test
 
 import (
+	"encoding/json"
 	"errors"
 	"net/http"
 	"strconv"
@@ -120,6 +121,41 @@ func TestMachineConfigComesBack(t *testing.T) {
 	w.get("/v1/apps/web/machines/"+m.ID).into(t, &again)
 	if diff := cmp.Diff(m, again); diff != "" {
 		t.Errorf("what was answered and what is read (-answered +read):\n%s", diff)
+	}
+}
+
+// Every member that a configuration can have is kept and shown.
+func TestEveryMemberComesBack(t *testing.T) {
+	w := newWorld(t)
+	w.seed()
+	var asked api.CreateMachineRequest
+	must(t, json.Unmarshal([]byte(everyMember), &asked))
+	var m api.Machine
+	w.post("/v1/apps/web/machines", everyMember).into(t, &m)
+	if diff := cmp.Diff(asked.Config, m.Config); diff != "" {
+		t.Errorf("config (-want +got):\n%s", diff)
+	}
+	if m.ID != asked.ID || m.Name != asked.Name || m.DesiredState != "stopped" || m.State != "created" || m.Nonce == "" {
+		t.Errorf("Machine %+v, expected what was asked for", m)
+	}
+}
+
+// What the host sees of a Machine is shown.
+func TestChecksAndRelaysAreShown(t *testing.T) {
+	w := newWorld(t)
+	m, _ := w.seed()
+	check := state.CheckStatus{Name: "alive", Service: -1, Status: state.CheckCritical, Output: "refused", UpdatedAt: time.Now().UTC()}
+	_, revision, err := w.store.UpdateMachine(t.Context(), m.ID, func(m *state.Machine) error {
+		m.Checks, m.Relayed = []state.CheckStatus{check}, []uint16{8080}
+		return nil
+	})
+	must(t, err)
+	w.seen(revision)
+	var shown api.Machine
+	w.get("/v1/apps/web/machines/"+m.ID).into(t, &shown)
+	want := []api.CheckStatus{{Name: "alive", Status: "critical", Output: "refused", UpdatedAt: check.UpdatedAt}}
+	if diff := cmp.Diff(want, shown.Checks); diff != "" || !cmp.Equal(shown.RelayedPorts, []int{8080}) {
+		t.Errorf("relayed %v, checks (-want +got):\n%s", shown.RelayedPorts, diff)
 	}
 }
 
