@@ -85,15 +85,13 @@ func (s *Sources) read() (Loaded, error) {
 	}
 	loaded := Loaded{}
 	layers := []layer{flags, environment}
-	if path != "" {
+	if _, err := os.Stat(path); wanted || !errors.Is(err, os.ErrNotExist) {
 		content, err := fileLayer(path)
-		switch {
-		case err == nil:
-			loaded.File = path
-			layers = append(layers, content)
-		case wanted || !errors.Is(err, os.ErrNotExist):
+		if err != nil {
 			return Loaded{}, err
 		}
+		loaded.File = path
+		layers = append(layers, content)
 	}
 	from := map[string]string{}
 	for _, f := range fields {

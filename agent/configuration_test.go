@@ -21,7 +21,9 @@ func load(t *testing.T, flags []string, environment []string, file string) (Load
 	if err := os.WriteFile(path, []byte(file), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	s.environ = func() []string { return append(environment, "SIXPN_AGENT_CONFIG="+path, "SIXPN_AGENTS=no", "PATH=/bin") }
+	s.environ = func() []string {
+		return append(environment, "SIXPN_AGENT_CONFIG="+path, "SIXPN_AGENTS=no", "PATH=/bin")
+	}
 	if err := set.Parse(flags); err != nil {
 		return Loaded{}, path, err
 	}
