@@ -18,7 +18,7 @@ type document struct {
 	PrimaryRegion string            `toml:"primary_region"`
 	KillSignal    string            `toml:"kill_signal"`
 	KillTimeout   duration          `toml:"kill_timeout"` // a number is seconds
-	Processes     map[string]string `toml:"processes"`
+	Processes     processes         `toml:"processes"`
 	Env           map[string]scalar `toml:"env"`
 	Metadata      map[string]scalar `toml:"metadata"`
 	Services      []service         `toml:"services"`
@@ -37,6 +37,30 @@ type restart struct {
 	Policy    string   `toml:"policy"`
 	Retries   int      `toml:"retries"`
 	Processes []string `toml:"processes"`
+}
+
+// processes is a table of commands. Files of before there were groups have an empty
+// list there.
+type processes map[string]string
+
+// UnmarshalTOML is toml.Unmarshaler.
+func (p *processes) UnmarshalTOML(value any) error {
+	table, ok := value.(map[string]any)
+	if list, isList := value.([]any); isList && len(list) == 0 {
+		return nil
+	}
+	if !ok {
+		return fmt.Errorf("%v is no table of commands, expected e.g. {app = \"./server\"}", value)
+	}
+	*p = processes{}
+	for group, command := range table {
+		line, ok := command.(string)
+		if !ok {
+			return fmt.Errorf("the command of group %q is %v, expected a text", group, command)
+		}
+		(*p)[group] = line
+	}
+	return nil
 }
 
 // traffic is what both kinds of service have.

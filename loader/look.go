@@ -1,0 +1,41 @@
+package loader
+
+import "fmt"
+
+// Seen is what stands between a device and the host; names of agents, empty where
+// there is nothing of sixpn's.
+type Seen struct {
+	Router string // whose router decides on what arrives
+	Filter string // whose drop filter is behind it
+}
+
+// Look reads what is on a device of this network namespace. It changes nothing and
+// needs no Loader.
+func Look(ifindex uint32) (Seen, error) {
+	device, err := deviceOf(ifindex)
+	if err != nil {
+		return Seen{}, err
+	}
+	var seen Seen
+	if _, seen.Filter, err = filterOf(device); err != nil {
+		return Seen{}, err
+	}
+	attached, err := attachedTo(ifindex)
+	if err != nil {
+		return Seen{}, err
+	}
+	for _, program := range attached {
+		agent, err := owner(program.ID)
+		if err != nil {
+			return Seen{}, fmt.Errorf("device %s: %w", device.Attrs().Name, err)
+		}
+		if agent != "" {
+			seen.Router = agent
+		}
+	}
+	return seen, nil
+}
+
+// Probe says whether this kernel has what the router needs; it wraps ErrKernel if
+// it has not.
+func Probe() error { return probe() }
