@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"time"
 
@@ -54,36 +55,31 @@ func (c *cli) completeFlag(command *cobra.Command, flag string, complete cobra.C
 }
 
 // completeArgs completes the arguments of a command by the words of its usage, such
-// as "stop ID...". After -- comes a command, of which we know nothing.
+// as "stop ID...". CMD is a command, of which the shell knows more than we do.
 func (c *cli) completeArgs(command *cobra.Command) cobra.CompletionFunc {
-	var word string
+	var word, before string
 	for _, candidate := range strings.Fields(command.Use)[1:] {
-		if _, known := argumentLists[strings.TrimSuffix(candidate, "...")]; known {
+		_, known := argumentLists[strings.TrimSuffix(candidate, "...")]
+		if known && !strings.HasPrefix(before, "-") { // else it is the flag's
 			word = candidate
 			break
 		}
+		before = candidate
 	}
 	list := argumentLists[strings.TrimSuffix(word, "...")]
+	rest := cobra.ShellCompDirectiveNoFileComp
+	if strings.Contains(command.Use, "CMD") {
+		rest = cobra.ShellCompDirectiveDefault
+	}
 	return func(command *cobra.Command, args []string, toComplete string) ([]cobra.Completion, cobra.ShellCompDirective) {
-		switch {
-		case command.ArgsLenAtDash() >= 0:
-			return nil, cobra.ShellCompDirectiveDefault
-		case list == nil, len(args) > 0 && !strings.HasSuffix(word, "..."):
-			return nil, cobra.ShellCompDirectiveNoFileComp
+		if list == nil || len(args) > 0 && !strings.HasSuffix(word, "...") {
+			return nil, rest
 		}
 		found, directive := c.listed(list)(command, args, toComplete)
-		var rest []cobra.Completion
-		for _, candidate := range found {
+		return slices.DeleteFunc(found, func(candidate cobra.Completion) bool {
 			value, _, _ := strings.Cut(candidate, "\t")
-			taken := false
-			for _, arg := range args {
-				taken = taken || arg == value
-			}
-			if !taken {
-				rest = append(rest, candidate)
-			}
-		}
-		return rest, directive
+			return slices.Contains(args, value)
+		}), directive
 	}
 }
 

@@ -184,7 +184,7 @@ func (l *appLogs) copy(ctx context.Context, m api.Machine, follow bool, skip int
 	if errors.Is(err, io.EOF) {
 		return seen, nil
 	}
-	return seen, fmt.Errorf("the logs of Machine %s broke off: %w", m.ID, err)
+	return seen, brokeOff(m.ID, err)
 }
 
 func (l *appLogs) print(m api.Machine, line []byte) error {

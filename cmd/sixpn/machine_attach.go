@@ -16,9 +16,10 @@ func machineAttach(c *cli) *cobra.Command {
 		Use:   "attach -a APP {--device NAME | --netns PATH | --pid N}",
 		Short: "Make a Machine of what something else runs",
 		Long: `Make a Machine of what something else runs: a virtual machine behind an existing tap
-or veth, or a network namespace, which gets an eth0. It has an address, names and
-Flycast as any other Machine. A guest behind a device sets the address up itself: by
-the router advertisements that it gets, or as this command prints it.`,
+or veth, or a network namespace, which gets an eth0 that is set up. It has an address,
+names and Flycast as any other Machine. A guest behind a device sets itself up: the
+address that this command prints, with /112, a route to fdaa::/16 by fe80::1, and the
+name server fdaa::3.`,
 		Example: `  sixpn machine attach -a vm --device tap0 --mac 02:00:00:00:00:01 -p 22:22
   sixpn machine attach -a container --netns /run/netns/blue
   sixpn machine attach -a process --pid 4711`,

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 
@@ -41,7 +42,15 @@ func (c *cli) copyLogs(ctx context.Context, client *api.ClientWithResponses, app
 	}
 	defer answer.Body.Close()
 	if _, err := io.Copy(c.out, answer.Body); err != nil {
-		return fmt.Errorf("the logs of Machine %s broke off: %w", id, err)
+		return brokeOff(id, err)
 	}
 	return nil
+}
+
+// brokeOff is that logs ended before they were complete.
+func brokeOff(id string, err error) error {
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		return fmt.Errorf("the logs of Machine %s broke off: the agent stopped; try again when it is back", id)
+	}
+	return fmt.Errorf("the logs of Machine %s broke off: %w", id, err)
 }

@@ -157,7 +157,7 @@ func (c *cli) change(command *cobra.Command, do func(ctx context.Context, client
 // explainLease says what to do when somebody else's lease is in the way.
 func explainLease(err error) error {
 	var answered *api.Error
-	if errors.As(err, &answered) && answered.Code == http.StatusConflict && answered.Failure.Field == "lease" {
+	if errors.As(err, &answered) && answered.Code == http.StatusConflict && answered.Failure.Field == "fly-machine-lease-nonce" {
 		return fmt.Errorf("%w; look at it and end it with: sixpn machine leases", err)
 	}
 	return err
