@@ -2,9 +2,11 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 
+	"github.com/sixpn/sixpn/loader"
 	"github.com/sixpn/sixpn/machine"
 	"github.com/sixpn/sixpn/reconcile"
 )
@@ -73,8 +75,12 @@ func (p *ports) Remove(ctx context.Context, machineID string) error {
 			return p.loop.RemovePort(ctx, machineID) // nothing of it is left
 		}
 		port = machine.Port{MachineID: machineID, Device: device.Name, Ifindex: device.Ifindex}
+		if p.taken(port) != nil {
+			return p.loop.RemovePort(ctx, machineID) // it was refused the device, which is another's
+		}
 	}
-	if err := p.devices.Detach(port.Ifindex); err != nil {
+	// A device with the router of another agent was refused, and is left alone.
+	if err := p.devices.Detach(port.Ifindex); err != nil && !errors.Is(err, loader.ErrForeign) {
 		return fmt.Errorf("detach the router from %s: %w", port.Device, err)
 	}
 	if err := p.loop.RemovePort(ctx, machineID); err != nil {
@@ -102,6 +108,18 @@ func (p *ports) list() map[string]machine.Port {
 
 // remember takes a port for a Machine, unless its device is somebody's already.
 func (p *ports) remember(port machine.Port) error {
+	if err := p.taken(port); err != nil {
+		return err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.known[port.MachineID] = port
+	return nil
+}
+
+// taken says whose the device of a port is, if it is not that Machine's. Of two
+// Machines that want one device the manager refuses the second before it comes here.
+func (p *ports) taken(port machine.Port) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if port.Ifindex == p.host {
@@ -112,7 +130,6 @@ func (p *ports) remember(port machine.Port) error {
 			return fmt.Errorf("device %s is that of machine %s: detach it there first (sixpn machine detach %s)", port.Device, id, id)
 		}
 	}
-	p.known[port.MachineID] = port
 	return nil
 }
 

@@ -84,7 +84,7 @@ func (w *worker) connectAttached(ctx context.Context, record state.Machine, atte
 	if err := os.Remove(filepath.Join(driver.directory(w.id), recordFile)); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	if err := driver.writeAttachment(w.id, a); err != nil {
+	if err := w.m.claim(w.id, a); err != nil {
 		return err
 	}
 	w.reached("attachment written")
@@ -115,6 +115,25 @@ func (w *worker) connectAttached(ctx context.Context, record state.Machine, atte
 	}
 	w.attached.Up = true
 	return driver.writeAttachment(w.id, w.attached.attachment)
+}
+
+// claim writes down that a device is a Machine's, unless it is another's. A refusal
+// writes nothing: what is written is what a detachment lets go of.
+func (m *Manager) claim(id string, a attachment) error {
+	m.claiming.Lock()
+	defer m.claiming.Unlock()
+	driver := m.config.Driver
+	ids, err := driver.Attachments()
+	if err != nil {
+		return err
+	}
+	for _, other := range ids {
+		theirs, err := readAttachment(driver.directory(other))
+		if err == nil && other != id && !a.Made && theirs.present() && theirs.Device.Ifindex == a.Device.Ifindex {
+			return fmt.Errorf("device %s is that of machine %s: detach it there first (sixpn machine detach %s)", a.Device.Name, other, other)
+		}
+	}
+	return driver.writeAttachment(id, a)
 }
 
 // detach takes the device of a Machine away from the router, as its directory says;
@@ -224,6 +243,6 @@ func (w *worker) learn(ctx context.Context, mac net.HardwareAddr) error {
 	}
 	port := w.attached.port(w.id)
 	port.Adopted = true
-	w.log.Info("the guest of an attached machine was heard", "mac", mac)
+	w.log.Info("the guest of an attached machine was heard", "mac", mac.String())
 	return w.ports(ctx, func(ctx context.Context) error { return w.m.config.Ports.Add(ctx, port) })
 }

@@ -52,6 +52,7 @@ type Manager struct {
 	log     *slog.Logger
 	adopted chan struct{}
 
+	claiming sync.Mutex // of devices that are attached, see claim
 	mu       sync.Mutex
 	workers  map[string]*worker
 	starting sync.WaitGroup
