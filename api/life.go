@@ -118,6 +118,9 @@ func (o *operations) StopMachine(ctx context.Context, r StopMachineRequestObject
 			return nil // which stops it too
 		}
 		m.Desired, m.Stop = state.Stopped, how
+		if m.State == state.Created {
+			m.State = state.Stopped // nobody else says so of one that never ran
+		}
 		return nil
 	})
 	if err != nil {
