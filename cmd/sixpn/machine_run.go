@@ -105,15 +105,15 @@ func (c *cli) runDetached(ctx context.Context, client *api.ClientWithResponses, 
 		if err := c.applied(ctx, client); err != nil {
 			return err
 		}
-	}
-	m, err := latest(ctx, client, f.app, m)
-	if err != nil {
-		return err
-	}
-	// One that is through with its work by now has been started too.
-	exit := exitOf(m)
-	if m.State == string(api.WaitMachineParamsStateFailed) || exit != nil && exit.ExitCode != 0 {
-		return fmt.Errorf("Machine %s is %s%s; see: sixpn machine logs %s", m.ID, m.State, why(m), m.ID)
+		var err error
+		if m, err = latest(ctx, client, f.app, m); err != nil {
+			return err
+		}
+		// One that is through with its work by now has been started too.
+		exit := exitOf(m)
+		if m.State == string(api.WaitMachineParamsStateFailed) || exit != nil && exit.ExitCode != 0 {
+			return fmt.Errorf("Machine %s is %s%s; see: sixpn machine logs %s", m.ID, m.State, why(m), m.ID)
+		}
 	}
 	if c.json {
 		return c.printJSON(m)

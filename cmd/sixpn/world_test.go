@@ -14,6 +14,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -35,6 +36,8 @@ type world struct {
 	logs    map[string][]byte
 	signals []string // that were sent: id and name
 	applied []int64  // revisions that were waited for
+
+	executing chan struct{} // gets a word when the command "forever" begins
 }
 
 func newWorld(t *testing.T) *world {
@@ -47,7 +50,7 @@ func newWorld(t *testing.T) *world {
 	must(t, err)
 	t.Cleanup(func() { embedded.Close() })
 	log := slog.New(slog.NewTextHandler(t.Output(), nil))
-	w := &world{t: t, socket: filepath.Join(dir, "api.sock"), logs: map[string][]byte{}}
+	w := &world{t: t, socket: filepath.Join(dir, "api.sock"), logs: map[string][]byte{}, executing: make(chan struct{}, 1)}
 	w.store, err = state.Open(t.Context(), embedded.Client(), log)
 	must(t, err)
 	host, _, err := w.store.RegisterHost(t.Context(), "one", "ams", 0)
@@ -146,10 +149,11 @@ func (w *world) step(ctx context.Context, m state.Machine) error {
 		return become(state.Suspended, nil, "")
 	case m.Desired == state.Started && at(state.Suspended):
 		return become(state.Started, nil, "")
-	case m.Desired == state.Started && at(state.Starting) && m.Config.Attach != nil:
-		return become(state.Started, nil, "")
 	case m.Desired == state.Started && (at(state.Created) || at(state.Stopped) && m.Pending == m.InstanceID):
 		return become(state.Starting, nil, "")
+	case m.Desired == state.Started && at(state.Starting) && m.Config.Attach != nil:
+		return become(state.Started, nil, "")
+	case len(words) == 0: // attached
 	case m.Desired == state.Started && at(state.Starting) && words[0] == "fail":
 		return become(state.Failed, nil, strings.Join(words[1:], " "))
 	case m.Desired == state.Started && at(state.Starting):
@@ -176,7 +180,12 @@ func (w *world) Signal(_ context.Context, id string, signal syscall.Signal) erro
 
 // Exec is api.Machines: it says what it was asked for and exits with the number
 // of its words.
-func (w *world) Exec(_ context.Context, _ string, c api.Command) (int, error) {
+func (w *world) Exec(ctx context.Context, _ string, c api.Command) (int, error) {
+	if c.Exec[0] == "forever" {
+		w.executing <- struct{}{}
+		<-ctx.Done()
+		return 0, ctx.Err()
+	}
 	if c.Exec[0] == "cat" {
 		if c.Stdin == nil {
 			return 0, nil
@@ -198,13 +207,28 @@ func (w *world) Exec(_ context.Context, _ string, c api.Command) (int, error) {
 
 // Logs is api.Machines.
 func (w *world) Logs(ctx context.Context, id string, follow bool, out io.Writer) error {
-	if follow {
-		<-ctx.Done()
+	written := 0
+	for {
+		w.mu.Lock()
+		more := bytes.Clone(w.logs[id][written:])
+		w.mu.Unlock()
+		written += len(more)
+		if _, err := out.Write(more); err != nil || !follow {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(10 * time.Millisecond): // until there is more
+		}
 	}
+}
+
+// writes is what a Machine writes.
+func (w *world) writes(id, text string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	_, err := out.Write(w.logs[id])
-	return err
+	w.logs[id] = append(w.logs[id], text...)
 }
 
 // Status is api.DataPlane.
@@ -249,11 +273,15 @@ func do(t *testing.T, args ...string) string {
 // asJSON runs what must succeed with --json, and reads it.
 func asJSON[T any](t *testing.T, args ...string) T {
 	t.Helper()
-	var v T
 	// First, so that it is no word of a Machine's command.
-	out := do(t, append([]string{"--json"}, args...)...)
-	if err := json.Unmarshal([]byte(out), &v); err != nil {
-		t.Fatalf("sixpn --json %s: %v in %s", strings.Join(args, " "), err, out)
+	return unmarshal[T](t, do(t, append([]string{"--json"}, args...)...))
+}
+
+func unmarshal[T any](t *testing.T, text string) T {
+	t.Helper()
+	var v T
+	if err := json.Unmarshal([]byte(text), &v); err != nil {
+		t.Fatalf("%v in %s", err, text)
 	}
 	return v
 }
