@@ -169,3 +169,10 @@ func refused(t *testing.T, err error, kind state.ErrorKind, field string) {
 }
 
 const missingHost sixpn.Host = 0x7fff
+
+func orZero(n *int) int {
+	if n == nil {
+		return 0
+	}
+	return *n
+}

@@ -6,6 +6,10 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
+
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/sixpn/sixpn"
 )
@@ -204,10 +208,18 @@ func (t *transaction) machine(id string) (Record[Machine], error) {
 }
 
 // DestroyMachine removes a Machine that does not run; Snapshot.Deleted has it for a
-// while. Its number is never given out again. The last Machine of an app that is
-// being destroyed takes the app with it.
+// while, unless the store is full. Its number is never given out again. The last
+// Machine of an app that is being destroyed takes the app with it.
 func (s *Store) DestroyMachine(ctx context.Context, id string) (int64, error) {
-	// Those of an app that is being destroyed all write its record: they take turns.
+	revision, err := s.destroyMachine(ctx, id, true)
+	if errors.Is(err, rpctypes.ErrNoSpace) { // which still takes deletions
+		revision, err = s.destroyMachine(ctx, id, false)
+	}
+	return revision, err
+}
+
+func (s *Store) destroyMachine(ctx context.Context, id string, bury bool) (int64, error) {
+	// Those of an app that is being destroyed look at each other: they take turns.
 	queue := id
 	if snapshot := s.Snapshot(); snapshot.Apps[snapshot.Machines[id].App].Destroying {
 		queue = "destroy " + snapshot.Machines[id].App
@@ -233,22 +245,35 @@ func (s *Store) DestroyMachine(ctx context.Context, id string) (int64, error) {
 		if err != nil {
 			return err
 		}
-		if !found || !app.Value.Destroying {
-			return t.bury(r)
+		if found && app.Value.Destroying {
+			another, err := t.hasAnother(m)
+			if err != nil {
+				return err
+			}
+			if !another {
+				t.removeApp(app.Value)
+				return nil
+			}
 		}
-		others, err := t.count(nameMachines(m.App))
-		if err != nil {
-			return err
-		}
-		if others == 1 { // this one
-			t.removeApp(app.Value)
+		if !bury {
 			return nil
-		}
-		// Of the last two, each sees the other: the record of the app is written, so
-		// that one of them loses and looks again.
-		if err := write(t, keyApp(m.Network, m.App), app); err != nil {
-			return err
 		}
 		return t.bury(r)
 	})
+}
+
+// hasAnother is whether the app of a Machine has another one. That one is guarded: of
+// the last two, one loses, looks again and finds itself alone.
+func (t *transaction) hasAnother(m Machine) (bool, error) {
+	names, err := t.read(nameMachines(m.App), clientv3.WithPrefix(), clientv3.WithLimit(2))
+	if err != nil {
+		return false, err
+	}
+	for _, kv := range names.Kvs {
+		if string(kv.Value) != m.ID {
+			t.keys[string(kv.Key)] = kv.ModRevision
+			return true, nil
+		}
+	}
+	return false, nil
 }

@@ -3,7 +3,6 @@ package state_test
 import (
 	"context"
 	"fmt"
-	"maps"
 	"net/netip"
 	"slices"
 	"sync/atomic"
@@ -346,19 +345,12 @@ func TestMovesAreWhole(t *testing.T) {
 		t.Errorf("the app was seen in %d networks, want 2", n)
 	}
 	var found int64
-	for _, m := range maps.All(s.Machines) {
+	for _, m := range s.Machines {
 		found += int64(orZero(m.ExitCode))
 	}
 	if found != updates.Load() || found == 0 {
 		t.Errorf("%d updates are there, want %d: moves lost some", found, updates.Load())
 	}
-}
-
-func orZero(n *int) int {
-	if n == nil {
-		return 0
-	}
-	return *n
 }
 
 // TestMoveOfManyMachines has more writes and bytes than etcd takes in a transaction
