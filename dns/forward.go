@@ -78,15 +78,21 @@ type forwarder struct {
 	shares    *shares
 	flights   singleflight.Group // by key: a question is asked once, however many wait
 	ctx       context.Context    // of what goes on when the one who asked first has left
-	close     context.CancelFunc
+	cancel    context.CancelFunc
 }
 
 func newForwarder(config Forward, observer Observer, log *slog.Logger) *forwarder {
 	config = config.withDefaults()
 	f := &forwarder{config: config, log: log, cache: newCache(config), shares: newShares(config)}
-	f.ctx, f.close = context.WithCancel(context.Background())
+	f.ctx, f.cancel = context.WithCancel(context.Background())
 	f.upstreams = newUpstreams(f.ctx, config, observer, log)
 	return f
+}
+
+// close ends what goes on.
+func (f *forwarder) close() {
+	f.cancel()
+	f.upstreams.tasks.wait()
 }
 
 // key is all that an answer depends on.

@@ -113,14 +113,13 @@ func TestForwardHealth(t *testing.T) {
 		return !seen.works(one.address)
 	})
 	before := one.asked.Load()
-	began := time.Now()
 	for range 20 {
 		if reply, _ := f.put(external("example.com.")); len(reply.Answer) != 1 {
 			t.Fatal(brief(reply))
 		}
 	}
-	if took := time.Since(began); took > f.config.Timeout || one.asked.Load() != before {
-		t.Errorf("20 questions took %v, the dead upstream was asked %d times", took, one.asked.Load()-before)
+	if waited := one.asked.Load() - before; waited != 0 {
+		t.Errorf("the dead upstream was asked by %d of 20 questions", waited)
 	}
 	one.answer(with("@ 0 IN AAAA 2001:db8::1"))
 	one.probed(nil)

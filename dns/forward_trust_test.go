@@ -5,6 +5,7 @@ import (
 	"net"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -145,8 +146,10 @@ func TestForwardIsHardToForge(t *testing.T) {
 	const questions = 64
 	p := newPrivate(t)
 	ports, ids, spellings := map[string]bool{}, map[uint16]bool{}, map[string]bool{}
+	var mu sync.Mutex
 	one := p.upstream(first, func(w miekg.ResponseWriter, query *miekg.Msg) {
-		// Asked one after the other: nobody else is here.
+		mu.Lock()
+		defer mu.Unlock()
 		ports[w.RemoteAddr().String()], ids[query.Id], spellings[query.Question[0].Name] = true, true, true
 		with("@ 0 IN AAAA 2001:db8::1")(w, query)
 	})
@@ -156,6 +159,8 @@ func TestForwardIsHardToForge(t *testing.T) {
 			t.Fatal(brief(reply))
 		}
 	}
+	mu.Lock()
+	defer mu.Unlock()
 	for what, distinct := range map[string]int{"ports": len(ports), "ids": len(ids), "spellings": len(spellings)} {
 		if distinct < questions*9/10 {
 			t.Errorf("only %d %s in %d questions", distinct, what, questions)

@@ -91,7 +91,7 @@ func (u *upstream) become(h health, why string) {
 	}
 	if h != up && !u.reviving {
 		u.reviving = true
-		go u.revive()
+		u.of.tasks.start(u.revive)
 	}
 }
 

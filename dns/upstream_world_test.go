@@ -2,6 +2,7 @@ package dns
 
 import (
 	"context"
+	"log/slog"
 	"net"
 	"slices"
 	"sync"
@@ -200,3 +201,5 @@ func (w *watcher) works(upstream string) bool {
 	defer w.mu.Unlock()
 	return w.up[upstream]
 }
+
+var quiet = slog.New(slog.DiscardHandler)

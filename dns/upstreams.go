@@ -50,6 +50,32 @@ type upstreams struct {
 	checked time.Time            // when the resolvers of the host were last read
 	lastErr string               // why they could not be read
 	probes  map[string]*upstream // names on their way, in canonical form
+
+	tasks background
+}
+
+// background is goroutines that end before what they use does.
+type background struct {
+	mu    sync.Mutex
+	ended bool
+	group sync.WaitGroup
+}
+
+// start runs a task, unless all have been told to end.
+func (b *background) start(task func()) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.ended {
+		b.group.Go(task)
+	}
+}
+
+// wait lets no more begin, and returns when all have ended.
+func (b *background) wait() {
+	b.mu.Lock()
+	b.ended = true
+	b.mu.Unlock()
+	b.group.Wait()
 }
 
 func newUpstreams(ctx context.Context, config Forward, observer Observer, log *slog.Logger) *upstreams {
@@ -153,7 +179,7 @@ func (u *upstreams) add(address string) *upstream {
 		u.observer.Health(address, true)
 	}
 	// Whether it asks us back is known after one question.
-	go one.probe()
+	u.tasks.start(one.probe)
 	return one
 }
 
