@@ -95,12 +95,13 @@ func run(ctx context.Context, c Config) (err error) {
 		name string
 		do   func(context.Context) error
 	}{
+		{"metrics", a.listenMetrics},
 		{"store", a.openStore},
 		{"private namespace", a.openPrivate},
 		{"router", a.openRouter},
 		{"tables", a.openTables},
 		{"machines", a.openMachines},
-		{"metrics", a.openMetrics},
+		{"collector", a.openMetrics},
 		{"names", a.openNames},
 	} {
 		if err := step.do(ctx); err != nil {

@@ -17,23 +17,12 @@ import (
 // metricsOff as MetricsListen serves no metrics.
 const metricsOff = "off"
 
-// openMetrics makes the collector, and listens: an address that is taken ends the agent
-// before it is at work, for metrics that are missing in silence are missed only when they
-// are needed.
-func (a *agent) openMetrics(ctx context.Context) (err error) {
-	a.metrics, err = observe.New(observe.Config{
-		Host: a.host.ID, Version: a.config.Version, Started: a.started,
-		Tables: a.tables, Router: a.loader.Router(), Expire: a.loader.Expire(),
-		Snapshot: a.store.Snapshot,
-		Progress: func() observe.Progress {
-			status := a.loop.Status()
-			return observe.Progress{Wanted: status.Wanted, Applied: status.Applied, Failures: status.Failures}
-		},
-		Store: a.embedded.Health,
-		Log:   a.log,
-	})
-	if err != nil || a.config.MetricsListen == metricsOff {
-		return err
+// listenMetrics comes before all else: an address that is taken ends the agent, for
+// metrics that are missing in silence are missed only when they are needed, and nothing
+// has changed by then.
+func (a *agent) listenMetrics(ctx context.Context) (err error) {
+	if a.config.MetricsListen == metricsOff {
+		return nil
 	}
 	a.listener, err = (&net.ListenConfig{}).Listen(ctx, "tcp", a.config.MetricsListen)
 	if err != nil {
@@ -46,6 +35,22 @@ func (a *agent) openMetrics(ctx context.Context) (err error) {
 		return nil
 	})
 	return nil
+}
+
+// openMetrics makes the collector of what the steps before it have opened.
+func (a *agent) openMetrics(context.Context) (err error) {
+	a.metrics, err = observe.New(observe.Config{
+		Host: a.host.ID, Version: a.config.Version, Started: a.started,
+		Tables: a.tables, Router: a.loader.Router(), Expire: a.loader.Expire(),
+		Snapshot: a.store.Snapshot,
+		Progress: func() observe.Progress {
+			status := a.loop.Status()
+			return observe.Progress{Wanted: status.Wanted, Applied: status.Applied, Failures: status.Failures}
+		},
+		Store: a.embedded.Health,
+		Log:   a.log,
+	})
+	return err
 }
 
 // A scrape takes milliseconds; who takes longer to ask or to read is cut off.

@@ -15,7 +15,6 @@ import (
 
 	"github.com/cilium/ebpf"
 	miekg "github.com/miekg/dns"
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/sixpn/sixpn/api"
@@ -24,9 +23,8 @@ import (
 )
 
 const (
-	agentMetrics = "127.0.0.1:9464" // in a namespace of the test's own, as the next two
-	upstream     = "127.0.0.1:5300"
-	rates        = "10s" // what Grafana's $__rate_interval would be at a scrape a second
+	upstream = "127.0.0.1:5300" // in a namespace of the test's own
+	rates    = "10s"            // what Grafana's $__rate_interval would be at a scrape a second
 )
 
 // busy are the panels that traffic must show in: their queries have a series above zero.
@@ -61,7 +59,7 @@ func TestLive(t *testing.T) {
 		{"native", "127.0.0.1:9090", []string{"--enable-feature=native-histograms"}},
 		{"classic", "127.0.0.1:9091", nil},
 	} {
-		p := startPrometheus(ctx, t, h, kind.listen, agentMetrics, kind.flags...)
+		p := startPrometheus(ctx, t, h, kind.listen, nettest.MetricsAddress, kind.flags...)
 		t.Run(kind.name, func(t *testing.T) {
 			t.Parallel()
 			asked := map[string]bool{}
@@ -187,14 +185,8 @@ func startHost(ctx context.Context, t *testing.T) *nettest.Host {
 	must(t, err)
 	t.Cleanup(func() { must(t, h.Close()) })
 	var packets net.PacketConn
-	must(t, h.Do(func() error {
-		loopback, err := netlink.LinkByName("lo")
-		if err != nil {
-			return err
-		}
-		if err := netlink.LinkSetUp(loopback); err != nil {
-			return err
-		}
+	must(t, h.RaiseLoopback())
+	must(t, h.Do(func() (err error) {
 		packets, err = net.ListenPacket("udp", upstream)
 		return err
 	}))
@@ -208,7 +200,7 @@ func startHost(ctx context.Context, t *testing.T) *nettest.Host {
 	})}
 	go func() { _ = server.ActivateAndServe() }()
 	t.Cleanup(func() { _ = server.Shutdown() })
-	must(t, h.StartAgent(ctx, "--metrics-listen", agentMetrics, "--upstream", upstream))
+	must(t, h.StartAgent(ctx, "--metrics-listen", nettest.MetricsAddress, "--upstream", upstream))
 	return h
 }
 

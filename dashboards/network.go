@@ -12,7 +12,7 @@ var network = Dashboard{
 	Variables:   []Variable{{"org", "sixpn_machines"}, {"network", "sixpn_port_packets_total"}, {"app", "sixpn_machines"}},
 	Rows: []Row{
 		{"Network", []Panel{
-			{"Packets", "Packets of the network's Machines: in is what they sent.", "", "pps", []Query{
+			{"Packets", "Forwarded packets of the network's Machines: in is what they sent.", "", "pps", []Query{
 				{sumBy("org, network, direction", perSecond("sixpn_port_packets_total", `kind="machine"`, inNetwork)), "{{org}} {{network}} {{direction}}"}}},
 			{"Bytes", "The same in bytes, from the IPv6 header on.", "", "Bps", []Query{
 				{sumBy("org, network, direction", perSecond("sixpn_port_bytes_total", `kind="machine"`, inNetwork)), "{{org}} {{network}} {{direction}}"}}},

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -20,7 +19,7 @@ import (
 
 // prometheus is Debian's, beside an agent on a test's host.
 type prometheus struct {
-	client http.Client
+	client *http.Client
 	base   string
 }
 
@@ -59,15 +58,7 @@ scrape_configs: [{job_name: sixpn, static_configs: [{targets: [%q]}]}]
 		<-ended
 		must(t, log.Close())
 	})
-	p := &prometheus{base: "http://" + listen}
-	p.client.Transport = &http.Transport{DialContext: func(ctx context.Context, network, address string) (conn net.Conn, err error) {
-		err = h.Do(func() error {
-			conn, err = (&net.Dialer{}).DialContext(ctx, network, address)
-			return err
-		})
-		return conn, err
-	}}
-	t.Cleanup(p.client.CloseIdleConnections)
+	p := &prometheus{base: "http://" + listen, client: h.HTTPClient()}
 	must(t, nettest.Eventually(ctx, "Prometheus answers", func(ctx context.Context) error {
 		select {
 		case err := <-ended:

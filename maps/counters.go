@@ -35,8 +35,9 @@ func sum(values []uint64) uint64 {
 	return total
 }
 
-// PortCounts are the packets and bytes of a port since it was added, as the device
-// sees them: Rx is what it sent to the router. Bytes count from the IPv6 header on.
+// PortCounts are the packets that went on, and their bytes, of a port since it was
+// added, as the device sees them: Rx is what it sent to the router. Bytes count from the
+// IPv6 header on.
 type PortCounts struct {
 	Port
 	RxPackets, RxBytes uint64

@@ -10,7 +10,7 @@ import (
 const sectionPackets = "Packets"
 
 var (
-	portPackets = counter(sectionPackets, "port_packets_total", "Packets through the router's ports since the agent began, by kind of port and network; direction is in for what the device sent to the router", "kind", "org", "network", "direction")
+	portPackets = counter(sectionPackets, "port_packets_total", "Packets that the router forwarded since the agent began: in by the port that they came by, out by the one that they left by", "kind", "org", "network", "direction")
 	portBytes   = counter(sectionPackets, "port_bytes_total", "Bytes of these packets, from the IPv6 header on", "kind", "org", "network", "direction")
 	portDropped = counter(sectionPackets, "port_dropped_packets_total", "Packets that came in by these ports and did not go on", "kind", "org", "network")
 	portsGauge  = gauge(sectionPackets, "ports", "Ports of the router", "kind")
