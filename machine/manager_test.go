@@ -17,15 +17,14 @@ import (
 
 // world is a manager with everything around it.
 type world struct {
-	config  machine.DriverConfig
-	driver  *machine.Driver
-	store   *memoryStore
-	ports   *memoryPorts
-	journal *journal
-	manager *machine.Manager
-	listen  time.Duration // ListenTimeout
-	settle  time.Duration // RelaySettle
-	stop    func()        // ends the manager, as an agent that stops
+	config         machine.DriverConfig
+	driver         *machine.Driver
+	store          *memoryStore
+	ports          *memoryPorts
+	journal        *journal
+	manager        *machine.Manager
+	listen, settle time.Duration // ListenTimeout and RelaySettle
+	stop           func()        // ends the manager, as an agent that stops
 }
 
 func newWorld(t *testing.T) *world {
