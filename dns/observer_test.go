@@ -57,17 +57,18 @@ func TestServerTellsItsObserver(t *testing.T) {
 	if !slices.Equal(got, want) {
 		t.Errorf("told of\n%q\nexpected\n%q", got, want)
 	}
-	seen.mu.Lock()
-	defer seen.mu.Unlock()
-	var questions int
+	until(t, "two exchanges and the probe are told of", func() bool {
+		seen.mu.Lock()
+		defer seen.mu.Unlock()
+		return len(seen.exchanged) == 3
+	})
 	for _, e := range seen.exchanged {
 		if e.Upstream != one.address || e.Transport != "udp" || !e.OK || e.Duration <= 0 {
 			t.Errorf("told of an exchange %+v", e)
 		}
-		questions++
 	}
-	if questions < 3 || !seen.up[one.address] { // two, and the probe
-		t.Errorf("told of %d exchanges, health %v", questions, seen.up)
+	if !seen.works(one.address) {
+		t.Error("told that the upstream does not work")
 	}
 }
 
