@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"encoding/json"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -25,12 +27,20 @@ isolation.same_org isolation.cross_org isolation.cross_org_udp isolation.spoofed
 isolation.host_closed isolation.machine_cannot_touch_host isolation.detached_is_closed neighbour.gateway
 mtu.packet_too_big dns.app dns.flycast dns.apps dns.stopped_machine_gone dns.other_org_hidden
 environment.hosts_file environment.variables flycast.balance flycast.udp flycast.echo flycast.backend_stop
-flycast.established_flow_survives_add flycast.own_backend restart.kill_agent_no_loss`)
+flycast.established_flow_survives_add flycast.own_backend restart.kill_agent_no_loss
+dns.global dns.region dns.nearest dns.vm dns.process dns.metadata dns.vms dns.regions dns.instances dns.all dns.ptr
+dns.nodata_not_nxdomain dns.tcp dns.forwarding api.wait_applied deploy.rolling app.move flycast.ipv4_only_backend
+flycast.health metrics.scrape metrics.drop_reason`)
 
 // TestDemo runs the whole demo: every check is there once, and holds.
 func TestDemo(t *testing.T) {
+	// The program itself, for a check deploys by its command.
+	program := filepath.Join(t.TempDir(), "sixpn")
+	if output, err := exec.Command("go", "build", "-o", program, "../cmd/sixpn").CombinedOutput(); err != nil {
+		t.Fatalf("build the program: %v\n%s", err, output)
+	}
 	var out bytes.Buffer
-	if err := demo.Run(nettest.Context(t), demo.Config{Out: &out, JSON: true}); err != nil {
+	if err := demo.Run(nettest.Context(t), demo.Config{Out: &out, JSON: true, Executable: program}); err != nil {
 		t.Error(err)
 	}
 	var seen []string

@@ -43,7 +43,7 @@ func dnsFlycast(ctx context.Context, w *world) (string, error) {
 }
 
 func dnsApps(ctx context.Context, w *world) (string, error) {
-	const apps = appClient + "," + appSolo + "," + appWeb
+	const apps = appClient + "," + appFleet + "," + appSolo + "," + appWeb
 	return "_apps.internal is " + apps, answers(ctx, w.client, "TXT", "_apps.internal", apps)
 }
 

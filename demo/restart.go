@@ -36,7 +36,7 @@ func killAgent(ctx context.Context, w *world) (string, error) {
 	}
 	pause(ctx, away)
 	began := time.Now()
-	if err := w.host.StartAgent(ctx); err != nil {
+	if err := w.startAgent(ctx); err != nil {
 		return "", err
 	}
 	back := time.Since(began)

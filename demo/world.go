@@ -23,13 +23,18 @@ const (
 // world is what the demo is about.
 //
 //	org acme:  web (two servers behind a VIP), client, solo (a client of itself)
+//	           fleet (names: two regions, two process groups, one Machine stopped)
 //	org rival: spy (the attacker), vault (a server)
+//
+// Other apps come and go with the checks that need them.
 type world struct {
-	host *nettest.Host
+	host     *nettest.Host
+	upstream *upstream // the resolver for the rest of the world
 
 	web               []*nettest.Machine
 	client, big, solo *nettest.Machine // big: like client, with a device of 9000 bytes
 	spy, vault        *nettest.Machine
+	near, far, rested *nettest.Machine // of app fleet
 	webVIP, soloVIP   netip.Addr
 }
 
@@ -38,6 +43,7 @@ const (
 
 	appWeb, appClient, appSolo = "web", "client", "solo"
 	appSpy, appVault           = "spy", "vault"
+	appFleet                   = "fleet"
 
 	bigMTU = 9000
 )
@@ -55,13 +61,16 @@ func build(ctx context.Context, c Config) (*world, error) {
 		return nil, err
 	}
 	w := &world{host: host}
-	if err := host.StartAgent(ctx); err != nil {
+	if w.upstream, err = startUpstream(host); err != nil {
+		return w, err
+	}
+	if err := w.startAgent(ctx); err != nil {
 		return w, err
 	}
 	for _, org := range []struct {
 		name string
 		apps []string
-	}{{orgAcme, []string{appWeb, appClient, appSolo}}, {orgRival, []string{appSpy, appVault}}} {
+	}{{orgAcme, []string{appWeb, appClient, appSolo, appFleet}}, {orgRival, []string{appSpy, appVault}}} {
 		if err := host.CreateOrg(ctx, org.name); err != nil {
 			return w, err
 		}
@@ -73,9 +82,8 @@ func build(ctx context.Context, c Config) (*world, error) {
 	}
 	w.web = make([]*nettest.Machine, 2)
 	group, groupCtx := errgroup.WithContext(ctx)
-	run := func(into **nettest.Machine, app, name string, mtu int, command ...string) {
+	run := func(into **nettest.Machine, app string, options nettest.Options, command ...string) {
 		group.Go(func() (err error) {
-			options := nettest.Options{Name: name, MTU: mtu}
 			if command[0] == "serve" {
 				options.Services = services
 			}
@@ -83,14 +91,20 @@ func build(ctx context.Context, c Config) (*world, error) {
 			return err
 		})
 	}
-	run(&w.web[0], appWeb, "web-1", 0, server()...)
-	run(&w.web[1], appWeb, "web-2", 0, server()...)
-	run(&w.client, appClient, "client-1", 0, "idle")
-	run(&w.big, appClient, "client-big", bigMTU, "idle")
-	run(&w.solo, appSolo, "solo-1", 0, server()...)
-	run(&w.spy, appSpy, "spy-1", 0, "idle")
-	run(&w.vault, appVault, "vault-1", 0, server()...)
+	run(&w.web[0], appWeb, nettest.Options{Name: "web-1"}, server()...)
+	run(&w.web[1], appWeb, nettest.Options{Name: "web-2"}, server()...)
+	run(&w.client, appClient, nettest.Options{Name: "client-1"}, "idle")
+	run(&w.big, appClient, nettest.Options{Name: "client-big", MTU: bigMTU}, "idle")
+	run(&w.solo, appSolo, nettest.Options{Name: "solo-1"}, server()...)
+	run(&w.spy, appSpy, nettest.Options{Name: "spy-1"}, "idle")
+	run(&w.vault, appVault, nettest.Options{Name: "vault-1"}, server()...)
+	for _, member := range fleet {
+		run(member.of(w), appFleet, member.options, "idle")
+	}
 	if err := group.Wait(); err != nil {
+		return w, err
+	}
+	if err := w.rest(ctx); err != nil {
 		return w, err
 	}
 	if w.webVIP, err = host.AllocateVIP(ctx, appWeb, ""); err != nil {
@@ -137,6 +151,9 @@ func (w *world) picture() string {
 	member(w.big, fmt.Sprintf("client, MTU %d", bigMTU))
 	vip(w.soloVIP, "solo.flycast → solo-1")
 	member(w.solo, "server and its own client")
+	for _, m := range fleet {
+		member(*m.of(w), m.what)
+	}
 	line("   │")
 	line("   ╪═ eBPF router of host %v ══ fe80::1 ══ DNS %v", fields(w.client).Host, sixpn.DNS)
 	line("   │")

@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/sixpn/sixpn/api"
@@ -80,6 +81,9 @@ func NewHost(c Config) (host *Host, err error) {
 	if h.namespace, err = newNamespace(); err != nil {
 		return nil, err
 	}
+	if err := h.namespace.Do(raiseLoopback); err != nil {
+		return nil, err
+	}
 	if h.config.Log == nil {
 		file, err := os.OpenFile(h.LogPath(), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 		if err != nil {
@@ -113,6 +117,15 @@ func newNamespace() (namespace *netns.Namespace, err error) {
 	}()
 	<-done
 	return namespace, err
+}
+
+// raiseLoopback is what every host does: metrics and resolvers may be there.
+func raiseLoopback() error {
+	lo, err := netlink.LinkByName("lo")
+	if err != nil {
+		return err
+	}
+	return netlink.LinkSetUp(lo)
 }
 
 func copyFile(from, to string) error {

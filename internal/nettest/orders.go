@@ -77,7 +77,9 @@ type Machine struct {
 // Options are what a Machine is besides its command.
 type Options struct {
 	Name     string
-	Services []string // "80:8080/tcp", "7000-7003:7000/udp": VIP ports, internal port, protocol
+	Region   string            // default the host's
+	Checks   []api.HealthCheck // of its first service
+	Services []string          // "80:8080/tcp", "7000-7003:7000/udp": VIP ports, internal port, protocol
 	Env      map[string]string
 	MTU      int
 	Restart  string
@@ -106,7 +108,10 @@ func (h *Host) Run(ctx context.Context, app string, o Options, command ...string
 		}
 		config.Services = append(config.Services, service)
 	}
-	answer, err := h.Client.CreateMachineWithResponse(ctx, app, &api.CreateMachineParams{}, api.CreateMachineRequest{Name: o.Name, Config: config})
+	if len(o.Checks) > 0 {
+		config.Services[0].Checks = o.Checks
+	}
+	answer, err := h.Client.CreateMachineWithResponse(ctx, app, &api.CreateMachineParams{}, api.CreateMachineRequest{Name: o.Name, Region: o.Region, Config: config})
 	if err := api.Check(answer, err); err != nil {
 		return nil, fmt.Errorf("create a Machine of app %s: %w", app, err)
 	}

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 
@@ -14,19 +15,21 @@ import (
 
 // Lookup is what "lookup" got.
 type Lookup struct {
-	Server  string   `json:"server"`
-	Rcode   string   `json:"rcode"`   // e.g. NOERROR, "" without an answer
-	Answers []string `json:"answers"` // addresses, or joined texts
-	Error   string   `json:"error,omitempty"`
+	Server    string   `json:"server"`
+	Rcode     string   `json:"rcode"`   // e.g. NOERROR, "" without an answer
+	Answers   []string `json:"answers"` // addresses, names, or joined texts, in their order
+	Truncated bool     `json:"truncated,omitempty"`
+	Authority int      `json:"authority"` // SOA records beside them
+	Error     string   `json:"error,omitempty"`
 }
 
 // lookup asks the resolver that /etc/resolv.conf names.
 //
-//	lookup [-tcp] [-timeout D] AAAA|TXT NAME
+//	lookup [-tcp] [-timeout D] TYPE NAME
 func lookup(ctx context.Context, args []string, out io.Writer) error {
 	var tcp bool
 	var timeout time.Duration
-	rest, err := flags(args, 2, "AAAA|TXT NAME", func(set *flag.FlagSet) {
+	rest, err := flags(args, 2, "TYPE NAME", func(set *flag.FlagSet) {
 		set.BoolVar(&tcp, "tcp", false, "")
 		set.DurationVar(&timeout, "timeout", 3*time.Second, "")
 	})
@@ -48,16 +51,69 @@ func lookup(ctx context.Context, args []string, out io.Writer) error {
 		result.Error = kind(err)
 		return report(out, result)
 	}
-	result.Rcode = dns.RcodeToString[reply.Rcode]
+	result.Rcode, result.Truncated = dns.RcodeToString[reply.Rcode], reply.Truncated
+	for _, rr := range reply.Ns {
+		if _, ok := rr.(*dns.SOA); ok {
+			result.Authority++
+		}
+	}
 	for _, rr := range reply.Answer {
 		switch rr := rr.(type) {
 		case *dns.AAAA:
 			result.Answers = append(result.Answers, rr.AAAA.String())
 		case *dns.TXT:
 			result.Answers = append(result.Answers, strings.Join(rr.Txt, ""))
+		case *dns.A:
+			result.Answers = append(result.Answers, rr.A.String())
+		case *dns.PTR:
+			result.Answers = append(result.Answers, rr.Ptr)
 		}
 	}
 	return report(out, result)
+}
+
+// pipeline sends all queries over one connection before it reads, and counts the
+// replies.
+//
+//	pipeline TYPE NAME COUNT
+func pipeline(ctx context.Context, args []string, out io.Writer) error {
+	rest, err := flags(args, 3, "TYPE NAME COUNT", func(*flag.FlagSet) {})
+	if err != nil {
+		return err
+	}
+	count, err := strconv.Atoi(rest[2])
+	if err != nil {
+		return err
+	}
+	config, err := dns.ClientConfigFromFile("/etc/resolv.conf")
+	if err != nil {
+		return err
+	}
+	client := &dns.Client{Net: "tcp", Timeout: 5 * time.Second}
+	conn, err := client.DialContext(ctx, net.JoinHostPort(config.Servers[0], "53"))
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	for range count {
+		if err := conn.WriteMsg(new(dns.Msg).SetQuestion(dns.Fqdn(rest[1]), dns.StringToType[rest[0]])); err != nil {
+			return err
+		}
+	}
+	answered := 0
+	for range count {
+		if err := conn.SetReadDeadline(time.Now().Add(5 * time.Second)); err != nil {
+			return err
+		}
+		reply, err := conn.ReadMsg()
+		if err != nil {
+			break // what is missing is seen in the count
+		}
+		if reply.Rcode == dns.RcodeSuccess && len(reply.Answer) > 0 {
+			answered++
+		}
+	}
+	return report(out, answered)
 }
 
 // Surroundings is what a Machine finds around itself.

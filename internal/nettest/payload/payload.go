@@ -33,6 +33,8 @@ var payloads = map[string]func(ctx context.Context, args []string, out io.Writer
 	"datagrams":   datagrams,
 	"ping":        ping,
 	"lookup":      lookup,
+	"pipeline":    pipeline,
+	"web":         web,
 	"environment": environment,
 	"path-mtu":    pathMTU,
 	"traffic":     traffic,
