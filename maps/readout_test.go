@@ -48,6 +48,30 @@ func TestReadOutsOfAdoptedTables(t *testing.T) {
 	}
 }
 
+// Once a Sync has said how far the backends are in use, nothing beyond is read: an
+// element that is put there behind its back stays unseen.
+func TestLoadsReadNoFurtherThanBackendsAre(t *testing.T) {
+	t.Parallel()
+	k := newKernel(t, small)
+	tables := k.open()
+	must(t, k.Backends.Put(uint32(small[bpf.RouterMapBackends]-1), bpf.RouterBackend{Machine: 9, Generation: 1}))
+	count := func() int {
+		t.Helper()
+		loads, err := tables.Loads()
+		must(t, err)
+		return len(loads)
+	}
+	if n := count(); n != 1 {
+		t.Errorf("before the first Sync %d backends are found, want the one at the end", n)
+	}
+	must(t, k.Backends.Put(uint32(small[bpf.RouterMapBackends]-1), bpf.RouterBackend{}))
+	sync(t, tables, oneService(backendAt(red, 1, 8080)))
+	must(t, k.Backends.Put(uint32(small[bpf.RouterMapBackends]-1), bpf.RouterBackend{Machine: 9, Generation: 1}))
+	if n := count(); n != 1 {
+		t.Errorf("after it %d are found, want the one that it made", n)
+	}
+}
+
 // The flows of an element's former user are not its new user's.
 func TestLoadsOfAnotherGeneration(t *testing.T) {
 	t.Parallel()

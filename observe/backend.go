@@ -9,8 +9,15 @@ import (
 	"github.com/sixpn/sixpn/state"
 )
 
-// stateReady is shown for every service, other states of backends only where there is one.
-const stateReady = "ready"
+// States of a backend. Ready is shown for every service, others only where there is one.
+const (
+	stateReady = iota
+	stateUnhealthy
+	stateDraining
+	stateGone
+)
+
+var backendStates = [...]string{"ready", "unhealthy", "draining", "gone"}
 
 // address is a Machine as the kernel knows it.
 type address struct {
@@ -54,14 +61,14 @@ func (o *Collector) numbered(s *state.Snapshot) map[address]backendMachine {
 }
 
 // backendState is what a backend can be used for.
-func backendState(load maps.BackendLoad, m backendMachine) string {
+func backendState(load maps.BackendLoad, m backendMachine) int {
 	switch {
 	case load.Gone || m.id == "" || m.readiness == flycast.Gone:
-		return "gone"
+		return stateGone
 	case m.readiness == flycast.Draining:
-		return "draining"
+		return stateDraining
 	case slices.Contains(m.unhealthy, load.Port):
-		return "unhealthy"
+		return stateUnhealthy
 	default:
 		return stateReady
 	}

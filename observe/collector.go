@@ -69,9 +69,12 @@ type Collector struct {
 	flows    *ledger[elementID, serviceID]
 	refusals *ledger[quotaID, quotaSum]
 	machines byAddress
+	shown    shownMachines
+
+	serviceLabels map[serviceID][]string // of the last scrape
 
 	serviceSeries *labelCache[seriesID]
-	backendSeries *labelCache[backendID]
+	backendSeries *labelCache[backendSeriesID]
 }
 
 const sectionAgent = "Agent"
@@ -108,7 +111,7 @@ func New(c Config) (*Collector, error) {
 		refusals: newLedger[quotaID, quotaSum](),
 
 		serviceSeries: newLabelCache[seriesID](),
-		backendSeries: newLabelCache[backendID](),
+		backendSeries: newLabelCache[backendSeriesID](),
 	}
 	for _, part := range o.parts() { // so that the first failure is seen as an increase
 		o.errors.WithLabelValues(part.name)

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
-	"strings"
 
 	"github.com/sixpn/sixpn"
 	"github.com/sixpn/sixpn/bpf"
@@ -87,11 +86,19 @@ func (o *Collector) backendOf(l maps.BackendLoad) backendID {
 	return backendID{}
 }
 
-// seriesID is a series of a service, extra its last label.
+// seriesID is a series of a service, extra its last label. The app is part of it for a
+// service that is newer than the snapshot, and so counts as another's at first.
 type seriesID struct {
 	service serviceID
+	app     string
 	family  *family
 	extra   string
+}
+
+// backendSeriesID is the same of a backend.
+type backendSeriesID struct {
+	backendID
+	app string
 }
 
 // placed is a service as the metrics show it.
@@ -101,12 +108,10 @@ type placed struct {
 	soft     uint32
 	hard     uint32
 	live     float64
-	backends map[string]int // by state
+	backends [len(backendStates)]int // by state
 }
 
-func newPlaced(id serviceID, labels ...string) *placed {
-	return &placed{id: id, labels: labels, backends: map[string]int{stateReady: 0}}
-}
+func (p *placed) app() string { return p.labels[2] }
 
 // placedServices are the services in the kernel; element 0 is all beyond the bound.
 func (o *Collector) placedServices(s *state.Snapshot) (map[serviceID]*placed, error) {
@@ -127,27 +132,39 @@ func (o *Collector) placedServices(s *state.Snapshot) (map[serviceID]*placed, er
 		spans[id] = ports{min(span.first, e.First), max(span.last, e.Last)}
 	}
 	o.services.forget(func(id serviceID) bool { return ids[id] })
-	services := map[serviceID]*placed{}
+	services := make(map[serviceID]*placed, len(ids))
+	labels := make(map[serviceID][]string, len(ids))
 	for _, e := range elements {
 		id := o.serviceOf(e.ID)
 		if services[id] != nil {
 			continue
 		}
-		if id == 0 {
-			services[id] = newPlaced(id, other, other, other, other, other, other)
-			continue
+		// What a service's number stands for never changes, once the snapshot has it.
+		p := &placed{id: id, labels: o.serviceLabels[id]}
+		if p.labels == nil || p.app() == other {
+			p.labels = o.labelsOf(s, id, e, spans[id].first, spans[id].last)
 		}
-		org, network := o.networkNames(s, e.Network)
-		vip := sixpn.VIPAddr(e.Network, e.Number)
-		_, app := o.appNames(s, s.VIPs[vip].App)
-		port := strconv.Itoa(int(spans[id].first))
-		if spans[id].first != spans[id].last {
-			port = fmt.Sprintf("%d-%d", spans[id].first, spans[id].last)
+		labels[id], services[id] = p.labels, p
+		if id != 0 {
+			services[id].soft, services[id].hard = e.SoftLimit, e.HardLimit
 		}
-		services[id] = newPlaced(id, org, network, app, vip.String(), protocolName(e.Protocol), port)
-		services[id].soft, services[id].hard = e.SoftLimit, e.HardLimit
 	}
+	o.serviceLabels = labels
 	return services, nil
+}
+
+func (o *Collector) labelsOf(s *state.Snapshot, id serviceID, e maps.PlacedService, first, last uint16) []string {
+	if id == 0 {
+		return []string{other, other, other, other, other, other}
+	}
+	org, network := o.networkNames(s, e.Network)
+	vip := sixpn.VIPAddr(e.Network, e.Number)
+	_, app := o.appNames(s, s.VIPs[vip].App)
+	port := strconv.Itoa(int(first))
+	if first != last {
+		port = fmt.Sprintf("%d-%d", first, last)
+	}
+	return []string{org, network, app, vip.String(), protocolName(e.Protocol), port}
 }
 
 func protocolName(protocol uint8) string {
@@ -207,28 +224,37 @@ func (o *Collector) collectFlycast(s *state.Snapshot, to *batch) error {
 }
 
 func (o *Collector) emitService(to *batch, p *placed) {
-	labels := func(f *family, extra ...string) pairs {
-		return o.serviceSeries.get(seriesID{p.id, f, strings.Join(extra, "")}, func() pairs {
-			return f.pairs(append(slices.Clone(p.labels), extra...)...)
+	labels := func(f *family, extra string) pairs {
+		return o.serviceSeries.get(seriesID{p.id, p.app(), f, extra}, func() pairs {
+			all := slices.Clone(p.labels)
+			if extra != "" {
+				all = append(all, extra)
+			}
+			return f.pairs(all...)
 		})
 	}
-	plain := labels(serviceLive)
+	plain := labels(serviceLive, "")
 	serviceLive.emitPairs(to, p.live, plain)
 	serviceFlows.emitPairs(to, float64(o.flows.sums[p.id][0]), plain)
-	for name, limit := range map[string]uint32{"soft": p.soft, "hard": p.hard} {
-		if limit != 0 {
-			serviceLimit.emitPairs(to, float64(limit), labels(serviceLimit, name))
-		}
+	if p.soft != 0 {
+		serviceLimit.emitPairs(to, float64(p.soft), labels(serviceLimit, "soft"))
 	}
-	for name, count := range p.backends {
-		if count > 0 || name == stateReady {
-			serviceBackends.emitPairs(to, float64(count), labels(serviceBackends, name))
+	if p.hard != 0 {
+		serviceLimit.emitPairs(to, float64(p.hard), labels(serviceLimit, "hard"))
+	}
+	for state, count := range p.backends {
+		if count > 0 || state == stateReady {
+			serviceBackends.emitPairs(to, float64(count), labels(serviceBackends, backendStates[state]))
 		}
 	}
 }
 
 func (o *Collector) emitBackend(to *batch, id backendID, service *placed, machine string, live float64) {
-	labels := o.backendSeries.get(id, func() pairs {
+	app := other
+	if service != nil {
+		app = service.app()
+	}
+	labels := o.backendSeries.get(backendSeriesID{id, app}, func() pairs {
 		if id == (backendID{}) {
 			return backendLive.pairs(other, other, other, other, other)
 		}

@@ -1,6 +1,8 @@
 package observe
 
 import (
+	"maps"
+
 	"github.com/sixpn/sixpn/state"
 )
 
@@ -25,7 +27,23 @@ type appSum struct {
 
 type checkID struct{ name, status string }
 
+// shownMachines are the series of a snapshot's Machines: they depend on nothing else, so
+// they are made once a snapshot, not once a scrape.
+type shownMachines struct {
+	of     *state.Snapshot
+	series *batch
+}
+
 func (o *Collector) collectMachines(s *state.Snapshot, to *batch) error {
+	if o.shown.of != s {
+		o.shown = shownMachines{s, newBatch()}
+		o.showMachines(s, o.shown.series)
+	}
+	maps.Copy(to.families, o.shown.series.families)
+	return nil
+}
+
+func (o *Collector) showMachines(s *state.Snapshot, to *batch) {
 	type owner struct{ org, app string }
 	sums := map[owner]*appSum{}
 	for _, m := range s.HostMachines(o.config.Host) {
@@ -48,7 +66,6 @@ func (o *Collector) collectMachines(s *state.Snapshot, to *batch) error {
 			relayedPorts.emit(to, float64(sum.relayed), o.org, o.app)
 		}
 	}
-	return nil
 }
 
 // add counts a Machine. A check that one Machine has and another has not shows zero for
