@@ -102,7 +102,11 @@ func (w *world) play(ctx context.Context) error {
 
 func (w *world) step(ctx context.Context, m state.Machine) error {
 	become := func(s state.MachineState, code *int, message string) error {
+		seen := m
 		_, _, err := w.store.UpdateMachine(ctx, m.ID, func(m *state.Machine) error {
+			if m.InstanceID != seen.InstanceID || m.State != seen.State || m.Desired != seen.Desired {
+				return nil // something else is asked for by now, of which the next snapshot tells
+			}
 			m.State, m.Message = s, message
 			if s == state.Starting {
 				m.Pending = ""
@@ -137,7 +141,7 @@ func (w *world) step(ctx context.Context, m state.Machine) error {
 			return nil
 		}
 		return err
-	case m.Desired == state.Stopped && at(state.Created, state.Starting, state.Started):
+	case m.Desired == state.Stopped && at(state.Starting, state.Started):
 		return become(state.Stopping, nil, "")
 	case m.Desired == state.Stopped && at(state.Stopping):
 		return become(state.Stopped, &code, "")
