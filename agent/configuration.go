@@ -53,6 +53,9 @@ const configDir = "/etc/sixpn"
 
 func defaultFile(name string) string { return filepath.Join(configDir, name+".yaml") }
 
+// ownFile is the file of the agent of a name.
+func (s *Sources) ownFile(name string) string { return filepath.Join(s.directory, name+".yaml") }
+
 // layer is what one source says, by key.
 type layer struct {
 	values *koanf.Koanf
@@ -108,7 +111,7 @@ func (s *Sources) read() (Loaded, error) {
 			break
 		}
 	}
-	if !wanted && loaded.File != "" && defaultFile(loaded.Config.orName()) != loaded.File {
+	if !wanted && loaded.File != "" && s.ownFile(loaded.Config.orName()) != loaded.File {
 		return Loaded{}, &ConfigError{From: loaded.File + ": name", Key: "name", Value: loaded.Config.Name,
 			Message: fmt.Sprintf("expected that of the file, or none: it is read for the agent of that name; use --config %s", loaded.File)}
 	}
@@ -245,7 +248,7 @@ func (s *Sources) filePath(flags, environment layer) (path string, wanted bool, 
 			}
 		}
 	}
-	return defaultFile(name), false, nil
+	return s.ownFile(name), false, nil
 }
 
 // fileLayer reads one YAML file.

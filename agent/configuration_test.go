@@ -232,7 +232,43 @@ func TestReference(t *testing.T) {
 	}
 }
 
-// A file that is read for its name is that agent's; SIGHUP takes up what it can.
+// A file that nobody names is read for the agent whose name it has.
+func TestFileOfAName(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct {
+		name               string
+		flags, environment []string
+		file, content      string
+		mtu                string
+		wrong              string // "": it is right
+	}{
+		{"none", nil, nil, "edge.yaml", "mtu: 1300", "1420", ""},
+		{"of the default name", nil, nil, "default.yaml", "mtu: 1300", "1300", ""},
+		{"of the name by flag", []string{"--name", "edge"}, []string{"SIXPN_AGENT_NAME=other"}, "edge.yaml", "mtu: 1300", "1300", ""},
+		{"of the name by variable", nil, []string{"SIXPN_AGENT_NAME=edge"}, "edge.yaml", "name: edge\nmtu: 1300", "1300", ""},
+		{"of another agent", nil, nil, "default.yaml", "name: edge", "", "default.yaml: name"},
+	} {
+		set := pflag.NewFlagSet("agent", pflag.ContinueOnError)
+		s := AddFlags(set)
+		s.directory, s.environ = t.TempDir(), func() []string { return row.environment }
+		if err := errors.Join(set.Parse(row.flags), os.WriteFile(filepath.Join(s.directory, row.file), []byte(row.content), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+		got, err := s.read()
+		switch {
+		case row.wrong != "":
+			if err == nil || !strings.Contains(err.Error(), row.wrong) {
+				t.Errorf("%s: %v, expected an error about %s", row.name, err, row.wrong)
+			}
+		case err != nil:
+			t.Errorf("%s: %v", row.name, err)
+		case setting(got, "mtu").Value != row.mtu:
+			t.Errorf("%s: MTU %s, expected %s", row.name, setting(got, "mtu").Value, row.mtu)
+		}
+	}
+}
+
+// SIGHUP takes up what it can, and says what waits.
 func TestReload(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "agent.yaml")

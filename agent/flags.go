@@ -16,6 +16,8 @@ type Sources struct {
 	scratch Config // what the flags say
 	file    string // --config
 	environ func() []string
+	// directory has the files of agents by name, configDir but in tests.
+	directory string
 }
 
 // AddFlags defines the flags of "sixpn agent".
@@ -26,7 +28,7 @@ func AddFlags(set *pflag.FlagSet) *Sources { return addFlags(set, false) }
 func AddPlaces(set *pflag.FlagSet) *Sources { return addFlags(set, true) }
 
 func addFlags(set *pflag.FlagSet, places bool) *Sources {
-	s := &Sources{flags: set, environ: os.Environ}
+	s := &Sources{flags: set, environ: os.Environ, directory: configDir}
 	set.StringVar(&s.file, "config", "", fmt.Sprintf("YAML `file` of the configuration (default %s if it exists)", defaultFile("NAME")))
 	for _, f := range fields {
 		if places && !f.place {
