@@ -28,7 +28,7 @@ func parseChecks(specs []string) (map[string]api.HealthCheck, error) {
 }
 
 func parseCheck(spec string) (name string, check api.HealthCheck, err error) {
-	target, options, _ := strings.Cut(spec, ",")
+	target, options, has := strings.Cut(spec, ",")
 	if before, after, named := strings.Cut(target, "="); named && !strings.Contains(before, ":") {
 		name, target = before, after
 	}
@@ -55,7 +55,7 @@ func parseCheck(spec string) (name string, check api.HealthCheck, err error) {
 	if name == "" {
 		name = kind + "-" + port
 	}
-	if options == "" {
+	if !has {
 		return name, check, nil
 	}
 	for option := range strings.SplitSeq(options, ",") {

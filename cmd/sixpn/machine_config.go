@@ -27,7 +27,7 @@ type configFlags struct {
 // flags are those of every Machine.
 func (f *configFlags) flags(command *cobra.Command) {
 	flags := command.Flags()
-	flags.StringVar(&f.config, "machine-config", "", "configuration as in the Machines API: a JSON file, - for what this command reads, or JSON; other flags go before it")
+	flags.StringVar(&f.config, "machine-config", "", "configuration as in the Machines API: a JSON file, - for what this command reads, or JSON; other flags override it")
 	flags.StringVar(&f.group, "process-group", "", "process group (default app)")
 	flags.StringArrayVarP(&f.metadata, "metadata", "m", nil, "metadata KEY=VALUE")
 	flags.StringArrayVarP(&f.ports, "port", "p", nil, "service, e.g. 80:8080/tcp or 8000-8010:8000/udp")

@@ -135,7 +135,7 @@ func (c *cli) verb(command *cobra.Command, do func(ctx context.Context, client *
 		if err != nil {
 			return err
 		}
-		return do(command.Context(), client, args)
+		return explainLease(do(command.Context(), client, args))
 	}
 	return command
 }
@@ -151,7 +151,7 @@ func (c *cli) change(command *cobra.Command, do func(ctx context.Context, client
 		if c.wait, err = command.Flags().GetBool("wait"); err != nil {
 			return err
 		}
-		return explainLease(do(ctx, client, args))
+		return do(ctx, client, args)
 	})
 }
 
