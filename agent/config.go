@@ -156,7 +156,7 @@ func (c *Config) complete() error {
 	}
 	if !c.hasRegion() {
 		if err := state.ValidateRegion(c.Region); err != nil {
-			return &ConfigError{Key: "region", Value: c.Region, Message: messageOf(err)}
+			return &ConfigError{Key: "region", Message: messageOf(err)} // which has the value
 		}
 	}
 	return nil

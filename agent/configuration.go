@@ -39,7 +39,7 @@ func (e *ConfigError) Error() string {
 type Setting struct {
 	Key   string `json:"key"`
 	Value string `json:"value"`
-	From  string `json:"from"` // "default", or as ConfigError.From
+	From  string `json:"from"` // "default", with what that depends on, or as ConfigError.From
 }
 
 // Loaded is a whole configuration.
@@ -123,7 +123,11 @@ func (s *Sources) read() (Loaded, error) {
 		return Loaded{}, err
 	}
 	for _, f := range fields {
-		loaded.Settings = append(loaded.Settings, Setting{Key: f.key, Value: f.of(&loaded.Config).String(), From: from[f.key]})
+		setting := Setting{Key: f.key, Value: f.of(&loaded.Config).String(), From: from[f.key]}
+		if f.of(&loaded.Config).isZero() && f.derived != "" {
+			setting.Value, setting.From = "", "default: "+f.derived
+		}
+		loaded.Settings = append(loaded.Settings, setting)
 	}
 	return loaded, nil
 }

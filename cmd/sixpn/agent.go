@@ -39,7 +39,9 @@ remove them.`,
 			if reference != "" {
 				return writeConfigReference(reference)
 			}
-			c.agentName(command)
+			if err := c.agentName(command); err != nil {
+				return err
+			}
 			if check {
 				return c.checkConfig(sources)
 			}
@@ -73,7 +75,9 @@ does to the agent.`,
 		Args: cobra.NoArgs,
 		RunE: func(command *cobra.Command, _ []string) error {
 			c.running = true
-			c.agentName(command)
+			if err := c.agentName(command); err != nil {
+				return err
+			}
 			removed, err := sources.Reset(command.Context(), c.err, withState)
 			err = configError(err)
 			if c.json {
@@ -132,10 +136,14 @@ func writeConfigReference(path string) error {
 }
 
 // agentName lets "sixpn --name x agent" mean what it says.
-func (c *cli) agentName(command *cobra.Command) {
-	if root := command.Root().PersistentFlags(); root.Changed("name") && !command.Flags().Changed("name") {
-		_ = command.Flags().Set("name", c.name) // a wrong one is refused with all others
+func (c *cli) agentName(command *cobra.Command) error {
+	if root := command.Root().PersistentFlags(); !root.Changed("name") || command.Flags().Changed("name") {
+		return nil
 	}
+	if err := command.Flags().Set("name", c.name); err != nil {
+		return usagef("%v", err)
+	}
+	return nil
 }
 
 // version is the module's version, or the commit that this was built from.
