@@ -30,21 +30,19 @@ const endOfStep = "end-of-step-7d1f"
 // own network and bpffs, so that the commands of the documents need no flags.
 const sandbox = `set -e
 mount --make-rprivate /
-mkdir -p /var/lib/sixpn /run/sixpn /etc/sixpn
-for place in /var/lib/sixpn /run/sixpn /etc/sixpn; do mount -t tmpfs -o mode=755 tmpfs $place; done
+mkdir -p /var/lib/sixpn /run/sixpn /etc/sixpn /run/netns
+for place in /var/lib/sixpn /run/sixpn /etc/sixpn /run/netns; do mount -t tmpfs -o mode=755 tmpfs $place; done
 mount -t bpf bpf /sys/fs/bpf
 ip link set lo up
 set +e
 `
 
 // runPage runs the steps in one shell, and cleans up after it.
-func runPage(ctx context.Context, t *testing.T, tree string, steps []step) {
+func runPage(ctx context.Context, t *testing.T, tree, work string, steps []step) {
 	t.Helper()
-	work := filepath.Join(tree, "work-"+strings.ReplaceAll(filepath.Base(t.Name()), ".", "-"))
-	nettest.Must(t, os.MkdirAll(work, 0o755))
 	cmd := exec.CommandContext(ctx, "bash", "--norc")
 	cmd.Dir = work
-	cmd.Env = append(os.Environ(), "PATH="+filepath.Join(tree, "bin")+":"+os.Getenv("PATH")+":/usr/sbin:/sbin", "TREE="+tree, "GOFLAGS=-buildvcs=false")
+	cmd.Env = append(os.Environ(), "PATH="+filepath.Join(tree, "bin")+":"+os.Getenv("PATH")+":/usr/sbin:/sbin", "GOFLAGS=-buildvcs=false")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS, Setsid: true}
 	in, err := cmd.StdinPipe()
 	nettest.Must(t, err)
