@@ -55,7 +55,9 @@ scrape_configs: [{job_name: sixpn, static_configs: [{targets: [%q]}]}]
 	go func() { ended <- cmd.Wait() }()
 	t.Cleanup(func() {
 		_ = cmd.Process.Signal(syscall.SIGTERM)
-		<-ended
+		if err := <-ended; err != nil {
+			t.Errorf("Prometheus: %v", err)
+		}
 		must(t, log.Close())
 	})
 	p := &prometheus{base: "http://" + listen, client: h.HTTPClient()}
@@ -64,7 +66,7 @@ scrape_configs: [{job_name: sixpn, static_configs: [{targets: [%q]}]}]
 		case err := <-ended:
 			ended <- err
 			text, _ := os.ReadFile(log.Name())
-			return nettest.Final(fmt.Errorf("it ended (%v): %s", err, text))
+			return nettest.Final(fmt.Errorf("it ended (%w): %s", err, text))
 		default:
 		}
 		_, err := p.query(ctx, "up")

@@ -7,6 +7,7 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -32,6 +33,7 @@ type world struct {
 	t        testing.TB
 	now      time.Time
 	records  state.Snapshot // may be changed, before apply
+	mu       sync.Mutex     // of snapshot
 	snapshot *state.Snapshot
 	tables   *maps.Tables
 	progress observe.Progress
@@ -75,7 +77,7 @@ func newWorld(t testing.TB, networks, machines int) *world {
 	w.apply()
 	w.Collector, err = observe.New(observe.Config{
 		Host: here, Version: "1.2.3", Started: time.Unix(1000, 0), Tables: w.tables,
-		Snapshot: func() *state.Snapshot { return w.snapshot },
+		Snapshot: w.latest,
 		Progress: func() observe.Progress { return w.progress },
 		Store:    func() state.Health { return w.health },
 		Log:      slog.New(slog.NewTextHandler(testWriter{t}, nil)),
@@ -103,7 +105,9 @@ func (w *world) addMachine(network sixpn.Network, n uint32) {
 // apply makes the records the snapshot, and brings the tables up to date with it.
 func (w *world) apply() {
 	w.t.Helper()
+	w.mu.Lock()
 	w.snapshot = state.Assemble(w.records)
+	w.mu.Unlock()
 	var local reconcile.Local
 	for id, m := range w.snapshot.Machines {
 		local.Ports = append(local.Ports, reconcile.Port{
@@ -115,6 +119,12 @@ func (w *world) apply() {
 	settings.TableFlows = w.Flows.MaxEntries()
 	_, err := w.tables.Sync(w.t.Context(), reconcile.Compile(w.snapshot, here, local, settings))
 	must(w.t, err)
+}
+
+func (w *world) latest() *state.Snapshot {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.snapshot
 }
 
 // count sets what a port has counted. Ports have their counters in the order of their

@@ -311,6 +311,56 @@ func TestLoopCollects(t *testing.T) {
 	}
 }
 
+// Every snapshot but the first is told of once it is in the tables, not before, and one
+// that was overtaken with the one that overtook it.
+func TestLoopTellsWhatIsApplied(t *testing.T) {
+	t.Parallel()
+	var mu sync.Mutex
+	failing := false
+	f := newTables(func(maps.Want) (maps.Changes, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		if failing {
+			return maps.Changes{}, errors.New("told to fail")
+		}
+		return maps.Changes{}, nil
+	})
+	applied := make(chan time.Duration, 100)
+	w := newWorld()
+	s := newStore(w)
+	loop := start(t, reconcile.Config{Store: s, Tables: f, OnApplied: func(took time.Duration) { applied <- took }})
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	fail := func(now bool) {
+		mu.Lock()
+		defer mu.Unlock()
+		failing = now
+	}
+	if err := loop.Applied(ctx, 1); err != nil {
+		t.Fatal(err)
+	}
+	fail(true)
+	for revision := int64(2); revision <= 3; revision++ {
+		s.publish(w, revision)
+		for loop.Wanted() < revision { // so that it is not overtaken before it was seen
+			next(t, f)
+		}
+	}
+	if len(applied) != 0 {
+		t.Errorf("%d snapshots were told of, though none is in the tables", len(applied))
+	}
+	fail(false)
+	if err := loop.Applied(ctx, 3); err != nil {
+		t.Fatal(err)
+	}
+	if len(applied) != 2 {
+		t.Errorf("%d snapshots were told of, want the second and the third", len(applied))
+	}
+	if took := <-applied; took <= 0 || took > patience {
+		t.Errorf("the second took %v", took)
+	}
+}
+
 func TestNewLoopNeedsAll(t *testing.T) {
 	t.Parallel()
 	log := slog.New(slog.NewTextHandler(io.Discard, nil))
