@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/sixpn/sixpn/api"
 	"github.com/sixpn/sixpn/cmd/sixpn/internal/rollout"
@@ -160,7 +161,7 @@ func TestDeployInterrupted(t *testing.T) {
 	ended := make(chan result, 1)
 	go func() {
 		var out, errs bytes.Buffer
-		code := run(ctx, quickly("-c", path), strings.NewReader(""), &out, &errs)
+		code := run(ctx, quickly("-c", path, "--lease-ttl", "1s"), strings.NewReader(""), &out, &errs)
 		ended <- result{code, out.String(), errs.String()}
 	}()
 	must(t, nettest.Eventually(t.Context(), "a Machine is at release 2", func(context.Context) error {
@@ -170,6 +171,18 @@ func TestDeployInterrupted(t *testing.T) {
 			}
 		}
 		return fmt.Errorf("none is")
+	}))
+	// However long it takes, nobody else gets at its Machines.
+	id := w.store.Snapshot().AppMachines("web")[0].ID
+	first := w.store.Snapshot().Machines[id].Lease
+	if first == nil {
+		t.Fatal("there is no lease while it deploys")
+	}
+	must(t, nettest.Eventually(t.Context(), "the lease is renewed", func(context.Context) error {
+		if now := w.store.Snapshot().Machines[id].Lease; now == nil || !now.ExpiresAt.After(first.ExpiresAt.Add(time.Second)) {
+			return fmt.Errorf("it is %+v", now)
+		}
+		return nil
 	}))
 	cancel()
 	r := <-ended
