@@ -7,6 +7,9 @@ BIN := bin/sixpn
 PARALLEL ?= 2
 TIMEOUT ?= 20m
 
+# Flags of "sixpn bench", e.g. make bench BENCH=--quick
+BENCH ?=
+
 .PHONY: help build generate lint test bench demo image
 .DEFAULT_GOAL := help
 
@@ -32,9 +35,12 @@ test: ## go vet and every test, with the race detector, as root
 		--post-run-command "sh -c 'echo \$$((TESTS_TOTAL - TESTS_FAILED - TESTS_SKIPPED)) passed, \$$TESTS_FAILED failed'" \
 		-- -race -p $(PARALLEL) -timeout $(TIMEOUT) ./...
 
-bench: build ## measure, beside plain routing and a bridge, as root
+bench: build bin/coredns ## measure, beside plain routing, a bridge and other name servers, as root
 	@scripts/prepare run
-	$(BIN) bench
+	$(BIN) bench $(BENCH)
+
+bin/coredns: bench/coredns/go.mod bench/coredns/main.go
+	cd bench/coredns && CGO_ENABLED=0 go build -o ../../$@ .
 
 demo: build ## build a world, prove each claim with real traffic, clean up, as root
 	@scripts/prepare run
