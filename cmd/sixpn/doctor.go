@@ -31,7 +31,9 @@ Exit code 1 if anything fails, 0 if there are but warnings.`,
 	sources := agent.AddFlags(command.Flags())
 	command.RunE = func(command *cobra.Command, _ []string) error {
 		c.running = true
-		c.agentName(command)
+		if err := c.agentName(command); err != nil {
+			return err
+		}
 		loaded, err := sources.Load()
 		if err != nil {
 			return configError(err)
