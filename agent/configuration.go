@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"github.com/knadh/koanf/parsers/yaml"
@@ -14,6 +13,8 @@ import (
 	"github.com/knadh/koanf/providers/file"
 	"github.com/knadh/koanf/v2"
 	"github.com/spf13/pflag"
+
+	"github.com/sixpn/sixpn/internal/nearest"
 )
 
 // ConfigError is a setting that cannot work, and who said it.
@@ -282,31 +283,8 @@ func keys() []string {
 
 // unknown says that there is no such key, and which one might be meant.
 func unknown(key string, known []string) error {
-	nearest := slices.MinFunc(known, func(a, b string) int { return distance(key, a) - distance(key, b) })
-	if distance(key, nearest) <= max(2, len(key)/3) {
-		return fmt.Errorf("unknown setting %q, did you mean %q?", key, nearest)
+	if near := nearest.Of(key, known); near != "" {
+		return fmt.Errorf("unknown setting %q, did you mean %q?", key, near)
 	}
 	return fmt.Errorf("unknown setting %q: expected one of %s", key, strings.Join(known, ", "))
-}
-
-// distance is how many letters must be put in, taken out or changed to make b of a
-// (Levenshtein).
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			change := diagonal
-			if a[i] != b[j] {
-				change++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(change, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
 }

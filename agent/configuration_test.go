@@ -101,7 +101,7 @@ func TestWrongSettings(t *testing.T) {
 		{"metrics", nil, nil, "metrics_listen: 9464", []string{"FILE: metrics_listen", "an address and a port", `or "off"`}},
 		{"a log level", nil, nil, "log_level: loud", []string{"FILE: log_level", "debug, info, warn, error"}},
 		{"no regions", nil, nil, "regions: [lab]", []string{"FILE: regions", "mappings"}},
-		{"a key of a region", nil, nil, "regions: [{code: lab, lattitude: 1}]", []string{"FILE: regions", `did you mean "latitude"?`}},
+		{"a key of a region", nil, nil, "regions: [{code: lab, laditude: 1}]", []string{"FILE: regions", `did you mean "latitude"?`}},
 		{"degrees", nil, nil, "regions: [{code: lab, latitude: north}]", []string{"FILE: regions", "a number"}},
 		{"a variable", nil, []string{"SIXPN_AGENT_MTU=100"}, "", []string{"environment variable SIXPN_AGENT_MTU", `"100"`, "1280 to 9000"}},
 		{"an unknown variable", nil, []string{"SIXPN_AGENT_MUT=1300"}, "", []string{"environment variable SIXPN_AGENT_MUT", `did you mean "mtu"?`}},

@@ -210,17 +210,6 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
-func TestDistance(t *testing.T) {
-	for _, row := range []struct {
-		a, b string
-		want int
-	}{{"", "", 0}, {"a", "", 1}, {"", "ab", 2}, {"port", "prt", 1}, {"port", "part", 1}, {"kitten", "sitting", 3}} {
-		if got := distance(row.a, row.b); got != row.want {
-			t.Errorf("%q to %q is %d, expected %d", row.a, row.b, got, row.want)
-		}
-	}
-}
-
 // Whatever a file holds, it is refused or gives groups with a command each.
 func FuzzRead(f *testing.F) {
 	f.Add([]byte(shop))

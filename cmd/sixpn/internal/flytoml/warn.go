@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"github.com/BurntSushi/toml"
+
+	"github.com/sixpn/sixpn/internal/nearest"
 )
 
 // meaningless are keys that a fly.toml may have and that mean nothing here, with
@@ -87,7 +89,7 @@ func explain(key toml.Key) string {
 		if reason, ok := meaningless[strings.Join(pattern, ".")]; ok {
 			return fmt.Sprintf("%s has no meaning here: %s", name, reason)
 		}
-		if near := nearest(part, fields, parent); near != "" {
+		if near := likely(part, fields, parent); near != "" {
 			return fmt.Sprintf("%s is unknown and not used, did you mean %s?", name, near)
 		}
 		return name + " is unknown and not used"
@@ -119,8 +121,8 @@ func keysOf(t reflect.Type) (keys map[string]reflect.Type, table bool) {
 	return nil, false
 }
 
-// nearest is the key of the same table that was most likely meant, if any is near.
-func nearest(name string, fields map[string]reflect.Type, parent string) string {
+// likely is the key of the same table that was most likely meant, if any is near.
+func likely(name string, fields map[string]reflect.Type, parent string) string {
 	var candidates []string
 	for field := range fields {
 		candidates = append(candidates, field)
@@ -135,33 +137,5 @@ func nearest(name string, fields map[string]reflect.Type, parent string) string 
 		}
 	}
 	slices.Sort(candidates)
-	best, least := "", max(1, len(name)/3)+1
-	for _, candidate := range candidates {
-		if d := distance(name, candidate); d < least {
-			best, least = candidate, d
-		}
-	}
-	return best
-}
-
-// distance counts the letters to insert, remove or replace to make b of a
-// (Levenshtein), a row of the table at a time.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := diagonal
-			if a[i] != b[j] {
-				cost++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(cost, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
+	return nearest.Of(name, candidates)
 }
