@@ -19,7 +19,6 @@ func newMetricsHost(ctx context.Context, t *testing.T) *nettest.Host {
 	h, err := nettest.NewHost(nettest.Config{AgentFlags: []string{"--metrics-listen", nettest.MetricsAddress}})
 	nettest.Must(t, err)
 	t.Cleanup(func() { nettest.Must(t, h.Close()) })
-	nettest.Must(t, h.RaiseLoopback())
 	nettest.Must(t, h.StartAgent(ctx))
 	return h
 }
@@ -95,7 +94,6 @@ func TestMetricsAddressTaken(t *testing.T) {
 	ctx := nettest.Context(t)
 	h := nettest.Get[*nettest.Host](t)(nettest.NewHost(nettest.Config{}))
 	t.Cleanup(func() { nettest.Must(t, h.Close()) })
-	nettest.Must(t, h.RaiseLoopback())
 	var taken net.Listener
 	nettest.Must(t, h.Do(func() (err error) {
 		taken, err = net.Listen("tcp", nettest.MetricsAddress)

@@ -185,7 +185,6 @@ func startHost(ctx context.Context, t *testing.T) *nettest.Host {
 	must(t, err)
 	t.Cleanup(func() { must(t, h.Close()) })
 	var packets net.PacketConn
-	must(t, h.RaiseLoopback())
 	must(t, h.Do(func() (err error) {
 		packets, err = net.ListenPacket("udp", upstream)
 		return err

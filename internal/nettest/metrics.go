@@ -8,23 +8,10 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
-
-	"github.com/vishvananda/netlink"
 )
 
 // MetricsAddress is where an agent may serve its metrics in a host's own namespace.
 const MetricsAddress = "127.0.0.1:9464"
-
-// RaiseLoopback gives the host its 127.0.0.1, which a new namespace lacks.
-func (h *Host) RaiseLoopback() error {
-	return h.Do(func() error {
-		loopback, err := netlink.LinkByName("lo")
-		if err != nil {
-			return err
-		}
-		return netlink.LinkSetUp(loopback)
-	})
-}
 
 // HTTPClient is one whose connections begin in the host's namespace, to literal
 // addresses.
