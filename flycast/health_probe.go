@@ -41,8 +41,10 @@ func newProbe(c ProberConfig, local netip.Addr, remote netip.AddrPort, check sta
 		// A connection for each probe: it also tells whether new ones are taken.
 		DisableKeepAlives:  true,
 		DisableCompression: true,
+		// The transport would dial on, and shake hands by TLS, long after the probe has
+		// ended: it gets a connection that ends with the probe.
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return p.connect(ctx, p.local, p.remote)
+			return ctx.Value(connection{}).(net.Conn), nil
 		},
 		TLSClientConfig: &tls.Config{
 			RootCAs:            c.Roots,
@@ -53,6 +55,9 @@ func newProbe(c ProberConfig, local netip.Addr, remote netip.AddrPort, check sta
 	}
 	return p
 }
+
+// connection is the key of a probe's connection in the context of its request.
+type connection struct{}
 
 // host is what the check's own header says, else the address.
 func (p *probe) host() string {
@@ -112,8 +117,13 @@ func (p *probe) request(ctx context.Context) (string, error) {
 	if !strings.HasPrefix(path, "/") {
 		path = "/" + path
 	}
+	conn, err := p.connect(ctx, p.local, p.remote)
+	if err != nil {
+		return "", err
+	}
+	defer conn.Close()
 	address := p.check.Protocol + "://" + p.remote.String() + path
-	request, err := http.NewRequestWithContext(ctx, p.check.Method, address, nil)
+	request, err := http.NewRequestWithContext(context.WithValue(ctx, connection{}, conn), p.check.Method, address, nil)
 	if err != nil {
 		return "", err
 	}
