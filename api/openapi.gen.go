@@ -173,10 +173,10 @@ type CheckStatus struct {
 
 // Concurrency Live flows a Machine.
 type Concurrency struct {
-	// HardLimit Refuse from here on.
+	// HardLimit Refuse from here on, at most 262144; 0 is none.
 	HardLimit int `json:"hard_limit,omitempty,omitzero"`
 
-	// SoftLimit Prefer other Machines from here on.
+	// SoftLimit Prefer other Machines from here on, at most 262144; 0 is none.
 	SoftLimit int `json:"soft_limit,omitempty,omitzero"`
 
 	// Type `connections`.
@@ -224,10 +224,10 @@ type CreateMachineRequest struct {
 	// ID Ours: 14 hexadecimal digits; made up if empty.
 	ID string `json:"id,omitempty,omitzero"`
 
-	// LeaseTTL Take a lease for so many seconds; 0 is none.
+	// LeaseTTL Take a lease for so many seconds, at most 86400; 0 is none.
 	LeaseTTL int `json:"lease_ttl,omitempty,omitzero"`
 
-	// Name Unique in the app; made up if empty.
+	// Name Unique in the app; 1 to 63 lower-case letters, digits and inner hyphens; made up if empty.
 	Name string `json:"name,omitempty,omitzero"`
 
 	// Region Three letters; the host's if empty.
@@ -248,7 +248,7 @@ type CreateNetworkRequest struct {
 
 // CreateOrgRequest defines model for CreateOrgRequest.
 type CreateOrgRequest struct {
-	// Name For people; the slug if empty.
+	// Name For people, at most 100 characters; the slug if empty.
 	Name string `json:"name,omitempty,omitzero"`
 
 	// Slug 1 to 63 lower-case letters, digits and inner hyphens.
@@ -260,10 +260,14 @@ type DNSConfig struct {
 	// Hostname Its id if empty.
 	Hostname string `json:"hostname,omitempty,omitzero"`
 
-	// Nameservers Of its /etc/resolv.conf; `fdaa::3` if empty.
-	Nameservers []string    `json:"nameservers,omitempty,omitzero"`
-	Options     []DNSOption `json:"options,omitempty,omitzero"`
-	Searches    []string    `json:"searches,omitempty,omitzero"`
+	// Nameservers Of its /etc/resolv.conf, at most 8; `fdaa::3` if empty.
+	Nameservers []string `json:"nameservers,omitempty,omitzero"`
+
+	// Options At most 16.
+	Options []DNSOption `json:"options,omitempty,omitzero"`
+
+	// Searches At most 16.
+	Searches []string `json:"searches,omitempty,omitzero"`
 
 	// SkipRegistration No name under .internal leads to it.
 	SkipRegistration bool `json:"skip_registration,omitempty,omitzero"`
@@ -372,24 +376,30 @@ type Failure struct {
 
 // Guest Kept without a meaning: a Machine gets what its host has.
 type Guest struct {
-	CPUKind  string `json:"cpu_kind,omitempty,omitzero"`
-	Cpus     int    `json:"cpus,omitempty,omitzero"`
-	MemoryMb int    `json:"memory_mb,omitempty,omitzero"`
+	CPUKind string `json:"cpu_kind,omitempty,omitzero"`
+
+	// Cpus At most 1024.
+	Cpus int `json:"cpus,omitempty,omitzero"`
+
+	// MemoryMb At most 16777216.
+	MemoryMb int `json:"memory_mb,omitempty,omitzero"`
 }
 
 // HealthCheck defines model for HealthCheck.
 type HealthCheck struct {
-	// GracePeriod A Go duration such as "5s", or nanoseconds.
-	GracePeriod Duration      `json:"grace_period,omitempty,omitzero"`
-	Headers     []CheckHeader `json:"headers,omitempty,omitzero"`
+	// GracePeriod After a start, in which failures do not count; at most 1 h.
+	GracePeriod Duration `json:"grace_period,omitempty,omitzero"`
 
-	// Interval A Go duration such as "5s", or nanoseconds.
+	// Headers At most 32.
+	Headers []CheckHeader `json:"headers,omitempty,omitzero"`
+
+	// Interval 1 s to 1 h; 15 s if absent.
 	Interval Duration `json:"interval,omitempty,omitzero"`
 
-	// Method GET if empty.
+	// Method GET (if empty), HEAD, OPTIONS, POST, PUT, PATCH or DELETE.
 	Method string `json:"method,omitempty,omitzero"`
 
-	// Path `/` if empty.
+	// Path At most 1024 bytes; `/` if empty.
 	Path string `json:"path,omitempty,omitzero"`
 
 	// Port The internal port of its service if absent.
@@ -398,7 +408,7 @@ type HealthCheck struct {
 	// Protocol `http` (the default) or `https`.
 	Protocol string `json:"protocol,omitempty,omitzero"`
 
-	// Timeout A Go duration such as "5s", or nanoseconds.
+	// Timeout 10 ms to 1 min; 2 s if absent.
 	Timeout       Duration `json:"timeout,omitempty,omitzero"`
 	TLSServerName string   `json:"tls_server_name,omitempty,omitzero"`
 	TLSSkipVerify bool     `json:"tls_skip_verify,omitempty,omitzero"`
@@ -438,7 +448,7 @@ type ImageRef struct {
 	Tag        string            `json:"tag"`
 }
 
-// Init What runs. `exec` if there is one, else `entrypoint` followed by `cmd`.
+// Init What runs. `exec` if there is one, else `entrypoint` followed by `cmd`. At most 1024 words, 64 KiB together.
 type Init struct {
 	Cmd        []string `json:"cmd,omitempty,omitzero"`
 	Entrypoint []string `json:"entrypoint,omitempty,omitzero"`
@@ -468,12 +478,13 @@ type LeaseAnswer struct {
 
 // LeaseRequest defines model for LeaseRequest.
 type LeaseRequest struct {
+	// Description What for, for people; at most 256 bytes.
 	Description string `json:"description,omitempty,omitzero"`
 
-	// Owner Ours: who takes it, for people.
+	// Owner Ours: who takes it, for people; at most 256 bytes.
 	Owner string `json:"owner,omitempty,omitzero"`
 
-	// TTL Seconds, if not in the query.
+	// TTL Seconds, if not in the query; 1 to 86400.
 	TTL int `json:"ttl,omitempty,omitzero"`
 }
 
@@ -536,26 +547,30 @@ type MachineConfig struct {
 	// AutoDestroy Destroy it when it has ended by itself.
 	AutoDestroy bool `json:"auto_destroy,omitempty,omitzero"`
 
-	// Checks Health checks of the Machine as a whole, by name.
+	// Checks Health checks of the Machine as a whole, by name; at most 32, those of its services included.
 	Checks map[string]HealthCheck `json:"checks,omitempty,omitzero"`
 	DNS    DNSConfig              `json:"dns,omitempty,omitzero"`
-	Env    StringMap              `json:"env,omitempty,omitzero"`
+
+	// Env At most 256 variables, 64 KiB together.
+	Env StringMap `json:"env,omitempty,omitzero"`
 
 	// Guest Kept without a meaning: a Machine gets what its host has.
 	Guest Guest `json:"guest,omitempty,omitzero"`
 
-	// Image Kept without a meaning: the host's files are what a Machine sees.
+	// Image At most 512 bytes. Kept without a meaning: the host's files are what a Machine sees.
 	Image string `json:"image,omitempty,omitzero"`
 
-	// Init What runs. `exec` if there is one, else `entrypoint` followed by `cmd`.
+	// Init What runs. `exec` if there is one, else `entrypoint` followed by `cmd`. At most 1024 words, 64 KiB together.
 	Init Init `json:"init,omitempty,omitzero"`
 
-	// Metadata `fly_process_group` is the process group.
+	// Metadata `fly_process_group` is the process group. At most 64 entries; a key has 1 to 64 letters, digits, `_`, `-` and `.`, a value at most 1024 bytes.
 	Metadata StringMap `json:"metadata,omitempty,omitzero"`
 
 	// MTU Ours: 1280 to 9000; the host's default if absent.
-	MTU        int        `json:"mtu,omitempty,omitzero"`
-	Restart    Restart    `json:"restart,omitempty,omitzero"`
+	MTU     int     `json:"mtu,omitempty,omitzero"`
+	Restart Restart `json:"restart,omitempty,omitzero"`
+
+	// Services At most 64.
 	Services   []Service  `json:"services,omitempty,omitzero"`
 	StopConfig StopConfig `json:"stop_config,omitempty,omitzero"`
 
@@ -615,7 +630,9 @@ type MoveAppRequest struct {
 // Network defines model for Network.
 type Network struct {
 	CreatedAt time.Time `json:"created_at"`
-	Name      string    `json:"name"`
+
+	// Name Unique in its org.
+	Name string `json:"name"`
 
 	// Prefix Its /48.
 	Prefix string `json:"prefix"`
@@ -693,7 +710,7 @@ type PingRequest struct {
 	// Count 1 to 1000; 4 if absent.
 	Count int `json:"count,omitempty,omitzero"`
 
-	// Interval A Go duration such as "5s", or nanoseconds.
+	// Interval 10 ms to 1 min; 1 s if absent.
 	Interval Duration `json:"interval,omitempty,omitzero"`
 
 	// Network A network of the org; its default one if empty.
@@ -705,7 +722,7 @@ type PingRequest struct {
 	// Target An address, a name under .internal or .flycast, or empty for the resolver.
 	Target string `json:"target,omitempty,omitzero"`
 
-	// Timeout A Go duration such as "5s", or nanoseconds.
+	// Timeout Of each, 10 ms to 1 min; 2 s if absent.
 	Timeout Duration `json:"timeout,omitempty,omitzero"`
 }
 
@@ -771,6 +788,7 @@ type RegionList struct {
 
 // Restart defines model for Restart.
 type Restart struct {
+	// MaxRetries 0 (no limit) to 1000000.
 	MaxRetries int `json:"max_retries,omitempty,omitzero"`
 
 	// Policy `no` (the default), `on-failure` or `always`.
@@ -805,7 +823,7 @@ type Service struct {
 	// MinMachinesRunning Kept, as autostart.
 	MinMachinesRunning int `json:"min_machines_running,omitempty,omitzero"`
 
-	// Ports Ports of the app's Flycast addresses that lead there.
+	// Ports Ports of the app's Flycast addresses that lead there, 1 to 64 entries.
 	Ports []ServicePort `json:"ports,omitempty,omitzero"`
 
 	// Protocol `tcp` or `udp`.
@@ -814,7 +832,9 @@ type Service struct {
 
 // ServicePort Either `port`, or `start_port` and `end_port`, which is included.
 type ServicePort struct {
-	EndPort   int      `json:"end_port,omitempty,omitzero"`
+	EndPort int `json:"end_port,omitempty,omitzero"`
+
+	// Handlers Only none: the port carries plain TCP or UDP.
 	Handlers  []string `json:"handlers,omitempty,omitzero"`
 	Port      int      `json:"port,omitempty,omitzero"`
 	StartPort int      `json:"start_port,omitempty,omitzero"`
@@ -866,17 +886,19 @@ type StopConfig struct {
 	// Signal SIGTERM if empty.
 	Signal string `json:"signal,omitempty,omitzero"`
 
-	// Timeout A Go duration such as "5s", or nanoseconds.
+	// Timeout Until SIGKILL, at most 24 h; the host's default if 0.
 	Timeout Duration `json:"timeout,omitempty,omitzero"`
 }
 
 // StopRequest defines model for StopRequest.
 type StopRequest struct {
 	// ID The Machine's, if given.
-	ID     string `json:"id,omitempty,omitzero"`
+	ID string `json:"id,omitempty,omitzero"`
+
+	// Signal That of its configuration if empty.
 	Signal string `json:"signal,omitempty,omitzero"`
 
-	// Timeout A Go duration such as "5s", or nanoseconds.
+	// Timeout Until SIGKILL, at most 24 h; that of its configuration if 0.
 	Timeout Duration `json:"timeout,omitempty,omitzero"`
 }
 
@@ -893,7 +915,7 @@ type UpdateMachineRequest struct {
 	// ID The Machine's, if given.
 	ID string `json:"id,omitempty,omitzero"`
 
-	// LeaseTTL Take a lease for so many seconds; 0 is none.
+	// LeaseTTL Take a lease for so many seconds, at most 86400; 0 is none.
 	LeaseTTL int `json:"lease_ttl,omitempty,omitzero"`
 
 	// Name The Machine's, if given.
@@ -1190,7 +1212,7 @@ type WaitMachineParams struct {
 	// one that was gone before is not found.
 	State WaitMachineParamsState `form:"state,omitempty" json:"state,omitempty,omitzero"`
 
-	// Timeout Seconds, 1 to 3600; afterwards the answer is 408.
+	// Timeout Seconds; afterwards the answer is 408.
 	Timeout int `form:"timeout,omitempty" json:"timeout,omitempty,omitzero"`
 
 	// InstanceID The run that is meant, the Machine's current one if empty. One that another
@@ -1460,8 +1482,8 @@ type ClientInterface interface {
 
 	// CreateMachineWithBody Create and start a Machine
 	//
-	// Answered when the Machine is recorded, in state `created`. Use `wait` to
-	// know when it has started. A request with an `id` can be repeated: the same
+	// Answered when the Machine is recorded, in state `created`; its `wait`
+	// tells when it has started. A request with an `id` can be repeated: the same
 	// one makes one Machine.
 	//
 	// Takes any type of body and a specified content type.
@@ -1471,8 +1493,8 @@ type ClientInterface interface {
 
 	// CreateMachine Create and start a Machine
 	//
-	// Answered when the Machine is recorded, in state `created`. Use `wait` to
-	// know when it has started. A request with an `id` can be repeated: the same
+	// Answered when the Machine is recorded, in state `created`; its `wait`
+	// tells when it has started. A request with an `id` can be repeated: the same
 	// one makes one Machine.
 	//
 	// Takes a body of the `application/json` content type.
@@ -1993,8 +2015,8 @@ func (c *Client) ListMachines(ctx context.Context, appName AppName, params *List
 
 // CreateMachineWithBody Create and start a Machine
 //
-// Answered when the Machine is recorded, in state `created`. Use `wait` to
-// know when it has started. A request with an `id` can be repeated: the same
+// Answered when the Machine is recorded, in state `created`; its `wait`
+// tells when it has started. A request with an `id` can be repeated: the same
 // one makes one Machine.
 //
 // Takes any type of body and a specified content type.
@@ -2014,8 +2036,8 @@ func (c *Client) CreateMachineWithBody(ctx context.Context, appName AppName, par
 
 // CreateMachine Create and start a Machine
 //
-// Answered when the Machine is recorded, in state `created`. Use `wait` to
-// know when it has started. A request with an `id` can be repeated: the same
+// Answered when the Machine is recorded, in state `created`; its `wait`
+// tells when it has started. A request with an `id` can be repeated: the same
 // one makes one Machine.
 //
 // Takes a body of the `application/json` content type.
@@ -5770,8 +5792,8 @@ type ClientWithResponsesInterface interface {
 
 	// CreateMachineWithBodyWithResponse Create and start a Machine
 	//
-	// Answered when the Machine is recorded, in state `created`. Use `wait` to
-	// know when it has started. A request with an `id` can be repeated: the same
+	// Answered when the Machine is recorded, in state `created`; its `wait`
+	// tells when it has started. A request with an `id` can be repeated: the same
 	// one makes one Machine.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
@@ -5781,8 +5803,8 @@ type ClientWithResponsesInterface interface {
 
 	// CreateMachineWithResponse Create and start a Machine
 	//
-	// Answered when the Machine is recorded, in state `created`. Use `wait` to
-	// know when it has started. A request with an `id` can be repeated: the same
+	// Answered when the Machine is recorded, in state `created`; its `wait`
+	// tells when it has started. A request with an `id` can be repeated: the same
 	// one makes one Machine.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
@@ -8602,8 +8624,8 @@ func (c *ClientWithResponses) ListMachinesWithResponse(ctx context.Context, appN
 
 // CreateMachineWithBodyWithResponse Create and start a Machine
 //
-// Answered when the Machine is recorded, in state `created`. Use `wait` to
-// know when it has started. A request with an `id` can be repeated: the same
+// Answered when the Machine is recorded, in state `created`; its `wait`
+// tells when it has started. A request with an `id` can be repeated: the same
 // one makes one Machine.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
@@ -8619,8 +8641,8 @@ func (c *ClientWithResponses) CreateMachineWithBodyWithResponse(ctx context.Cont
 
 // CreateMachineWithResponse Create and start a Machine
 //
-// Answered when the Machine is recorded, in state `created`. Use `wait` to
-// know when it has started. A request with an `id` can be repeated: the same
+// Answered when the Machine is recorded, in state `created`; its `wait`
+// tells when it has started. A request with an `id` can be repeated: the same
 // one makes one Machine.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
