@@ -185,6 +185,10 @@ func (f *forwarder) fly(asked key) (got *answer) {
 		}
 	}()
 	got = f.ask(asked)
+	if got.failure == errSilence {
+		// What is asked again at once would hold its places again all the time.
+		got.ttl = f.config.FailureTTL
+	}
 	f.cache.put(asked, got)
 	return got
 }

@@ -150,6 +150,23 @@ func TestForwardWithoutAnswer(t *testing.T) {
 	}
 }
 
+// A question that nobody answered is not asked again at once (RFC 9520): while
+// upstreams are silent, a Machine that repeats it takes no place for it.
+func TestForwardRemembersSilence(t *testing.T) {
+	p := newPrivate(t)
+	one := p.upstream(first, func(miekg.ResponseWriter, *miekg.Msg) {})
+	config := p.quick(one.address)
+	config.FailureTTL = time.Minute
+	f := p.forwarder(config, nil)
+	f.put(external("example.com."))
+	asked := one.asked.Load()
+	reply, source := f.put(external("example.com."))
+	equal(t, brief(reply), "SERVFAIL; because no upstream resolver answered")
+	if again := one.asked.Load() - asked; again != 0 || source != SourceCache {
+		t.Errorf("the upstream was asked %d times more, and the second answer is from %q", again, source)
+	}
+}
+
 // While upstreams are silent, names of ours are answered at once, on the very
 // connection that waits, and whoever has closed its side still gets its answer.
 func TestForwardDelaysNobody(t *testing.T) {

@@ -8,26 +8,29 @@ import (
 	"time"
 
 	miekg "github.com/miekg/dns"
+
+	"github.com/sixpn/sixpn"
 )
 
 // limited is a listener that closes at once what is beyond a number of open
-// connections, in all and of one Machine, so that no tenant holds them all.
+// connections, in all, of one network and of one Machine, so that no tenant holds
+// them all, however many Machines it has.
 type limited struct {
 	net.Listener
-	all, each int
-	patience  time.Duration // of one write
+	config Config
 
-	mu   sync.Mutex
-	open map[netip.Prefix]int // by the Machine's /112
-	sum  int
-	now  map[ends]*limitedConn
+	mu       sync.Mutex
+	machines map[sixpn.Fields]int
+	networks map[sixpn.Network]int
+	sum      int
+	now      map[ends]*limitedConn
 }
 
 // ends are a connection's addresses here and there.
 type ends struct{ local, remote netip.AddrPort }
 
 func newLimited(inner net.Listener, config Config) *limited {
-	return &limited{Listener: inner, all: config.Connections, each: config.ConnectionsMachine, patience: config.ReadTimeout, open: make(map[netip.Prefix]int), now: make(map[ends]*limitedConn)}
+	return &limited{Listener: inner, config: config, machines: make(map[sixpn.Fields]int), networks: make(map[sixpn.Network]int), now: make(map[ends]*limitedConn)}
 }
 
 // Accept returns the next connection within the limits.
@@ -38,7 +41,7 @@ func (l *limited) Accept() (net.Conn, error) {
 			return nil, err
 		}
 		// A Machine has a whole /112: counting single addresses would limit nothing.
-		client := netip.PrefixFrom(address(conn.RemoteAddr()), 112).Masked()
+		client := machine(conn.RemoteAddr())
 		accepted := &limitedConn{Conn: conn, users: 1, client: client, of: l}
 		if l.take(accepted) {
 			return accepted, nil
@@ -50,10 +53,11 @@ func (l *limited) Accept() (net.Conn, error) {
 func (l *limited) take(conn *limitedConn) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.sum >= l.all || l.open[conn.client] >= l.each {
+	if l.sum >= l.config.Connections || l.networks[conn.client.Network] >= l.config.ConnectionsNetwork || l.machines[conn.client] >= l.config.ConnectionsMachine {
 		return false
 	}
-	l.open[conn.client]++
+	l.machines[conn.client]++
+	l.networks[conn.client.Network]++
 	l.sum++
 	l.now[conn.ends()] = conn
 	return true
@@ -63,8 +67,11 @@ func (l *limited) give(conn *limitedConn) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.sum--
-	if l.open[conn.client]--; l.open[conn.client] == 0 {
-		delete(l.open, conn.client)
+	if l.machines[conn.client]--; l.machines[conn.client] == 0 {
+		delete(l.machines, conn.client)
+	}
+	if l.networks[conn.client.Network]--; l.networks[conn.client.Network] == 0 {
+		delete(l.networks, conn.client.Network)
 	}
 	if l.now[conn.ends()] == conn {
 		delete(l.now, conn.ends())
@@ -83,7 +90,7 @@ func (l *limited) find(local, remote net.Addr) (*limitedConn, bool) {
 // each who has a reply to write to it.
 type limitedConn struct {
 	net.Conn
-	client netip.Prefix
+	client sixpn.Fields // the Machine
 	of     *limited
 
 	mu     sync.Mutex
@@ -126,7 +133,7 @@ func (c *limitedConn) Close() error {
 // Write ends the connection if the client does not read: what it was sent so far is
 // not whole.
 func (c *limitedConn) Write(wire []byte) (int, error) {
-	if err := c.SetWriteDeadline(time.Now().Add(c.of.patience)); err != nil {
+	if err := c.SetWriteDeadline(time.Now().Add(c.of.config.ReadTimeout)); err != nil {
 		return 0, err
 	}
 	size, err := c.Conn.Write(wire)

@@ -31,6 +31,7 @@ type Config struct {
 	IdleTimeout        time.Duration // between the queries of a connection, 10 s
 	QueriesConnection  int           // queries of one connection, 1024
 	Connections        int           // of all clients, 1024
+	ConnectionsNetwork int           // of one network, a quarter of them
 	ConnectionsMachine int           // of one Machine, 16
 }
 
@@ -47,6 +48,7 @@ func NewServer(config Config) *Server {
 	setDefault(&config.IdleTimeout, 10*time.Second)
 	setDefault(&config.QueriesConnection, 1024)
 	setDefault(&config.Connections, 1024)
+	setDefault(&config.ConnectionsNetwork, max(config.Connections/4, 1))
 	setDefault(&config.ConnectionsMachine, 16)
 	return &Server{config: config, forward: newForwarder(config.Forward, config.Observer, config.Log)}
 }

@@ -242,7 +242,7 @@ func expectClosed(t *testing.T, conn net.Conn) {
 
 func TestServerLimitsConnections(t *testing.T) {
 	p := newPrivate(t)
-	p.serve(Config{Connections: 3, ConnectionsMachine: 2})
+	p.serve(Config{Connections: 3, ConnectionsNetwork: 3, ConnectionsMachine: 2})
 	query := ask("web.internal.", miekg.TypeAAAA)
 	other := sixpn.MachineAddr(acme, host, asker+1)
 	third := sixpn.MachineAddr(acme, host, asker+2)
@@ -261,6 +261,18 @@ func TestServerLimitsConnections(t *testing.T) {
 			t.Fatal("the place of a closed connection was not given to another")
 		}
 	}
+}
+
+// However many Machines a network has, others have connections left.
+func TestServerLimitsConnectionsOfANetwork(t *testing.T) {
+	p := newPrivate(t)
+	p.serve(Config{Connections: 8}) // of which a network has two
+	query := ask("web.internal.", miekg.TypeAAAA)
+	for n := range sixpn.Machine(2) {
+		converse(t, p.dial("tcp6", sixpn.MachineAddr(acme, host, asker+n), sixpn.DNS), query)
+	}
+	expectClosed(t, p.dial("tcp6", sixpn.MachineAddr(acme, host, asker+2), sixpn.DNS))
+	converse(t, p.dial("tcp6", client(globex), sixpn.DNS), query)
 }
 
 // Whoever asks and does not read loses its connection, and others its place.
