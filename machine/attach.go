@@ -54,6 +54,12 @@ func lookAtDevice(id string, c state.Attach, mtu uint16) (Device, error) {
 			return Device{}, fmt.Errorf("device %s has the address %s, so the host uses it itself: attach another, or remove its addresses first (ip addr flush dev %s)", a.Name, address.IPNet, a.Name)
 		}
 	}
+	// Some hosts reach their containers by routes alone, over devices without addresses.
+	if route, err := routeOver(link); err != nil {
+		return Device{}, err
+	} else if route != "" {
+		return Device{}, fmt.Errorf("the host's route to %s leads over device %s, so the host uses it itself: attach another, or remove the route first (ip route flush dev %s)", route, a.Name, a.Name)
+	}
 	d.MTU = uint16(min(a.MTU, int(mtu)))
 	if d.MTU < MinMTU {
 		return Device{}, fmt.Errorf("device %s has the MTU %d, IPv6 needs %d: raise it first (ip link set %s mtu %d)", a.Name, a.MTU, MinMTU, a.Name, mtu)
@@ -64,6 +70,25 @@ func lookAtDevice(id string, c state.Attach, mtu uint16) (Device, error) {
 		}
 	}
 	return d, nil
+}
+
+// routeOver is the destination of a route that leads over a device, "" if there is
+// none but those that the kernel gives every device with IPv6.
+func routeOver(link netlink.Link) (string, error) {
+	filter := &netlink.Route{LinkIndex: link.Attrs().Index, Table: unix.RT_TABLE_UNSPEC}
+	routes, err := netlink.RouteListFiltered(netlink.FAMILY_ALL, filter, netlink.RT_FILTER_OIF|netlink.RT_FILTER_TABLE)
+	if err != nil {
+		return "", fmt.Errorf("list the routes over %s: %w", link.Attrs().Name, err)
+	}
+	for _, r := range routes {
+		if r.Dst == nil {
+			return "everywhere", nil
+		}
+		if !r.Dst.IP.IsLinkLocalUnicast() && !r.Dst.IP.IsMulticast() || r.Dst.IP.To4() != nil {
+			return r.Dst.String(), nil
+		}
+	}
+	return "", nil
 }
 
 // openNetNS opens a network namespace by path or by a process in it.

@@ -2,6 +2,7 @@ package machine_test
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -137,6 +138,27 @@ func TestTapIsAttached(t *testing.T) {
 	}
 }
 
+// A guest that was heard while the tables could not take it is reached later.
+func TestHeardGuestIsTriedAgain(t *testing.T) {
+	w := newWorld(t)
+	const id = "222222222222ac"
+	name := deviceName()
+	guest := openTap(t, name, unix.IFF_TAP)
+	w.store.put(attachedRecord(id, state.Attach{Device: name}))
+	w.waitFor(t, id, state.Started)
+	w.ports.fail(errors.New("not yet"))
+	mac := mustMAC(t, "52:54:00:12:34:57")
+	if _, err := guest.Write(solicitation(mac, guestAddr)); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it was tried", func() bool { return w.ports.failed() > 0 })
+	w.ports.fail(nil)
+	eventually(t, "the guest is reached", func() bool {
+		port, _ := w.ports.get(id)
+		return bytes.Equal(port.GuestMAC, mac)
+	})
+}
+
 // TestAttachRefuses shows each device that is not taken, and that it is left alone.
 func TestAttachRefuses(t *testing.T) {
 	name := deviceName()
@@ -181,6 +203,10 @@ func TestAttachRefuses(t *testing.T) {
 		{"with an address", tap(func(t *testing.T, link netlink.Link) {
 			must(t, netlink.AddrAdd(link, &netlink.Addr{IPNet: &net.IPNet{IP: net.IPv4(192, 0, 2, 1), Mask: net.CIDRMask(24, 32)}}))
 		}), plain, "has the address 192.0.2.1/24"},
+		{"with a route", tap(func(t *testing.T, link netlink.Link) {
+			must(t, netlink.LinkSetUp(link))
+			must(t, netlink.RouteAdd(&netlink.Route{LinkIndex: link.Attrs().Index, Scope: netlink.SCOPE_LINK, Dst: &net.IPNet{IP: net.IPv4(192, 0, 2, 7), Mask: net.CIDRMask(32, 32)}}))
+		}), plain, "route to 192.0.2.7/32"},
 		{"enslaved", tap(func(t *testing.T, link netlink.Link) {
 			bridge := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: deviceName()}}
 			must(t, netlink.LinkAdd(bridge))

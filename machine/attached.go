@@ -39,12 +39,12 @@ func (w *worker) watch(ctx context.Context, a attachment) (*attached, error) {
 // attach makes the device of something that runs elsewhere a port. Once it is one,
 // the Machine counts as started: whether anything behind it works is not known here.
 func (w *worker) attach(ctx context.Context, record state.Machine, attempt, restarts int) {
-	w.settle(ctx, outcome{state: state.Starting, restarts: restarts})
+	w.settle(ctx, outcome{state: state.Starting, restarts: restarts, instance: record.InstanceID})
 	w.reached("starting written")
 	err := w.connectAttached(ctx, record, attempt)
 	if err == nil {
 		w.log.Info("a machine is attached", "device", w.attached.Device.Name, "address", record.Addr())
-		w.settle(ctx, outcome{state: state.Started, restarts: restarts})
+		w.settle(ctx, outcome{state: state.Started, restarts: restarts, instance: record.InstanceID})
 		w.reached("started written")
 		return
 	}
@@ -193,7 +193,7 @@ func (w *worker) stepAttached(ctx context.Context, record state.Machine, retry t
 	default:
 	}
 	if record.Desired == state.Started && w.attached.Instance == record.InstanceID {
-		w.settle(ctx, outcome{state: state.Started, restarts: w.restarts(record)})
+		w.settle(ctx, outcome{state: state.Started, restarts: w.restarts(record), instance: record.InstanceID})
 		return w.retryOr(retry), false
 	}
 	w.outcome = outcome{state: state.Stopping, restarts: record.Restarts}
@@ -245,4 +245,11 @@ func (w *worker) learn(ctx context.Context, mac net.HardwareAddr) error {
 	port.Adopted = true
 	w.log.Info("the guest of an attached machine was heard", "mac", mac.String())
 	return w.ports(ctx, func(ctx context.Context) error { return w.m.config.Ports.Add(ctx, port) })
+}
+
+// hearAgain has a guest that was heard learned once more after a while.
+func (w *worker) hearAgain(mac net.HardwareAddr) {
+	again := make(chan net.HardwareAddr, 1)
+	w.attached.heard = again
+	time.AfterFunc(w.m.config.RetryInterval, func() { again <- mac })
 }

@@ -160,6 +160,7 @@ type memoryPorts struct {
 	mu      sync.Mutex
 	ports   map[string]machine.Port
 	failure error // what Add returns
+	refused int   // calls of Add that returned it
 	journal *journal
 }
 
@@ -171,6 +172,7 @@ func (p *memoryPorts) Add(_ context.Context, port machine.Port) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.failure != nil {
+		p.refused++
 		return p.failure
 	}
 	link, err := netlink.LinkByName(port.Device)
@@ -190,6 +192,18 @@ func (p *memoryPorts) Add(_ context.Context, port machine.Port) error {
 		p.journal.add("port added")
 	}
 	return nil
+}
+
+func (p *memoryPorts) fail(err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.failure = err
+}
+
+func (p *memoryPorts) failed() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.refused
 }
 
 func (p *memoryPorts) Remove(_ context.Context, id string) error {

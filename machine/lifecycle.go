@@ -86,7 +86,7 @@ func (w *worker) start(ctx context.Context, record state.Machine, attempt, resta
 		w.attach(ctx, record, attempt, restarts)
 		return
 	}
-	w.settle(ctx, outcome{state: state.Starting, code: w.exitCode(record), restarts: restarts})
+	w.settle(ctx, outcome{state: state.Starting, code: w.exitCode(record), restarts: restarts, instance: record.InstanceID})
 	w.reached("starting written")
 	p, err := w.m.config.Driver.Create(ctx, w.m.spec(record, attempt))
 	w.reached("machine created")
@@ -97,7 +97,7 @@ func (w *worker) start(ctx context.Context, record state.Machine, attempt, resta
 			if !w.awaitListeners(ctx, record, p) {
 				return
 			}
-			w.settle(ctx, outcome{state: state.Started, code: w.exitCode(record), restarts: restarts, relayed: p.Relayed()})
+			w.settle(ctx, outcome{state: state.Started, code: w.exitCode(record), restarts: restarts, relayed: p.Relayed(), instance: record.InstanceID})
 			w.reached("started written")
 			return
 		}

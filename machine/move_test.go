@@ -50,6 +50,34 @@ func TestMachineMoves(t *testing.T) {
 	w.expectJournal(t, "applied", "state stopped", "port removed", "state starting", "port added", "state started")
 }
 
+// TestMoveMeetsAStart: a move comes between two steps of a start, of which its host
+// has not heard yet. The old run, which has the old port, must not make the record,
+// which has the new address, say that the Machine is started.
+func TestMoveMeetsAStart(t *testing.T) {
+	for _, step := range []string{"starting written", "device made", "command started"} {
+		t.Run(step, func(t *testing.T) {
+			w := newWorld(t)
+			const id = "333333333333cc"
+			machine.OnStep(w.driver, func(reached string) {
+				m, ok := w.store.get(id)
+				if ok && reached == step && m.InstanceID == "first" {
+					w.store.order(t, id, move)
+				}
+				port, ok := w.ports.get(id)
+				if m, _ := w.store.get(id); ok && m.State == state.Started && m.Network != port.Network {
+					t.Errorf("%s: the record says started in network %v, and the port is in %v", reached, m.Network, port.Network)
+				}
+			})
+			w.store.put(record(id, strings.Replace(telling, "! test -e /tmp/end", "false", 1)))
+			eventually(t, "the new run is started", func() bool {
+				m, _ := w.store.get(id)
+				port, ok := w.ports.get(id)
+				return ok && port.Network == 0x19 && m.State == state.Started
+			})
+		})
+	}
+}
+
 // TestMoveSurvivesAgents ends the agent between any two steps of a move. Whatever
 // runs, it has the port of where it runs.
 func TestMoveSurvivesAgents(t *testing.T) {

@@ -9,14 +9,19 @@ import (
 	"github.com/sixpn/sixpn/state"
 )
 
-// errAsWanted says that a record needs no write.
-var errAsWanted = errors.New("the record says so already")
+var (
+	// errAsWanted says that a record needs no write.
+	errAsWanted = errors.New("the record says so already")
+	// errReplaced says that a record asks for another run than the one that there is
+	// something to say of. The news of it is on its way.
+	errReplaced = errors.New("the record asks for another run")
+)
 
 // settle makes outcome what the record shall say, now or as soon as the store
 // takes it.
 func (w *worker) settle(ctx context.Context, next outcome) {
 	w.outcome = next
-	if _, err := w.publish(ctx); err != nil && ctx.Err() == nil {
+	if _, err := w.publish(ctx); err != nil && ctx.Err() == nil && !errors.Is(err, errReplaced) {
 		w.log.Warn("the state of a machine could not be written yet", "state", next.state, "error", err)
 	}
 }
@@ -36,15 +41,20 @@ func (w *worker) publish(ctx context.Context) (int64, error) {
 	ctx, cancel := context.WithTimeout(ctx, w.m.config.StoreTimeout)
 	defer cancel()
 	updated, revision, err := w.m.config.Store.UpdateMachine(ctx, w.id, func(r *state.Machine) error {
+		// A run that was replaced meanwhile must not be named and chosen as if it were
+		// the new one: that may be of another network.
+		if w.outcome.instance != "" && w.outcome.instance != r.InstanceID {
+			return errReplaced
+		}
 		r.State, r.ExitCode, r.Message, r.Restarts = w.outcome.state, w.outcome.code, w.outcome.message, w.outcome.restarts
 		r.Relayed = w.outcome.relayed
-		if r.State == state.Starting && r.InstanceID == record.InstanceID {
+		if r.State == state.Starting {
 			r.Pending = "" // what ends from now on is the run that was asked for
 		}
 		return nil
 	})
 	if err != nil {
-		w.unpublished = true
+		w.unpublished = !errors.Is(err, errReplaced)
 		return 0, err
 	}
 	w.tell(&updated, revision)
@@ -79,5 +89,6 @@ func outcomeOf(r state.Machine) outcome {
 func (o outcome) equal(other outcome) bool {
 	same := slices.Equal(o.relayed, other.relayed) // none is none
 	o.relayed, other.relayed = nil, nil
+	o.instance, other.instance = "", ""
 	return same && reflect.DeepEqual(o, other)
 }

@@ -14,7 +14,7 @@ func (w *worker) suspend(ctx context.Context, record state.Machine, p *Process, 
 	if record.State == state.Suspended && w.frozen {
 		return w.retryOr(retry)
 	}
-	next := outcome{state: state.Suspending, code: w.exitCode(record), restarts: w.restarts(record), relayed: p.Relayed()}
+	next := outcome{state: state.Suspending, code: w.exitCode(record), restarts: w.restarts(record), relayed: p.Relayed(), instance: record.InstanceID}
 	if record.State != state.Suspended { // of an earlier agent, whose tables have it so already
 		w.outcome = next
 		revision, err := w.publish(ctx)

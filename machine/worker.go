@@ -44,6 +44,7 @@ type outcome struct {
 	message  string
 	restarts int
 	relayed  []uint16
+	instance string // of the run that goes on, or begins; empty: none does
 }
 
 func newWorker(m *Manager, id string) *worker {
@@ -113,7 +114,8 @@ func (w *worker) run(ctx context.Context) {
 		case <-gone:
 		case mac := <-heard:
 			if err := w.learn(ctx, mac); err != nil {
-				w.log.Warn("the hardware address of a guest is not in the tables", "error", err)
+				w.log.Warn("the hardware address of a guest is not in the tables yet", "error", err)
+				w.hearAgain(mac)
 			}
 		case <-due:
 		}
@@ -163,7 +165,7 @@ func (w *worker) step(ctx context.Context) (delay time.Duration, done bool) {
 		if record.State == state.Starting && !w.awaitListeners(ctx, *record, p) { // of an earlier agent
 			return 0, false
 		}
-		w.settle(ctx, outcome{state: state.Started, code: w.exitCode(*record), restarts: w.restarts(*record), relayed: p.Relayed()})
+		w.settle(ctx, outcome{state: state.Started, code: w.exitCode(*record), restarts: w.restarts(*record), relayed: p.Relayed(), instance: record.InstanceID})
 		return w.retryOr(retry), false
 	}
 	return w.considerStart(ctx, *record, retry), false
