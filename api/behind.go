@@ -26,7 +26,7 @@ type Store interface {
 	CreateApp(ctx context.Context, name, org, network string) (state.App, int64, error)
 	MoveApp(ctx context.Context, app, org, network string) (state.App, int64, error)
 	DestroyApp(ctx context.Context, app string) (int64, error)
-	AllocateVIP(ctx context.Context, app, org, network string) (state.VIP, int64, error)
+	CreateVIP(ctx context.Context, v state.NewVIP) (state.VIP, int64, error)
 	ReleaseVIP(ctx context.Context, app string, addr netip.Addr) (int64, error)
 
 	CreateMachine(ctx context.Context, m state.NewMachine) (state.Machine, int64, error)

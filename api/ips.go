@@ -37,7 +37,7 @@ func (o *operations) CreateIPAssignment(ctx context.Context, r CreateIPAssignmen
 	if _, err := o.app(o.config.Store.Snapshot(), r.AppName); err != nil {
 		return nil, err
 	}
-	vip, revision, err := o.config.Store.AllocateVIP(ctx, r.AppName, r.Body.OrgSlug, r.Body.Network)
+	vip, revision, err := o.config.Store.CreateVIP(ctx, state.NewVIP{ID: r.Body.ID, App: r.AppName, Org: r.Body.OrgSlug, Network: r.Body.Network})
 	if err != nil {
 		return nil, err
 	}

@@ -201,6 +201,9 @@ type CreateAppRequest struct {
 
 // CreateIPAssignmentRequest defines model for CreateIPAssignmentRequest.
 type CreateIPAssignmentRequest struct {
+	// ID Ours: 1 to 64 letters, digits, `_`, `-` and `.` of the caller's choice; the same request again with it gets the same address.
+	ID string `json:"id,omitempty,omitzero"`
+
 	// Network A network of that org; the app's own, or `default` of another org, if empty.
 	Network string `json:"network,omitempty,omitzero"`
 

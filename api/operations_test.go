@@ -207,6 +207,26 @@ func TestIPAssignments(t *testing.T) {
 	}
 }
 
+// A request with an id of its own, sent again because its answer was lost, makes no
+// second address; with the same id for something else it is refused.
+func TestIPAssignmentIsRepeated(t *testing.T) {
+	w := newWorld(t)
+	w.seed()
+	path := "/v1/apps/web/ip_assignments"
+	var first, again api.IPAssignment
+	w.post(path, `{"type":"private_v6","id":"request-1"}`).into(t, &first)
+	w.post(path, `{"type":"private_v6","id":"request-1"}`).into(t, &again)
+	if diff := cmp.Diff(first, again); diff != "" || first.IP == "" {
+		t.Errorf("the second answer differs from the first (-first +second):\n%s", diff)
+	}
+	if a := w.post(path, `{"type":"private_v6","id":"request-1","org_slug":"other"}`); a.code != http.StatusConflict {
+		t.Errorf("another request with the same id: %d %s", a.code, a.body)
+	}
+	if a := w.post(path, `{"type":"private_v6","id":"not an id"}`); a.code != http.StatusUnprocessableEntity {
+		t.Errorf("a malformed id: %d %s", a.code, a.body)
+	}
+}
+
 func TestStatus(t *testing.T) {
 	w := newWorld(t)
 	a := w.get("/v1/status")
