@@ -1,6 +1,8 @@
 package machine
 
 import (
+	"net"
+	"net/netip"
 	"time"
 
 	"github.com/sixpn/sixpn/state"
@@ -61,6 +63,24 @@ var (
 
 // Relay is what a relay does with a listener.
 var Relay = relay
+
+// DatagramRelay is a relay of UDP.
+type DatagramRelay = datagramRelay
+
+// NewDatagramRelay makes one that RunDatagramRelay runs until clients is closed.
+func NewDatagramRelay(clients *net.UDPConn, server netip.AddrPort, idle time.Duration, limit int) *DatagramRelay {
+	return &datagramRelay{clients: clients, server: server, idle: idle, limit: limit}
+}
+
+// RunDatagramRelay runs one.
+func RunDatagramRelay(r *DatagramRelay) error { return r.run() }
+
+// Sessions is how many clients have a port.
+func (r *datagramRelay) Sessions() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.sessions)
+}
 
 // ReadSockets reads a socket table of /proc.
 var ReadSockets = readSockets

@@ -55,8 +55,8 @@ func (w *worker) awaitListeners(ctx context.Context, record state.Machine, p *Pr
 
 // notListening are the services that nothing in a namespace serves. A server
 // that listens with IPv4 only is waited for until its relay serves it; one that is
-// bound to some other single address, or of UDP to IPv4, counts as one that listens:
-// there is nothing better to wait for.
+// bound to some other single address counts as one that listens: there is nothing
+// better to wait for.
 func notListening(ctx context.Context, namespace *os.File, services []state.Service) (missing []state.Service, err error) {
 	open := map[string][]netip.AddrPort{}
 	err = inNetNS(ctx, namespace, func() (err error) {
@@ -72,8 +72,7 @@ func notListening(ctx context.Context, namespace *os.File, services []state.Serv
 	}
 	for _, s := range services {
 		listens := slices.ContainsFunc(open[s.Protocol], func(socket netip.AddrPort) bool {
-			relayable := s.Protocol == "tcp" && socket.Addr() == netip.IPv4Unspecified()
-			return socket.Port() == s.InternalPort && !relayable
+			return socket.Port() == s.InternalPort && socket.Addr() != netip.IPv4Unspecified()
 		})
 		if !listens {
 			missing = append(missing, s)

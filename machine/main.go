@@ -24,8 +24,8 @@ func Main() bool {
 		run = func() error { return runSupervisor(os.Args[1]) }
 	case len(os.Args) == 1 && os.Args[0] == initName:
 		run = runInit
-	case len(os.Args) == 2 && os.Args[0] == relayName:
-		run = func() error { return runRelay(os.Args[1]) }
+	case len(os.Args) > 1 && os.Args[0] == relayName:
+		run = func() error { return runRelay(os.Args[1:]) }
 	default:
 		return false
 	}

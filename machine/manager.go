@@ -31,6 +31,8 @@ type ManagerConfig struct {
 	StoreTimeout  time.Duration // how long one write may take; default 5 s
 	RelaySettle   time.Duration // how long a server must listen with IPv4 only before it is relayed; default 500 ms
 	RelayInterval time.Duration // how often such servers are looked for; default 100 ms
+	RelayIdle     time.Duration // how long a UDP client of such a server keeps its port towards it while nothing passes; default 5 min
+	RelaySessions int           // how many UDP clients of one port have one, the one unused for longest making room; default 1024
 	RetryInterval time.Duration // before what failed is tried again; default 1 s
 	Backoff       Backoff
 }
@@ -72,6 +74,8 @@ func NewManager(c ManagerConfig) (*Manager, error) {
 	setDefault(&c.StoreTimeout, 5*time.Second)
 	setDefault(&c.RelaySettle, 500*time.Millisecond)
 	setDefault(&c.RelayInterval, 100*time.Millisecond)
+	setDefault(&c.RelayIdle, 5*time.Minute)
+	setDefault(&c.RelaySessions, 1024)
 	setDefault(&c.RetryInterval, time.Second)
 	c.Backoff.setDefaults()
 	if c.Log == nil {
@@ -220,14 +224,17 @@ func (m *Manager) spec(r state.Machine, attempt int) Spec {
 		Hosts:      HostsFile(addr.String(), hostname),
 		ResolvConf: ResolvConf(r.Config.DNS),
 		Logs:       m.config.Logs,
-		Relay:      RelaySpec{Ports: relayable(r.Config.Services), Settle: m.config.RelaySettle, Interval: m.config.RelayInterval},
+		Relay: RelaySpec{
+			Ports: relayable(r.Config.Services, "tcp"), UDP: relayable(r.Config.Services, "udp"),
+			Settle: m.config.RelaySettle, Interval: m.config.RelayInterval, Idle: m.config.RelayIdle, Sessions: m.config.RelaySessions,
+		},
 	}
 }
 
-// relayable are the internal ports that are relayed when need be.
-func relayable(services []state.Service) (ports []uint16) {
+// relayable are the internal ports of a protocol that are relayed when need be.
+func relayable(services []state.Service, protocol string) (ports []uint16) {
 	for _, s := range services {
-		if s.Protocol == "tcp" && !slices.Contains(ports, s.InternalPort) {
+		if s.Protocol == protocol && !slices.Contains(ports, s.InternalPort) {
 			ports = append(ports, s.InternalPort)
 		}
 	}

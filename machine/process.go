@@ -207,8 +207,8 @@ func (p *Process) Signal(ctx context.Context, signal syscall.Signal) error {
 	return err
 }
 
-// Relayed are the TCP ports on which a server inside listens with IPv4 only and
-// which are relayed to it, in order.
+// Relayed are the ports on which a server inside listens with IPv4 only and which
+// are relayed to it, in order and each once, be it of TCP, UDP or both.
 func (p *Process) Relayed() []uint16 {
 	if relayed := p.relayed.Load(); relayed != nil {
 		return *relayed

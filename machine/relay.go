@@ -1,6 +1,7 @@
 package machine
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -8,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"os/signal"
+	"strconv"
 	"sync"
 	"syscall"
 	"time"
@@ -15,10 +17,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A relay is a process inside a Machine, a child of its init, that takes
-// connections to one port of the Machine's address and hands them to a server
-// there that listens on that port with IPv4 only. It is a process of its own so
-// that neither its descriptors nor its end are init's.
+// A relay is a process inside a Machine, a child of its init, that takes what comes
+// to one port of the Machine's address and hands it to a server there that listens on
+// that port with IPv4 only. It is a process of its own so that neither its descriptors
+// nor its end are init's.
 const (
 	relayDialTimeout = 30 * time.Second      // while the server's backlog is full
 	relayPause       = 50 * time.Millisecond // before accepting again, when descriptors ran out
@@ -26,23 +28,48 @@ const (
 
 // runRelay does a relay's whole work. SIGTERM closes the port at once and lets the
 // connections that it has go on to their end.
-func runRelay(address string) error {
-	listen, err := netip.ParseAddrPort(address)
+func runRelay(args []string) error {
+	port, spec, err := parseRelayArgs(args)
 	if err != nil {
 		return err
 	}
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGTERM)
-	listener, err := net.ListenTCP("tcp6", net.TCPAddrFromAddrPort(listen))
+	closeAtEnd := func(port io.Closer) {
+		go func() {
+			<-signals
+			port.Close()
+		}()
+	}
+	server := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), port.address.Port())
+	config := net.ListenConfig{Control: sharePort}
+	if port.protocol == "udp" {
+		clients, err := config.ListenPacket(context.Background(), "udp6", port.address.String())
+		if err != nil {
+			return err
+		}
+		closeAtEnd(clients)
+		r := datagramRelay{clients: clients.(*net.UDPConn), server: server, idle: spec.Idle, limit: spec.Sessions}
+		return r.run()
+	}
+	listener, err := config.Listen(context.Background(), "tcp6", port.address.String())
 	if err != nil {
 		return err
 	}
-	go func() {
-		<-signals
-		listener.Close()
-	}()
-	server := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), listen.Port()).String()
-	return relay(listener, server)
+	closeAtEnd(listener)
+	return relay(listener.(*net.TCPListener), server.String())
+}
+
+// sharePort lets a server that shares its ports too (SO_REUSEPORT as root, or with UDP
+// SO_REUSEADDR) have this one with IPv6 while there is a relay, which then ends.
+// Nothing can be done for others: the kernel refuses them, and does not say so here.
+func sharePort(_, _ string, socket syscall.RawConn) error {
+	var failed error
+	return errors.Join(socket.Control(func(fd uintptr) {
+		for _, option := range []int{unix.SO_REUSEADDR, unix.SO_REUSEPORT} {
+			failed = errors.Join(failed, os.NewSyscallError("setsockopt", unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, option, 1)))
+		}
+	}), failed)
 }
 
 // relay hands every connection that a listener takes to a server, until the
@@ -108,22 +135,59 @@ const relayName = "sixpn-relay"
 // listens on them with IPv4 only.
 type RelaySpec struct {
 	Ports []uint16 `json:"ports,omitempty"` // TCP
+	UDP   []uint16 `json:"udp,omitempty"`
 	// Settle is how long such a server must have been alone on its port: most that
 	// listen with both protocols open one socket after the other, and could not open
 	// the second while the relay has the port.
 	Settle time.Duration `json:"settle,omitempty"`
-	// Interval is how often init looks at the listening sockets while it relays or
-	// something changes; at rest it looks a tenth as often.
+	// Interval is how often init looks at the sockets while it relays or something
+	// changes; at rest it looks a tenth as often.
 	Interval time.Duration `json:"interval,omitempty"`
+	// Idle is how long a UDP client keeps its port towards the server while nothing
+	// passes, and Sessions how many clients of one port have one.
+	Idle     time.Duration `json:"idle,omitempty"`
+	Sessions int           `json:"sessions,omitempty"`
 }
 
-// relayArgs is the command line of a relay.
-func relayArgs(addr netip.Addr, port uint16) []string {
-	return []string{relayName, netip.AddrPortFrom(addr, port).String()}
+// ports are the ports of one protocol, "tcp" or "udp".
+func (s RelaySpec) ports(protocol string) []uint16 {
+	if protocol == "udp" {
+		return s.UDP
+	}
+	return s.Ports
+}
+
+// relayPort is what one relay is for.
+type relayPort struct {
+	protocol string
+	address  netip.AddrPort
+}
+
+func (p relayPort) String() string { return fmt.Sprintf("%d/%s", p.address.Port(), p.protocol) }
+
+// relayArgs is the command line of a relay: PROTOCOL ADDRESS:PORT IDLE SESSIONS.
+func relayArgs(p relayPort, s RelaySpec) []string {
+	return []string{relayName, p.protocol, p.address.String(), s.Idle.String(), strconv.Itoa(s.Sessions)}
+}
+
+// parseRelayArgs reads what relayArgs wrote, without the name.
+func parseRelayArgs(args []string) (p relayPort, s RelaySpec, err error) {
+	if len(args) != 4 {
+		return p, s, fmt.Errorf("%d arguments, expected PROTOCOL ADDRESS:PORT IDLE SESSIONS", len(args))
+	}
+	p.protocol = args[0]
+	p.address, err = netip.ParseAddrPort(args[1])
+	if err == nil {
+		s.Idle, err = time.ParseDuration(args[2])
+	}
+	if err == nil {
+		s.Sessions, err = strconv.Atoi(args[3])
+	}
+	return p, s, err
 }
 
 // startRelay starts one beside the command. done gets its end.
-func (p *initProcess) startRelay(port uint16, done chan<- syscall.WaitStatus) (pid int, err error) {
+func (p *initProcess) startRelay(port relayPort, done chan<- syscall.WaitStatus) (pid int, err error) {
 	nowhere, err := null()
 	if err != nil {
 		return 0, err
@@ -135,9 +199,9 @@ func (p *initProcess) startRelay(port uint16, done chan<- syscall.WaitStatus) (p
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	pid, err = forkUnprivileged("/proc/self/exe", relayArgs(p.record.Spec.Addr, port), attr)
+	pid, err = forkUnprivileged("/proc/self/exe", relayArgs(port, p.record.Spec.Relay), attr)
 	if err != nil {
-		return 0, fmt.Errorf("start a relay for port %d: %w", port, err)
+		return 0, fmt.Errorf("start a relay for port %s: %w", port, err)
 	}
 	p.children[pid] = done
 	return pid, nil

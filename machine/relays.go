@@ -2,6 +2,7 @@ package machine
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"os"
 	"slices"
@@ -9,12 +10,11 @@ import (
 	"time"
 )
 
-// relays are the relays that an init keeps, by port.
+// relays are the relays that an init keeps, by what they are for.
 type relays struct {
 	init   *initProcess
 	spec   RelaySpec
-	addr   netip.Addr
-	ports  map[uint16]*relayed
+	ports  map[relayPort]*relayed
 	told   []uint16 // what the supervisor was told last
 	failed bool     // the sockets could not be listed, and that was said
 }
@@ -33,18 +33,20 @@ const relayRest = 10
 // that server stops listening, or something wants the port with IPv6. It is init
 // that does this, so it needs no agent, and a frozen Machine costs nothing.
 func (p *initProcess) keepRelays() {
-	spec := p.record.Spec.Relay
-	if len(spec.Ports) == 0 || !p.record.Spec.Addr.IsValid() || spec.Interval <= 0 {
+	spec, addr := p.record.Spec.Relay, p.record.Spec.Addr
+	r := &relays{init: p, spec: spec, ports: map[relayPort]*relayed{}}
+	for protocol := range openStates {
+		for _, port := range spec.ports(protocol) {
+			r.ports[relayPort{protocol, netip.AddrPortFrom(addr, port)}] = &relayed{}
+		}
+	}
+	if len(r.ports) == 0 || !addr.IsValid() || spec.Interval <= 0 {
 		return
 	}
-	r := &relays{init: p, spec: spec, addr: p.record.Spec.Addr, ports: map[uint16]*relayed{}}
-	for _, port := range spec.Ports {
-		r.ports[port] = &relayed{}
-	}
 	delay := spec.Interval
-	var before []netip.AddrPort
+	var before map[string][]netip.AddrPort
 	for {
-		sockets, err := openSockets("tcp")
+		sockets, err := r.sockets()
 		busy := false
 		if err == nil {
 			busy = r.look(sockets)
@@ -52,7 +54,7 @@ func (p *initProcess) keepRelays() {
 			r.failed = true
 			fmt.Fprintf(os.Stderr, "%s: servers that listen with IPv4 only are not found: %v\n", initName, err)
 		}
-		if busy || !slices.Equal(before, sockets) {
+		if busy || !maps.EqualFunc(before, sockets, slices.Equal) {
 			delay = spec.Interval
 		} else {
 			delay = min(2*delay, relayRest*spec.Interval)
@@ -62,9 +64,23 @@ func (p *initProcess) keepRelays() {
 	}
 }
 
-// look does what the listening sockets ask for. It is true while there is something
+// sockets lists the open sockets of the protocols of which a port may be relayed.
+func (r *relays) sockets() (open map[string][]netip.AddrPort, err error) {
+	open = map[string][]netip.AddrPort{}
+	for protocol := range openStates {
+		if len(r.spec.ports(protocol)) == 0 {
+			continue
+		}
+		if open[protocol], err = openSockets(protocol); err != nil {
+			return nil, err
+		}
+	}
+	return open, nil
+}
+
+// look does what the open sockets ask for. It is true while there is something
 // to look after closely.
-func (r *relays) look(sockets []netip.AddrPort) (busy bool) {
+func (r *relays) look(sockets map[string][]netip.AddrPort) (busy bool) {
 	var working []uint16
 	for port, state := range r.ports {
 		if state.pid != 0 {
@@ -74,7 +90,7 @@ func (r *relays) look(sockets []netip.AddrPort) (busy bool) {
 			default:
 			}
 		}
-		alone, listens := r.judge(port, state.pid != 0, sockets)
+		alone, listens := judge(port.address, state.pid != 0, sockets[port.protocol])
 		switch {
 		case !alone:
 			if state.pid != 0 {
@@ -89,31 +105,32 @@ func (r *relays) look(sockets []netip.AddrPort) (busy bool) {
 		}
 		busy = true
 		if state.pid != 0 && listens {
-			working = append(working, port)
+			working = append(working, port.address.Port())
 		}
 	}
 	r.tell(working)
 	return busy
 }
 
-// judge says of a port whether a server is alone on it with IPv4, and whether its
-// relay listens, if it has one.
-func (r *relays) judge(port uint16, relaying bool, sockets []netip.AddrPort) (alone, listens bool) {
+// judge says of a port of a Machine's address whether a server is alone on it with
+// IPv4, and whether its relay listens, if it has one. What else is bound where the
+// relay is shares the port with it.
+func judge(port netip.AddrPort, relaying bool, sockets []netip.AddrPort) (alone, listens bool) {
 	for _, socket := range sockets {
 		switch {
-		case socket.Port() != port:
+		case socket.Port() != port.Port():
 		case socket.Addr() == netip.IPv4Unspecified():
 			alone = true
-		case relaying && socket.Addr() == r.addr:
+		case relaying && !listens && socket == port:
 			listens = true
-		case serves(socket.Addr(), r.addr):
+		case serves(socket.Addr(), port.Addr()):
 			return false, false
 		}
 	}
 	return alone, listens
 }
 
-func (r *relays) start(port uint16, state *relayed) {
+func (r *relays) start(port relayPort, state *relayed) {
 	done := make(chan syscall.WaitStatus, 1)
 	pid, err := r.init.startRelay(port, done)
 	if err != nil {
@@ -125,9 +142,10 @@ func (r *relays) start(port uint16, state *relayed) {
 	state.alone = time.Now() // one that ends at once is not started again at once
 }
 
-// tell lets the supervisor know which ports are relayed.
+// tell lets the supervisor know which ports are relayed, of whichever protocol.
 func (r *relays) tell(working []uint16) {
 	slices.Sort(working)
+	working = slices.Compact(working)
 	if slices.Equal(working, r.told) {
 		return
 	}

@@ -95,7 +95,7 @@ type Machine struct {
 	Cordoned  bool          `json:"cordoned,omitempty"`  // takes no new Flycast flow until it is uncordoned
 	Lease     *Lease        `json:"lease,omitempty"`
 	Checks    []CheckStatus `json:"checks,omitempty"`  // by name, of the run that InstanceID names; written by its host when one changes
-	Relayed   []uint16      `json:"relayed,omitempty"` // internal TCP ports on which it listens with IPv4 only, so that Flycast reaches it through a relay that hides the client's address
+	Relayed   []uint16      `json:"relayed,omitempty"` // internal ports, of TCP or UDP, on which it listens with IPv4 only, so that Flycast reaches it through a relay that hides the client's address
 	Events    []Event       `json:"events,omitempty"`  // the latest MaxEvents, newest first
 	CreatedAt time.Time     `json:"created_at"`
 	UpdatedAt time.Time     `json:"updated_at"`

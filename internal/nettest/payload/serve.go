@@ -27,14 +27,15 @@ const (
 
 // serve listens until the process is told to end.
 //
-//	serve [-tcp PORTS] [-tcp4 PORTS] [-udp PORTS] [-sockets N] [-linger D] [-vanish]
+//	serve [-tcp PORTS] [-tcp4 PORTS] [-udp PORTS] [-udp4 PORTS] [-sockets N] [-linger D] [-vanish]
 //
-// PORTS are separated by commas. Those of -tcp4 are listened on with IPv4 only. Each UDP port gets N sockets that share it.
+// PORTS are separated by commas. Those of -tcp4 and -udp4 are listened on with IPv4
+// only. Each UDP port gets N sockets that share it.
 // After SIGTERM it goes on for D, as a server that finishes its work. With
 // -vanish it then ends as if its host had lost power: no connection is closed by
 // a segment of this side.
 func serve(ctx context.Context, args []string, out io.Writer) error {
-	var tcp, tcp4, udp string
+	var tcp, tcp4, udp, udp4 string
 	var sockets int
 	var linger time.Duration
 	var vanish bool
@@ -43,6 +44,7 @@ func serve(ctx context.Context, args []string, out io.Writer) error {
 		set.StringVar(&tcp, "tcp", "", "")
 		set.StringVar(&tcp4, "tcp4", "", "")
 		set.StringVar(&udp, "udp", "", "")
+		set.StringVar(&udp4, "udp4", "", "")
 		set.IntVar(&sockets, "sockets", 1, "")
 		set.DurationVar(&linger, "linger", 0, "")
 	}); err != nil {
@@ -74,13 +76,15 @@ func serve(ctx context.Context, args []string, out io.Writer) error {
 			group.Go(func() error { return serveTCP(serving, listener, id, vanish, out) })
 		}
 	}
-	for _, port := range split(udp) {
-		for range sockets {
-			packets, err := listenUDP(serving, port)
-			if err != nil {
-				return err
+	for _, kind := range []struct{ network, address, ports string }{{"udp6", "::", udp}, {"udp4", "0.0.0.0", udp4}} {
+		for _, port := range split(kind.ports) {
+			for range sockets {
+				packets, err := listenUDP(serving, kind.network, kind.address, port)
+				if err != nil {
+					return err
+				}
+				group.Go(func() error { return serveUDP(serving, packets, id) })
 			}
-			group.Go(func() error { return serveUDP(serving, packets, id) })
 		}
 	}
 	fmt.Fprintf(out, "%s serves tcp %q udp %q\n", id, tcp, udp)
@@ -132,7 +136,7 @@ func silently(conn net.Conn) {
 }
 
 // listenUDP opens one of the sockets of a port.
-func listenUDP(ctx context.Context, port string) (*net.UDPConn, error) {
+func listenUDP(ctx context.Context, network, address, port string) (*net.UDPConn, error) {
 	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
 		return nil, fmt.Errorf("port %q: %w", port, err)
 	}
@@ -142,7 +146,7 @@ func listenUDP(ctx context.Context, port string) (*net.UDPConn, error) {
 			failed = os.NewSyscallError("setsockopt", unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1))
 		}), failed)
 	}}
-	conn, err := config.ListenPacket(ctx, "udp6", net.JoinHostPort("::", port))
+	conn, err := config.ListenPacket(ctx, network, net.JoinHostPort(address, port))
 	if err != nil {
 		return nil, err
 	}
