@@ -24,6 +24,8 @@ type world struct {
 	journal        *journal
 	manager        *machine.Manager
 	listen, settle time.Duration // ListenTimeout and RelaySettle
+	idle           time.Duration // RelayIdle
+	sessions       int           // RelaySessions
 	stop           func()        // ends the manager, as an agent that stops
 }
 
@@ -45,6 +47,7 @@ func (w *world) startManager(t *testing.T) {
 	w.manager, err = machine.NewManager(machine.ManagerConfig{
 		Name: w.config.Name, Driver: w.driver, Store: w.store, Ports: w.ports, RetryInterval: 5 * time.Millisecond,
 		ListenTimeout: w.listen, RelaySettle: w.settle, RelayInterval: 5 * time.Millisecond,
+		RelayIdle: w.idle, RelaySessions: w.sessions,
 		Backoff: machine.Backoff{Initial: time.Millisecond, Max: 10 * time.Millisecond},
 		Log:     slog.New(slog.NewTextHandler(t.Output(), nil)),
 	})

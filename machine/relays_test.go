@@ -12,14 +12,16 @@ import (
 )
 
 // listener does what files tell it to: while /tmp/NAME is there it has a socket that
-// listens and answers with NAME. The names are "any4", "any6", "both" and "mapped".
+// listens and answers with NAME. The names are "any4", "any6", "both", "mapped" and
+// "shared6", which is any6 with SO_REUSEPORT.
 const listener = `python3 -uc '
 import os, socket, threading, time
 def bind(name):
     kind = socket.AF_INET if name == "any4" else socket.AF_INET6
     s = socket.socket(kind, socket.SOCK_STREAM)
     s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    if name == "any6": s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    if name == "shared6": s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    if name in ("any6", "shared6"): s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
     s.bind(({"any4": "0.0.0.0", "mapped": "::ffff:0.0.0.0"}.get(name, "::"), 8080))
     s.listen()
     s.settimeout(0.01)
@@ -35,7 +37,7 @@ def answer(c, name):
         c.sendall(name.encode() + b" " + asked)
 sockets = {}
 while True:
-    for name in ["any4", "any6", "both", "mapped"]:
+    for name in ["any4", "any6", "both", "mapped", "shared6"]:
         wanted = os.path.exists("/tmp/" + name)
         if wanted and name not in sockets:
             try:
@@ -127,6 +129,36 @@ func TestIPv4ServerIsRelayed(t *testing.T) {
 	}
 }
 
+// TestFlappingServerIsNotWrittenEachTime: a server that opens and closes its port all
+// the time costs the store no write each time.
+func TestFlappingServerIsNotWrittenEachTime(t *testing.T) {
+	w := newWorld(t)
+	w.stop()
+	w.listen, w.settle = time.Nanosecond, time.Millisecond
+	w.startManager(t)
+	const id, times = "444444444444aa", 40
+	m := record(id, fmt.Sprintf(`exec python3 -uc '
+import socket, time
+for n in range(%d):
+    s = socket.socket()
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    s.bind(("0.0.0.0", 8080))
+    s.listen()
+    time.sleep(0.05)
+    s.close()
+    time.sleep(0.03)
+print("flapped")
+time.sleep(1000)'`, times))
+	m.Config.Services = []state.Service{{Protocol: "tcp", InternalPort: 8080, Ports: []state.ServicePort{{Port: 80}}}}
+	w.store.put(m)
+	w.waitFor(t, id, state.Started)
+	began := w.store.latest()
+	waitOutputOf(t, w, id, "flapped")
+	if writes := w.store.latest() - began; writes == 0 || writes > times/2 {
+		t.Errorf("%d writes while it flapped %d times, expected a few", writes, times)
+	}
+}
+
 // TestNoAgentIsNeededToEndARelay: a server that listens anew with IPv6 finds its
 // port free.
 func TestNoAgentIsNeededToEndARelay(t *testing.T) {
@@ -182,5 +214,23 @@ func TestKilledRelayComesAgain(t *testing.T) {
 	eventually(t, "it relays", func() bool {
 		out, _ := probe(t, p, ask)
 		return out == "any4 hello"
+	})
+}
+
+// TestServerOpensItsPortLater: what keeps its IPv4 listener and wants the port with IPv6
+// once it is relayed is refused by the kernel, unless it shares its ports.
+func TestServerOpensItsPortLater(t *testing.T) {
+	w, p := newRelayWorld(t, "r", time.Millisecond)
+	probe(t, p, "touch /tmp/any4")
+	w.waitRelayed(t, "r", 8080)
+	probe(t, p, "touch /tmp/any6")
+	waitOutput(t, w.driver, "r", "failed any6 [Errno 98] Address already in use")
+	expectAnswer(t, p, "any4 hello")
+	probe(t, p, "touch /tmp/shared6")
+	waitOutput(t, w.driver, "r", "bound shared6")
+	w.waitRelayed(t, "r")
+	eventually(t, "the server has its port alone", func() bool {
+		out, _ := probe(t, p, ask)
+		return out == "shared6 hello"
 	})
 }
