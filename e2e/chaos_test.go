@@ -7,6 +7,8 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"os"
+	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -39,7 +41,12 @@ type world struct {
 	*nettest.Host
 	server, traffic *nettest.Machine // their traffic is never disturbed
 	clients         [2]*nettest.Machine
-	vips            vips
+	kills, stills   atomic.Int64 // and how often a suspended Machine was seen to stand still
+	vips, addrs     list[netip.Addr]
+	names           list[string] // of apps
+	owners          owners
+	quiet           quiet
+	taps            []string
 }
 
 // TestChaos gives random orders while the agent is killed at random instants, with
@@ -71,8 +78,12 @@ func TestChaos(t *testing.T) {
 		t.Error("no trace of a running host was found, so none can be missed")
 	}
 	nettest.Get[string](t)(w.Reset(ctx))
-	if left := nettest.Get[[]string](t)(w.Traces()); len(left) > 0 {
-		t.Errorf("after a reset there are still %q", left)
+	var theirs []string // what others attached is left to them
+	for _, tap := range w.taps {
+		theirs = append(theirs, "device "+tap)
+	}
+	if left := nettest.Get[[]string](t)(w.Traces()); !slices.Equal(left, theirs) {
+		t.Errorf("after a reset there are still %q, expected %q", left, theirs)
 	}
 	nettest.Get[string](t)(w.Reset(ctx, "--state"))
 	if _, err := os.Stat(w.StateDir()); !os.IsNotExist(err) {
@@ -83,7 +94,10 @@ func TestChaos(t *testing.T) {
 // newWorld makes two orgs, a server with an address for each of them, and clients.
 func newWorld(ctx context.Context, t *testing.T) *world {
 	t.Helper()
-	w := &world{Host: nettest.Start(ctx, t, nettest.Config{AgentFlags: settings})}
+	w := &world{
+		Host:   nettest.Start(ctx, t, nettest.Config{AgentFlags: settings}),
+		owners: owners{of: map[netip.Addr]string{}, apps: map[string]string{}}, quiet: quiet{since: map[netip.Addr]time.Time{}},
+	}
 	for i, org := range orgs {
 		nettest.Must(t, w.CreateOrg(ctx, org))
 		nettest.Must(t, w.CreateApp(ctx, "client-"+org, org))
@@ -93,6 +107,9 @@ func newWorld(ctx context.Context, t *testing.T) *world {
 	w.server = w.run(ctx, t, "steady", nettest.Options{Services: published}, serve...)
 	vip := nettest.Get[netip.Addr](t)(w.AllocateVIP(ctx, "steady", ""))
 	w.vips.add(vip)
+	w.owners.put(vip, "steady")
+	w.names.add("steady")
+	w.know(&machineFact{app: "steady", id: w.server.ID, addr: w.server.Addr})
 	plain, tcp := netip.AddrPortFrom(w.server.Addr, udpPort), netip.AddrPortFrom(w.server.Addr, tcpPort)
 	vipUDP, vipTCP := netip.AddrPortFrom(vip, udpPort), netip.AddrPortFrom(vip, vipPort)
 	w.traffic = w.run(ctx, t, "client-"+orgs[0], nettest.Options{Linger: 20 * time.Second},
@@ -123,15 +140,25 @@ func chaos(ctx context.Context, t *testing.T, w *world, flows *prober, seed uint
 		return err
 	})
 	group.Go(func() error { return flows.work(ctx, ending) })
+	names := &asker{prober: flows, random: rand.New(rand.NewPCG(seed, 100))}
+	group.Go(func() error { return names.work(ctx, ending) })
 	all := make([]*operator, operators)
 	for i := range all {
 		all[i] = newOperator(w, i, rand.New(rand.NewPCG(seed, uint64(2+i))))
+		all[i].guests = newGuests(t, w, i)
+		w.taps = append(w.taps, all[i].guests.tap)
 		group.Go(func() error { return all[i].work(ctx, ending) })
 	}
 	nettest.Must(t, group.Wait())
 	given, lost := 0, 0
 	for _, o := range all {
 		given, lost = given+o.given, lost+o.lost
+		t.Logf("operator %d: %v", o.number, o.kinds)
+	}
+	t.Logf("%d names asked, %d denied, %d addresses told; %d times a suspended machine was seen to stand still",
+		names.answered, names.denied, names.addresses, w.stills.Load())
+	if names.addresses == 0 || names.denied == 0 {
+		t.Error("the resolver was not tried")
 	}
 	t.Logf("%d kills; %d orders, of which %d were never answered", kills, given, lost)
 	if kills == 0 || given == 0 {
@@ -148,6 +175,7 @@ func killer(ctx, ending context.Context, w *world, random *rand.Rand) (kills int
 			return kills, err
 		}
 		kills++
+		w.kills.Add(1)
 		for range random.IntN(3) {
 			if err := w.KillDuringStart(ctx, moment(random, 1500*time.Millisecond)); err != nil {
 				return kills, err

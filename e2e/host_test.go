@@ -29,6 +29,7 @@ func checkHost(ctx context.Context, t *testing.T, w *world, orders []*operator) 
 	snapshot := store.Snapshot()
 	for _, o := range orders {
 		checkOrders(t, o, snapshot)
+		checkDeleted(t, o, snapshot)
 	}
 	checkTables(ctx, t, w, snapshot)
 	checkPlaces(t, w, snapshot)
@@ -38,8 +39,14 @@ func checkHost(ctx context.Context, t *testing.T, w *world, orders []*operator) 
 func checkOrders(t *testing.T, o *operator, snapshot *state.Snapshot) {
 	t.Helper()
 	for _, app := range o.apps {
-		if _, ok := snapshot.Apps[app]; !ok {
-			t.Errorf("app %s was acknowledged and is not there", app)
+		record, ok := snapshot.Apps[app.name]
+		switch network := snapshot.Networks[record.Network]; {
+		case app.want == state.Destroyed && ok:
+			t.Errorf("app %s was destroyed and is there: %+v", app.name, record)
+		case app.want != state.Destroyed && !ok:
+			t.Errorf("app %s was acknowledged and is not there", app.name)
+		case ok && (network.Org != app.place.org || network.Name != app.place.network || record.Org != network.Org):
+			t.Errorf("app %s is in %+v of %+v, but was acknowledged to be in %v", app.name, record, network, app.place)
 		}
 	}
 	for _, v := range o.vips {
@@ -64,20 +71,54 @@ func checkOrders(t *testing.T, o *operator, snapshot *state.Snapshot) {
 	}
 }
 
+// checkDeleted demands that what was destroyed is remembered, and not without bounds.
+func checkDeleted(t *testing.T, o *operator, snapshot *state.Snapshot) {
+	t.Helper()
+	kept := map[string]bool{}
+	for _, app := range o.apps {
+		deleted := snapshot.Deleted(app.name)
+		if len(deleted) > state.MaxDeleted {
+			t.Errorf("app %s remembers %d machines, expected at most %d", app.name, len(deleted), state.MaxDeleted)
+		}
+		for _, m := range deleted {
+			kept[m.ID] = true
+			if m.State != state.Destroyed || snapshot.Machines[m.ID].ID != "" {
+				t.Errorf("machine %s of app %s is remembered, but is %s", m.ID, app.name, m.State)
+			}
+		}
+		for _, m := range o.machines {
+			if m.app == app.name && !app.moved && app.want != state.Destroyed && m.want == state.Destroyed && !kept[m.id] {
+				t.Errorf("machine %s of app %s was destroyed and is forgotten", m.id, app.name)
+			}
+		}
+	}
+}
+
 // checkPlaces demands that on the host there is what belongs to a Machine that
 // exists, or that runs, and nothing else.
 func checkPlaces(t *testing.T, w *world, snapshot *state.Snapshot) {
 	t.Helper()
-	ids := running(snapshot)
-	devices := []string{"lo", netns.HostDevice(w.Name)}
-	var sockets, owners, all []string
-	for _, id := range ids {
-		devices = append(devices, machine.DeviceName(id))
-		sockets = append(sockets, id+".sock")
+	devices := append([]string{"lo", netns.HostDevice(w.Name)}, w.taps...)
+	var ids, sockets, owners, all []string
+	connected := running(snapshot)
+	for _, id := range connected {
+		attached := snapshot.Machines[id].Config.Attach
+		if attached == nil {
+			ids = append(ids, id)
+			sockets = append(sockets, id+".sock")
+		}
+		if attached == nil || attached.Device == "" {
+			devices = append(devices, machine.DeviceName(id))
+		}
 	}
-	for id := range snapshot.Machines {
+	for id, m := range snapshot.Machines {
+		if m.State == state.Created || m.Config.Attach != nil && !slices.Contains(connected, id) {
+			continue // nothing of it was ever made, or it is all gone
+		}
 		all = append(all, id)
-		owners = append(owners, w.Name+"/"+id)
+		if m.Config.Attach == nil {
+			owners = append(owners, w.Name+"/"+id)
+		}
 	}
 	cgroups, supervisors := w.supervised(t, all)
 	links := entries(t, filepath.Join(w.PinDir(), "links"))
@@ -99,8 +140,8 @@ func checkPlaces(t *testing.T, w *world, snapshot *state.Snapshot) {
 			t.Errorf("%s, - as expected, + as they are:\n%s", row.what, diff)
 		}
 	}
-	if len(links) != len(ids)+1 {
-		t.Errorf("there are %d pinned links, expected one for each of %d machines and the host port: %q", len(links), len(ids), links)
+	if len(links) != len(connected)+1 {
+		t.Errorf("there are %d pinned links, expected one for each of %d machines and the host port: %q", len(links), len(connected), links)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"testing"
 	"time"
 
@@ -107,7 +108,20 @@ func hostOf(t *testing.T, snapshot *state.Snapshot) sixpn.Host {
 func localPorts(ctx context.Context, t *testing.T, w *world, snapshot *state.Snapshot) (local reconcile.Local) {
 	t.Helper()
 	nettest.Must(t, w.Do(func() error {
+		// What the host says of taps cannot be found otherwise.
+		left, err := machine.LeftPorts(filepath.Join(w.StateDir(), "machines"))
+		if err != nil {
+			return err
+		}
 		for _, id := range running(snapshot) {
+			if i := slices.IndexFunc(left, func(p machine.Port) bool { return p.MachineID == id && !p.Peer }); i >= 0 {
+				p := left[i]
+				local.Ports = append(local.Ports, reconcile.Port{
+					MachineID: id, Ifindex: p.Ifindex, Network: p.Network, Host: p.Host, Number: p.Number,
+					MTU: p.MTU, GuestMAC: p.GuestMAC, RouterMAC: p.RouterMAC,
+				})
+				continue
+			}
 			device, err := machine.FindVeth(id)
 			if err != nil {
 				return err

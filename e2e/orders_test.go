@@ -23,7 +23,7 @@ var (
 )
 
 const (
-	mostApps, mostMachines, mostVIPs = 3, 4, 3
+	mostApps, mostMachines, mostVIPs, mostNetworks = 3, 5, 3, 2
 )
 
 // fact is what was ordered about one thing, and acknowledged, or perhaps done
@@ -36,16 +36,71 @@ type fact struct {
 // may says whether the thing can be so.
 func (f *fact) may(s state.MachineState) bool { return f.want == s || f.perhaps[s] }
 
+// certain and doubt note how the thing is, or may be.
+func (f *fact) certain(s state.MachineState) { f.want, f.perhaps = s, nil }
+
+func (f *fact) doubt(s state.MachineState) {
+	if f.perhaps == nil {
+		f.perhaps = map[state.MachineState]bool{}
+	}
+	f.perhaps[s] = true
+}
+
 // machineFact is a Machine that was acknowledged.
 type machineFact struct {
 	fact
 	app, id string
+	addr    netip.Addr
+	command []string
+	kind    kind
+	gone    bool
+	step    int // number of the order whose configuration it has
+	lease   *leaseFact
+	leased  time.Time // until then somebody may hold a lease whose nonce nobody was told
+	cordon  bool
+	events  []api.MachineEvent // as last seen, newest first
+	unsure  map[int]bool       // steps whose order was never answered
+	either  bool               // whether it is cordoned is not known
+}
+
+// kind is what there is of a Machine on the host.
+type kind int
+
+const (
+	process kind = iota
+	inNamespace
+	onTap
+)
+
+// leaseFact is a lease that was acknowledged: in force before the first instant, over
+// after the other.
+type leaseFact struct {
+	nonce       string
+	until, over time.Time
 }
 
 type vipFact struct {
 	fact
-	app  string
-	addr netip.Addr
+	app   string
+	addr  netip.Addr
+	place place
+}
+
+// place is a network by its names.
+type place struct{ org, network string }
+
+type appFact struct {
+	fact
+	name   string
+	place  place
+	toward *place // of a move that was never answered
+	gone   bool   // with its last Machine
+	moved  bool   // ever
+}
+
+type networkFact struct {
+	fact
+	name string
 }
 
 // operator gives orders about apps of its own, one after the other.
@@ -54,46 +109,93 @@ type operator struct {
 	number int
 	random *rand.Rand
 
-	apps     []string
+	guests   guests
+	apps     []*appFact
 	machines []*machineFact
 	vips     []*vipFact
+	networks []*networkFact
 
-	given, lost int // orders, and those whose answer never came
+	seen        int64 // kills when the facts were last compared
+	stale       bool  // an order was not answered since
+	given, lost int   // orders, and those whose answer never came
+	kinds       map[string]int
 }
 
 func newOperator(w *world, number int, random *rand.Rand) *operator {
-	return &operator{world: w, number: number, random: random}
+	return &operator{world: w, number: number, random: random, kinds: map[string]int{}}
 }
 
-// work gives orders until ending; each is brought to its end.
+func (o *operator) org() string { return orgs[o.number%len(orgs)] }
+
+// work gives orders until ending; each is brought to its end. After each kill, and
+// each order without an answer, all that was acknowledged must be there.
 func (o *operator) work(ctx, ending context.Context) error {
 	for ending.Err() == nil {
-		pass(ending, moment(o.random, 150*time.Millisecond))
+		pass(ending, moment(o.random, 100*time.Millisecond))
+		if kills := o.world.kills.Load(); o.stale || kills != o.seen {
+			if err := o.verify(ctx); err != nil {
+				return fmt.Errorf("operator %d, after order %d: %w", o.number, o.given, err)
+			}
+			o.seen, o.stale = kills, false
+		}
 		o.given++
 		if err := o.order(ctx); err != nil {
 			return fmt.Errorf("operator %d, order %d: %w", o.number, o.given, err)
 		}
 	}
-	return nil
+	return o.verify(ctx)
 }
 
 func (o *operator) order(ctx context.Context) error {
-	if len(o.apps) == 0 {
+	apps := o.present()
+	if len(apps) == 0 {
 		return o.createApp(ctx)
 	}
-	switch n := o.random.IntN(20); {
-	case n < 1 && len(o.apps) < mostApps:
+	switch n := o.random.IntN(60); {
+	case n < 3 && len(apps) < mostApps:
 		return o.createApp(ctx)
-	case n < 6 && o.alive() < mostMachines:
-		return o.runMachine(ctx)
-	case n < 8 && o.allocated() < mostVIPs:
-		return o.allocate(ctx)
-	case n < 9 && len(o.vips) > 0:
+	case n < 15 && o.alive() < mostMachines:
+		return o.runMachine(ctx, pick(o.random, apps))
+	case n < 17:
+		return o.attach(ctx, pick(o.random, apps))
+	case n < 22 && o.allocated() < mostVIPs:
+		return o.allocate(ctx, pick(o.random, apps))
+	case n < 25 && len(o.vips) > 0:
 		return o.release(ctx, pick(o.random, o.vips))
-	case len(o.machines) > 0:
-		return o.command(ctx, pick(o.random, o.machines))
+	case n < 28:
+		return o.changeNetworks(ctx)
+	case n < 32:
+		return o.move(ctx, pick(o.random, apps))
+	case n < 33:
+		return o.destroyApp(ctx, pick(o.random, apps))
 	}
-	return o.runMachine(ctx)
+	if m := o.someMachine(); m != nil {
+		return o.command(ctx, m)
+	}
+	return o.runMachine(ctx, pick(o.random, apps))
+}
+
+// present are the apps that are not being destroyed.
+func (o *operator) present() (apps []*appFact) {
+	for _, app := range o.apps {
+		if app.want != state.Destroyed {
+			apps = append(apps, app)
+		}
+	}
+	return apps
+}
+
+// someMachine is mostly one that is not destroyed.
+func (o *operator) someMachine() *machineFact {
+	if len(o.machines) == 0 {
+		return nil
+	}
+	for range 4 {
+		if m := pick(o.random, o.machines); m.want != state.Destroyed {
+			return m
+		}
+	}
+	return pick(o.random, o.machines)
 }
 
 func pick[T any](random *rand.Rand, list []T) T { return list[random.IntN(len(list))] }
@@ -120,11 +222,12 @@ func (o *operator) allocated() (n int) {
 type answer int
 
 const (
-	done    answer = iota
-	never          // it did not reach an agent
-	unknown        // no answer came: it may be done
-	missing        // there is no such thing
-	refused        // it is impossible now
+	done     answer = iota
+	never           // it did not reach an agent
+	unknown         // no answer came: it may be done
+	missing         // there is no such thing
+	refused         // it is impossible now
+	conflict        // with a lease, or with what there is
 )
 
 // judge says which answer an error is. Any other is a failure of the agent.
@@ -140,11 +243,14 @@ func (o *operator) judge(ctx context.Context, err error) (answer, error) {
 		return never, o.await(ctx)
 	case !errors.As(err, &answered):
 		o.lost++
+		o.stale = true
 		return unknown, o.await(ctx)
 	case answered.Code == http.StatusNotFound:
 		return missing, nil
 	case answered.Code == http.StatusPreconditionFailed:
 		return refused, nil
+	case answered.Code == http.StatusConflict:
+		return conflict, nil
 	}
 	return refused, fmt.Errorf("refused with %d: %w", answered.Code, err)
 }
@@ -152,7 +258,7 @@ func (o *operator) judge(ctx context.Context, err error) (answer, error) {
 // judgeNew is judge for an order that nothing may stand in the way of.
 func (o *operator) judgeNew(ctx context.Context, err error) (answer, error) {
 	what, failed := o.judge(ctx, err)
-	if failed == nil && (what == missing || what == refused) {
+	if failed == nil && (what == missing || what == refused || what == conflict) {
 		failed = fmt.Errorf("what was acknowledged is not there any more: %w", err)
 	}
 	return what, failed
@@ -172,6 +278,11 @@ func (o *operator) conclude(ctx context.Context, f *fact, want state.MachineStat
 	if failed != nil {
 		return failed
 	}
+	return o.note(f, want, what, err)
+}
+
+// note is conclude for an answer that is judged.
+func (o *operator) note(f *fact, want state.MachineState, what answer, err error) error {
 	switch what {
 	case done:
 		if want == state.Stopped && f.may(state.Destroyed) {
@@ -188,6 +299,8 @@ func (o *operator) conclude(ctx context.Context, f *fact, want state.MachineStat
 			f.perhaps = map[state.MachineState]bool{}
 		}
 		f.perhaps[want] = true
+	case conflict:
+		return fmt.Errorf("in conflict with nothing that was acknowledged: %w", err)
 	case missing, refused:
 		if !f.may(state.Destroyed) {
 			return fmt.Errorf("what was acknowledged is not there any more: %w", err)
@@ -195,86 +308,4 @@ func (o *operator) conclude(ctx context.Context, f *fact, want state.MachineStat
 		f.want, f.perhaps = state.Destroyed, nil
 	}
 	return nil
-}
-
-func (o *operator) createApp(ctx context.Context) error {
-	name := fmt.Sprintf("app-%d-%d", o.number, o.given)
-	what, err := o.judgeNew(ctx, o.world.CreateApp(ctx, name, orgs[o.number%len(orgs)]))
-	if what == done && err == nil {
-		o.apps = append(o.apps, name)
-	}
-	return err
-}
-
-// runMachine makes a server, or a command that ends by itself.
-func (o *operator) runMachine(ctx context.Context) error {
-	app, command := pick(o.random, o.apps), serve
-	if o.random.IntN(4) == 0 {
-		command = []string{"environment"}
-	}
-	id, err := o.world.create(ctx, app, fmt.Sprintf("m-%d", o.given), command)
-	what, err := o.judgeNew(ctx, err)
-	if err == nil && what == done {
-		o.machines = append(o.machines, &machineFact{fact: fact{want: state.Started}, app: app, id: id})
-	}
-	return err
-}
-
-// create is Host.Run that waits for nothing.
-func (w *world) create(ctx context.Context, app, name string, command []string) (id string, err error) {
-	answer, err := w.Client.CreateMachineWithResponse(ctx, app, &api.CreateMachineParams{}, api.CreateMachineRequest{
-		Name: name,
-		Config: api.MachineConfig{
-			Init: api.Init{Exec: w.Payload(command...)},
-			Services: []api.Service{
-				{Protocol: "tcp", InternalPort: tcpPort, Ports: []api.ServicePort{{Port: vipPort}}},
-				{Protocol: "udp", InternalPort: udpPort, Ports: []api.ServicePort{{StartPort: udpPort, EndPort: udpPort + 1}}},
-			},
-		},
-	})
-	if err := api.Check(answer, err); err != nil {
-		return "", err
-	}
-	return answer.JSON200.ID, nil
-}
-
-func (o *operator) allocate(ctx context.Context) error {
-	app := pick(o.random, o.apps)
-	answer, err := o.world.Client.CreateIPAssignmentWithResponse(ctx, app, &api.CreateIPAssignmentParams{},
-		api.CreateIPAssignmentRequest{Type: "private_v6", OrgSlug: pick(o.random, orgs)})
-	what, err := o.judgeNew(ctx, api.Check(answer, err))
-	if err != nil || what != done {
-		return err
-	}
-	addr, err := netip.ParseAddr(answer.JSON200.IP)
-	if err != nil {
-		return err
-	}
-	o.vips = append(o.vips, &vipFact{fact{want: state.Started}, app, addr})
-	o.world.vips.add(addr)
-	return nil
-}
-
-func (o *operator) release(ctx context.Context, v *vipFact) error {
-	err := api.Check(o.world.Client.DeleteIPAssignmentWithResponse(ctx, v.app, v.addr.String(), &api.DeleteIPAssignmentParams{}))
-	return o.conclude(ctx, &v.fact, state.Destroyed, err)
-}
-
-// command gives a random order to a Machine.
-func (o *operator) command(ctx context.Context, m *machineFact) error {
-	client := o.world.Client
-	switch o.random.IntN(6) {
-	case 0, 1:
-		err := api.Check(client.StopMachineWithResponse(ctx, m.app, m.id, &api.StopMachineParams{}, api.StopRequest{}))
-		return o.conclude(ctx, &m.fact, state.Stopped, err)
-	case 2, 3:
-		err := api.Check(client.StartMachineWithResponse(ctx, m.app, m.id, &api.StartMachineParams{}))
-		return o.conclude(ctx, &m.fact, state.Started, err)
-	case 4:
-		err := api.Check(client.RestartMachineWithResponse(ctx, m.app, m.id, &api.RestartMachineParams{}))
-		return o.conclude(ctx, &m.fact, state.Started, err)
-	default:
-		err := api.Check(client.DestroyMachineWithResponse(ctx, m.app, m.id, &api.DestroyMachineParams{Force: true}))
-		return o.conclude(ctx, &m.fact, state.Destroyed, err)
-	}
 }

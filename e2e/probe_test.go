@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -16,22 +17,36 @@ import (
 	"github.com/sixpn/sixpn/netns"
 )
 
-// vips are the addresses that were ever allocated, as far as that is known.
-type vips struct {
-	mu  sync.Mutex
-	all []netip.Addr
+// owners is whose addresses are: an app's, or a Machine's.
+type owners struct {
+	mu   sync.Mutex
+	of   map[netip.Addr]string
+	apps map[string]string // by Machine
 }
 
-func (v *vips) add(a netip.Addr) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	v.all = append(v.all, a)
+func (o *owners) put(a netip.Addr, owner string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.of[a] = owner
 }
 
-func (v *vips) pick(random *rand.Rand) netip.Addr {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	return v.all[random.IntN(len(v.all))]
+// know notes a Machine, and that it has an address.
+func (w *world) know(m *machineFact) {
+	w.owners.mu.Lock()
+	defer w.owners.mu.Unlock()
+	w.owners.apps[m.id] = m.app
+	if w.owners.of[m.addr] != m.id {
+		w.owners.of[m.addr] = m.id
+		w.addrs.add(m.addr)
+	}
+}
+
+// may says whether a Machine can answer at an address. No address is ever another's.
+func (o *owners) may(id string, a netip.Addr) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	app, known := o.apps[id]
+	return !known || o.of[a] == id || o.of[a] == app
 }
 
 const (
@@ -67,7 +82,8 @@ func newProber(t *testing.T, w *world, random *rand.Rand) *prober {
 func (p *prober) work(ctx, ending context.Context) error {
 	for ending.Err() == nil {
 		pass(ending, moment(p.random, 50*time.Millisecond))
-		if err := p.try(ctx, p.random.IntN(len(p.inside)), p.vips.pick(p.random)); err != nil {
+		targets := pick(p.random, []*list[netip.Addr]{&p.vips, &p.addrs})
+		if err := p.try(ctx, p.random.IntN(len(p.inside)), targets.pick(p.random)); err != nil {
 			return err
 		}
 		if len(p.held) > mostHeld {
@@ -94,7 +110,7 @@ func (p *prober) all(ctx context.Context) error {
 }
 
 func (p *prober) try(ctx context.Context, from int, target netip.Addr) error {
-	conn, err := p.connect(ctx, p.inside[from], target)
+	conn, who, err := p.connect(ctx, p.inside[from], target)
 	if err != nil {
 		return ctx.Err() // it may well have nobody behind it
 	}
@@ -102,32 +118,43 @@ func (p *prober) try(ctx context.Context, from int, target netip.Addr) error {
 	if a, b := networkOf(target), networkOf(p.clients[from].Addr); a != b {
 		return fmt.Errorf("a client of network %s reached %s of network %s", b, target, a)
 	}
+	if !p.owners.may(who, target) {
+		return fmt.Errorf("at %s, which is of %s, machine %s answered", target, p.owners.of[target], who)
+	}
 	return nil
 }
 
-// connect returns a connection that was greeted, or sends a datagram and is
-// answered.
-func (p *prober) connect(ctx context.Context, n *netns.Namespace, target netip.Addr) (net.Conn, error) {
+// connect returns a connection that was greeted, or a socket whose datagram was
+// answered, and by which Machine.
+func (p *prober) connect(ctx context.Context, n *netns.Namespace, target netip.Addr) (conn net.Conn, who string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, dialLimit)
 	defer cancel()
 	network, port := "tcp6", uint16(vipPort)
-	if p.random.IntN(2) == 0 {
-		network, port = "udp6", uint16(udpPort+p.random.IntN(2))
+	kind, _ := sixpn.Classify(target)
+	switch {
+	case p.random.IntN(2) == 0:
+		network, port = "udp6", uint16(udpPort)
+		if kind == sixpn.KindVIP {
+			port += uint16(p.random.IntN(2))
+		}
+	case kind != sixpn.KindVIP:
+		port = tcpPort
 	}
-	conn, err := n.Dial(ctx, network, nil, netip.AddrPortFrom(target, port).String())
-	if err != nil {
-		return nil, err
+	if conn, err = n.Dial(ctx, network, nil, netip.AddrPortFrom(target, port).String()); err != nil {
+		return nil, "", err
 	}
 	_ = conn.SetDeadline(time.Now().Add(dialLimit))
-	_, err = conn.Write([]byte("probe"))
-	if err == nil {
-		_, err = conn.Read(make([]byte, 64))
+	greeting := make([]byte, 64)
+	length := 0
+	if _, err = conn.Write([]byte("probe")); err == nil {
+		length, err = conn.Read(greeting)
 	}
 	if err != nil {
 		conn.Close()
-		return nil, err
+		return nil, "", err
 	}
-	return conn, nil
+	who, _, _ = strings.Cut(string(greeting[:length]), " ")
+	return conn, who, nil
 }
 
 func networkOf(a netip.Addr) sixpn.Network {

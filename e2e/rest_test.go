@@ -50,8 +50,11 @@ func checkAtRest(ctx context.Context, t *testing.T, w *world) {
 // rests says what a Machine has yet to become.
 func rests(m state.Machine) error {
 	want := m.Desired
-	if want == state.Started && !serves(m) {
+	if (want == state.Started || want == state.Suspended) && !serves(m) {
 		want = state.Stopped // it has ended by itself
+	}
+	if want == state.Stopped && m.State == state.Created {
+		return nil // it never was to run
 	}
 	if m.State != want {
 		return fmt.Errorf("machine %s (%s) is %s and not %s: %s", m.ID, m.App, m.State, want, m.Message)
@@ -65,10 +68,11 @@ func rests(m state.Machine) error {
 // serves says whether a Machine's command lasts.
 func serves(m state.Machine) bool { return !slices.Contains(m.Config.Init.Exec, "environment") }
 
-// running are the ids of the Machines that run, in order.
+// running are the ids of the Machines that are connected, in order: those that run,
+// and those that stand still.
 func running(s *state.Snapshot) (ids []string) {
 	for id, m := range s.Machines {
-		if m.State == state.Started {
+		if m.State == state.Started || m.State == state.Suspended {
 			ids = append(ids, id)
 		}
 	}
