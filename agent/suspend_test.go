@@ -113,14 +113,23 @@ func TestIPv4OnlyBackend(t *testing.T) {
 	ctx := nettest.Context(t)
 	p := newPair(ctx, t, nettest.Config{})
 	nettest.Must(t, p.server.Destroy(ctx))
-	p.server = p.run(ctx, t, "web", nettest.Options{Services: []string{"80:8080/tcp"}}, "serve", "-tcp4", "8080")
+	p.server = p.run(ctx, t, "web", nettest.Options{Services: published}, "serve", "-tcp4", "8080", "-udp4", "9000")
+	datagrams := func(when string) {
+		t.Helper()
+		for _, address := range []string{at(p.server.Addr, 9000), at(p.vip, 9000)} {
+			if n := p.answered(t, address, 20, 10*time.Second); n != 20 {
+				t.Errorf("%s %d of 20 datagrams to %s were answered", when, n, address)
+			}
+		}
+	}
 	p.works(ctx, t)
+	datagrams("at first")
 	nettest.Must(t, nettest.Eventually(ctx, "the API says so", func(ctx context.Context) error {
 		answer, err := p.Client.GetMachineWithResponse(ctx, "web", p.server.ID)
 		if err := api.Check(answer, err); err != nil {
 			return err
 		}
-		if got := fmt.Sprint(answer.JSON200.RelayedPorts); got != "[8080]" {
+		if got := fmt.Sprint(answer.JSON200.RelayedPorts); got != "[8080 9000]" {
 			return fmt.Errorf("relayed ports are %s", got)
 		}
 		return nil
@@ -129,6 +138,7 @@ func TestIPv4OnlyBackend(t *testing.T) {
 	nettest.Must(t, p.KillAgent())
 	conn.says(t, "without an agent")
 	newEcho(t, p.client, at(p.vip, vipPort)).says(t, "and anew")
+	datagrams("without an agent")
 	nettest.Must(t, p.StartAgent(ctx))
 	conn.says(t, "with another")
 	p.works(ctx, t)
