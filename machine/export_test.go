@@ -84,3 +84,9 @@ func (r *datagramRelay) Sessions() int {
 
 // ReadSockets reads a socket table of /proc.
 var ReadSockets = readSockets
+
+// RelayedNews is how a run tells of changes of what is relayed: tell is called at each.
+func RelayedNews() (tell func(), news <-chan struct{}) {
+	p, pace := &Process{news: make(chan struct{}, 1)}, newRelayedPace()
+	return func() { p.tellRelayed(pace) }, p.news
+}

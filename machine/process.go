@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"golang.org/x/time/rate"
 )
 
 // Phase is how far a run is.
@@ -30,6 +32,7 @@ type Process struct {
 	phase   atomic.Value  // Phase, without its end
 	news    chan struct{} // relayed has changed
 	relayed atomic.Pointer[[]uint16]
+	telling atomic.Bool // news are due
 
 	exited chan struct{} // closed once status is set and no process of the payload is left
 	status ExitStatus
@@ -105,6 +108,7 @@ func (d *Driver) ended(r record) (*Process, error) {
 // watch waits for the end of the supervisor's connection, which is the end of
 // the run.
 func (p *Process) watch(c *conn) {
+	pace := newRelayedPace()
 	for {
 		m, files, err := c.receive()
 		closeAll(files)
@@ -113,10 +117,7 @@ func (p *Process) watch(c *conn) {
 		}
 		if m.Op == opRelayed {
 			p.relayed.Store(&m.Relayed)
-			select {
-			case p.news <- struct{}{}:
-			default:
-			}
+			p.tellRelayed(pace)
 		}
 	}
 	c.Close()
@@ -131,6 +132,32 @@ func (p *Process) watch(c *conn) {
 	}
 	p.status = status
 	close(p.exited)
+}
+
+// How often news of relayed ports are told, after the first few: each is a write of
+// the record, and a server inside can open and close its port as fast as it likes.
+const (
+	relayedInterval = 10 * time.Second
+	relayedBurst    = 6
+)
+
+func newRelayedPace() *rate.Limiter {
+	return rate.NewLimiter(rate.Every(relayedInterval), relayedBurst)
+}
+
+// tellRelayed has what is relayed looked at, now or when it is time; what changes until
+// then is looked at with it.
+func (p *Process) tellRelayed(pace *rate.Limiter) {
+	if !p.telling.CompareAndSwap(false, true) {
+		return
+	}
+	time.AfterFunc(pace.Reserve().Delay(), func() {
+		p.telling.Store(false)
+		select {
+		case p.news <- struct{}{}:
+		default:
+		}
+	})
 }
 
 var errUnanswered = errors.New("it ended before it answered")

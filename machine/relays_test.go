@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/sixpn/sixpn/machine"
@@ -129,34 +130,36 @@ func TestIPv4ServerIsRelayed(t *testing.T) {
 	}
 }
 
-// TestFlappingServerIsNotWrittenEachTime: a server that opens and closes its port all
-// the time costs the store no write each time.
-func TestFlappingServerIsNotWrittenEachTime(t *testing.T) {
-	w := newWorld(t)
-	w.stop()
-	w.listen, w.settle = time.Nanosecond, time.Millisecond
-	w.startManager(t)
-	const id, times = "444444444444aa", 40
-	m := record(id, fmt.Sprintf(`exec python3 -uc '
-import socket, time
-for n in range(%d):
-    s = socket.socket()
-    s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    s.bind(("0.0.0.0", 8080))
-    s.listen()
-    time.sleep(0.05)
-    s.close()
-    time.sleep(0.03)
-print("flapped")
-time.sleep(1000)'`, times))
-	m.Config.Services = []state.Service{{Protocol: "tcp", InternalPort: 8080, Ports: []state.ServicePort{{Port: 80}}}}
-	w.store.put(m)
-	w.waitFor(t, id, state.Started)
-	began := w.store.latest()
-	waitOutputOf(t, w, id, "flapped")
-	if writes := w.store.latest() - began; writes == 0 || writes > times/2 {
-		t.Errorf("%d writes while it flapped %d times, expected a few", writes, times)
-	}
+// TestFlappingServerIsToldSeldom: a server that opens and closes its port all the time
+// does not cost the store a write each time, and its last change is told.
+func TestFlappingServerIsToldSeldom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tell, news := machine.RelayedNews()
+		told := 0
+		hear := func() {
+			synctest.Wait()
+			select {
+			case <-news:
+				told++
+			default:
+			}
+		}
+		for range 600 { // a minute
+			tell()
+			hear()
+			<-time.After(100 * time.Millisecond)
+			hear()
+		}
+		if told < 6 || told > 13 {
+			t.Errorf("told %d times in a minute, expected the first few and one in ten seconds", told)
+		}
+		before := told
+		tell()
+		<-time.After(10 * time.Second)
+		if hear(); told != before+1 {
+			t.Error("the last change was not told")
+		}
+	})
 }
 
 // TestNoAgentIsNeededToEndARelay: a server that listens anew with IPv6 finds its
