@@ -55,7 +55,7 @@ func (c *cli) appGone(ctx context.Context, client *api.ClientWithResponses, name
 	gone, err := c.eventually(ctx, limit, func() (bool, error) {
 		answer, err := client.GetAppWithResponse(ctx, name)
 		err = api.Check(answer, err)
-		if isStatus(err, http.StatusNotFound) {
+		if api.IsStatus(err, http.StatusNotFound) {
 			return true, nil
 		}
 		return false, err

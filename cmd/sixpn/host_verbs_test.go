@@ -50,7 +50,7 @@ func TestVerbsOnAHost(t *testing.T) {
 	}
 	do(t, "machine", "kill", id)
 	must(t, nettest.Eventually(ctx, "it is killed", func(context.Context) error {
-		if m := asJSON[api.Machine](t, "machine", "status", id); m.State != "stopped" || exitOf(m).ExitCode != 137 {
+		if m := asJSON[api.Machine](t, "machine", "status", id); m.State != "stopped" || m.LastExit().ExitCode != 137 {
 			return fmt.Errorf("it is %s", m.State)
 		}
 		return nil

@@ -158,7 +158,7 @@ type logEntry struct {
 func (l *appLogs) copy(ctx context.Context, m api.Machine, follow bool, skip int64) (int64, error) {
 	answer, err := l.client.MachineLogs(ctx, l.app, m.ID, &api.MachineLogsParams{Follow: follow})
 	err = api.CheckResponse(answer, err)
-	if isStatus(err, http.StatusNotFound) {
+	if api.IsStatus(err, http.StatusNotFound) {
 		return skip, nil
 	}
 	if err != nil {

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
 
@@ -123,24 +122,9 @@ func find(ctx context.Context, client *api.ClientWithResponses, app, id string) 
 		if err == nil {
 			return candidate, *answer.JSON200, nil
 		}
-		if app != "" || !isStatus(err, http.StatusNotFound) {
+		if app != "" || !api.IsStatus(err, http.StatusNotFound) {
 			return "", api.Machine{}, err
 		}
 	}
 	return "", api.Machine{}, fmt.Errorf("there is no Machine %q in any app; list them with: sixpn machine list", id)
-}
-
-func isStatus(err error, code int) bool {
-	var answered *api.Error
-	return errors.As(err, &answered) && answered.Code == code
-}
-
-// exitOf is how a Machine's last run ended, nil if none did.
-func exitOf(m api.Machine) *api.ExitEvent {
-	for _, event := range m.Events {
-		if event.Type == "exit" && event.Request.ExitEvent != nil {
-			return event.Request.ExitEvent
-		}
-	}
-	return nil
 }

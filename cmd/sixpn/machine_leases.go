@@ -39,7 +39,7 @@ func leases(ctx context.Context, client *api.ClientWithResponses, app string, id
 		held := heldLease{Machine: id}
 		answer, err := client.GetLeaseWithResponse(ctx, app, id)
 		err = api.Check(answer, err)
-		if err != nil && !isStatus(err, http.StatusNotFound) {
+		if err != nil && !api.IsStatus(err, http.StatusNotFound) {
 			return err
 		}
 		if err == nil {

@@ -110,9 +110,13 @@ func (c *cli) runDetached(ctx context.Context, client *api.ClientWithResponses, 
 			return err
 		}
 		// One that is through with its work by now has been started too.
-		exit := exitOf(m)
+		exit := m.LastExit()
 		if m.State == string(api.WaitMachineParamsStateFailed) || exit != nil && exit.ExitCode != 0 {
-			return fmt.Errorf("Machine %s is %s%s; see: sixpn machine logs %s", m.ID, m.State, why(m), m.ID)
+			if m.Config.Attach != nil { // which writes no logs
+				return fmt.Errorf("Machine %s is %s%s; try again with: sixpn machine start %s, or remove it with: sixpn machine detach %s",
+					m.ID, m.State, m.Why(), m.ID, m.ID)
+			}
+			return fmt.Errorf("Machine %s is %s%s; see: sixpn machine logs %s", m.ID, m.State, m.Why(), m.ID)
 		}
 	}
 	if c.json {
@@ -127,13 +131,13 @@ func (c *cli) runAttached(ctx context.Context, client *api.ClientWithResponses, 
 	if err == nil {
 		m, err = latest(ctx, client, f.app, m)
 	}
-	if err == nil && m.State == string(api.WaitMachineParamsStateFailed) && exitOf(m) == nil {
+	if err == nil && m.State == string(api.WaitMachineParamsStateFailed) && m.LastExit() == nil {
 		if f.remove {
 			if err := c.remove(ctx, client, f, m.ID); err != nil {
 				return err
 			}
 		}
-		return fmt.Errorf("Machine %s has failed%s", m.ID, why(m)) // it never ran, so it wrote nothing
+		return fmt.Errorf("Machine %s has failed%s", m.ID, m.Why()) // it never ran, so it wrote nothing
 	}
 	if err == nil {
 		err = c.copyLogs(ctx, client, f.app, m.ID, true)
@@ -153,7 +157,7 @@ func (c *cli) runAttached(ctx context.Context, client *api.ClientWithResponses, 
 			return err
 		}
 	}
-	exit := exitOf(m)
+	exit := m.LastExit()
 	switch {
 	case exit == nil:
 		return fmt.Errorf("Machine %s is %s, and how its command ended is not known", m.ID, m.State)

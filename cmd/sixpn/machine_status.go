@@ -42,7 +42,7 @@ func machineStatus(c *cli) *cobra.Command {
 
 func (c *cli) printMachine(app string, m api.Machine) error {
 	last := ""
-	if exit := exitOf(m); exit != nil {
+	if exit := m.LastExit(); exit != nil {
 		last = fmt.Sprintf("exit code %d, %s", exit.ExitCode, ago(exit.ExitedAt))
 	}
 	restarts := ""

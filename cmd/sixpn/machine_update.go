@@ -152,26 +152,12 @@ func (c *cli) healthy(ctx context.Context, client *api.ClientWithResponses, app,
 			return false, err
 		}
 		seen = *answer.JSON200
-		passing := 0
-		for _, check := range seen.Checks {
-			if check.Status == "passing" {
-				passing++
-			}
-		}
-		return passing == countChecks(seen.Config), nil
+		return seen.PassingChecks() == seen.Config.CountChecks(), nil
 	})
 	if err == nil && !passed {
 		return fmt.Errorf("Machine %s is %s, but its checks do not pass (%s); see: sixpn machine status %s", id, seen.State, checksText(seen.Checks), id)
 	}
 	return err
-}
-
-func countChecks(config api.MachineConfig) int {
-	n := len(config.Checks)
-	for _, s := range config.Services {
-		n += len(s.Checks)
-	}
-	return n
 }
 
 // whoAmI names the owner of a lease, for people.

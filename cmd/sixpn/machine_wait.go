@@ -65,7 +65,7 @@ func (c *cli) each(ctx context.Context, client *api.ClientWithResponses, t targe
 func latest(ctx context.Context, client *api.ClientWithResponses, app string, m api.Machine) (api.Machine, error) {
 	answer, err := client.GetMachineWithResponse(ctx, app, m.ID)
 	err = api.Check(answer, err)
-	if isStatus(err, http.StatusNotFound) {
+	if api.IsStatus(err, http.StatusNotFound) {
 		m.State = string(api.WaitMachineParamsStateDestroyed)
 		return m, nil
 	}
@@ -86,7 +86,7 @@ func (c *cli) waitFor(ctx context.Context, client *api.ClientWithResponses, app,
 	seconds := max(1, int(limit.Round(time.Second)/time.Second))
 	answer, err := client.WaitMachineWithResponse(ctx, app, id, &api.WaitMachineParams{State: wanted, Timeout: seconds})
 	err = api.Check(answer, err)
-	if state == api.WaitMachineParamsStateDestroyed && isStatus(err, http.StatusNotFound) {
+	if state == api.WaitMachineParamsStateDestroyed && api.IsStatus(err, http.StatusNotFound) {
 		return nil // it was gone already
 	}
 	if err != nil || answer.JSON200.State == string(state) || state == api.WaitMachineParamsStateSettled {
@@ -96,18 +96,7 @@ func (c *cli) waitFor(ctx context.Context, client *api.ClientWithResponses, app,
 	if err != nil {
 		return err
 	}
-	return fmt.Errorf("Machine %s is %s, not %s%s; see: sixpn machine logs %s", id, m.State, state, why(m), id)
-}
-
-// why is what is known of why a Machine is in its state.
-func why(m api.Machine) string {
-	if m.Message != "" {
-		return ": " + m.Message
-	}
-	if exit := exitOf(m); exit != nil {
-		return fmt.Sprintf(", exit code %d", exit.ExitCode)
-	}
-	return ""
+	return fmt.Errorf("Machine %s is %s, not %s%s; see: sixpn machine logs %s", id, m.State, state, m.Why(), id)
 }
 
 // applied returns when the kernel and DNS have what the agent knows now, if that

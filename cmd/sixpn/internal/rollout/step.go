@@ -137,7 +137,7 @@ func (x *run) remove(ctx context.Context, id string) error {
 			State: api.WaitMachineParamsStateDestroyed, Timeout: x.seconds(),
 		}))
 	}
-	if isStatus(err, http.StatusNotFound) {
+	if api.IsStatus(err, http.StatusNotFound) {
 		return nil
 	}
 	return err
@@ -188,7 +188,12 @@ func (x *run) settledAs(ctx context.Context, i int, config api.MachineConfig, ch
 	answer, err := x.Client.WaitMachineWithResponse(ctx, x.plan.App, id, &api.WaitMachineParams{
 		State: api.WaitMachineParamsStateSettled, InstanceID: instance, Timeout: x.seconds(),
 	})
-	if err := api.Check(answer, err); err != nil {
+	err = api.Check(answer, err)
+	var answered *api.Error
+	if errors.As(err, &answered) && answered.Code == http.StatusRequestTimeout {
+		return fmt.Errorf("it has not started after %d seconds", x.seconds())
+	}
+	if err != nil {
 		return err
 	}
 	m, err := x.get(ctx, id)
@@ -201,7 +206,7 @@ func (x *run) settledAs(ctx context.Context, i int, config api.MachineConfig, ch
 	if !checks {
 		return nil
 	}
-	if expected := checkCount(config); expected > 0 {
+	if expected := config.CountChecks(); expected > 0 {
 		return x.pass(ctx, i, m, expected, began.Add(x.WaitTimeout))
 	}
 	return x.goesOn(ctx, i, m)
@@ -211,20 +216,18 @@ func (x *run) settledAs(ctx context.Context, i int, config api.MachineConfig, ch
 // is not to do it again, is as good as one that goes on.
 func (x *run) ended(m api.Machine) error {
 	policy := m.Config.Restart.Policy
-	if exit := exitOf(m); m.State == "stopped" && exit != nil && exit.ExitCode == 0 && (policy == "" || policy == "no") {
+	if exit := m.LastExit(); m.State == "stopped" && exit != nil && exit.ExitCode == 0 && (policy == "" || policy == "no") {
 		return nil
 	}
-	return fmt.Errorf("it is %s%s", m.State, why(m))
+	return fmt.Errorf("it is %s%s", m.State, m.Why())
 }
 
 // pass waits until all checks pass.
 func (x *run) pass(ctx context.Context, i int, m api.Machine, expected int, deadline time.Time) error {
 	for {
-		passing, complaint := 0, ""
+		passing, complaint := m.PassingChecks(), ""
 		for _, check := range m.Checks {
-			if check.Status == "passing" {
-				passing++
-			} else {
+			if check.Status != "passing" {
 				complaint = fmt.Sprintf(": %s is %s, %s", check.Name, check.Status, cmp.Or(check.Output, "not answered yet"))
 			}
 		}
@@ -256,7 +259,7 @@ func (x *run) goesOn(ctx context.Context, i int, m api.Machine) error {
 		case m.State != "started":
 			return x.ended(m)
 		case m.Restarts > 0:
-			return fmt.Errorf("it ended and was started again%s", why(m))
+			return fmt.Errorf("it ended and was started again%s", m.Why())
 		}
 	}
 	return nil
@@ -296,39 +299,6 @@ func (x *run) logs(ctx context.Context, id string) string {
 	}
 	lines := strings.Split(strings.TrimRight(string(text), "\n"), "\n")
 	return strings.Join(lines[max(0, len(lines)-logLines):], "\n")
-}
-
-func checkCount(config api.MachineConfig) int {
-	n := len(config.Checks)
-	for _, service := range config.Services {
-		n += len(service.Checks)
-	}
-	return n
-}
-
-func isStatus(err error, code int) bool {
-	var answered *api.Error
-	return errors.As(err, &answered) && answered.Code == code
-}
-
-func exitOf(m api.Machine) *api.ExitEvent {
-	for _, event := range m.Events {
-		if event.Type == "exit" {
-			return event.Request.ExitEvent
-		}
-	}
-	return nil
-}
-
-// why is what is known of why a Machine does not run.
-func why(m api.Machine) string {
-	if m.Message != "" {
-		return ": " + m.Message
-	}
-	if exit := exitOf(m); exit != nil {
-		return fmt.Sprintf(", exit code %d", exit.ExitCode)
-	}
-	return ""
 }
 
 // machineID makes the id of a new Machine: the request that makes it can then be
