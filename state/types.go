@@ -104,9 +104,15 @@ type Machine struct {
 // Addr is the Machine's primary address.
 func (m Machine) Addr() netip.Addr { return sixpn.MachineAddr(m.Network, m.Host, m.Number) }
 
+// ProcessGroupKey is the metadata that names a Machine's process group. An older one,
+// which counts where this is missing, is read only.
+const ProcessGroupKey = "fly_process_group"
+
+var processGroupKeys = []string{ProcessGroupKey, "process_group"}
+
 // ProcessGroup is the Machine's process group, "app" when its metadata has none.
 func (m Machine) ProcessGroup() string {
-	for _, key := range []string{"fly_process_group", "process_group"} {
+	for _, key := range processGroupKeys {
 		if g := m.Config.Metadata[key]; g != "" {
 			return g
 		}

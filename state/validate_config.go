@@ -134,7 +134,7 @@ func validateMetadata(c MachineConfig) error {
 			return refuse(Invalid, field, "%.40q is not a value: expected at most %d bytes of printable text", value, MaxMetadataValue)
 		}
 		// It is a label of <group>.process.<app>.internal.
-		if (key == "fly_process_group" || key == "process_group") && value != "" && !processGroup.MatchString(value) {
+		if slices.Contains(processGroupKeys, key) && value != "" && !processGroup.MatchString(value) {
 			return refuse(Invalid, field, "%.80q is not a process group: expected 1 to 63 letters, digits, '_' and '-'", value)
 		}
 	}

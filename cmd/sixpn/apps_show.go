@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sixpn/sixpn/api"
+	"github.com/sixpn/sixpn/state"
 )
 
 func appsShow(c *cli) *cobra.Command {
@@ -65,7 +66,7 @@ func (c *cli) showApp(ctx context.Context, client *api.ClientWithResponses, name
 
 // groupOf is a Machine's process group.
 func groupOf(m api.Machine) string {
-	if group := m.Config.Metadata["fly_process_group"]; group != "" {
+	if group := m.Config.Metadata[state.ProcessGroupKey]; group != "" {
 		return group
 	}
 	return "app"

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sixpn/sixpn/api"
+	"github.com/sixpn/sixpn/state"
 )
 
 // configFlags is what commands are told of a Machine's configuration.
@@ -102,7 +103,7 @@ func (f *configFlags) apply(c *cli, command *cobra.Command, args []string, confi
 func (f *configFlags) applyMaps(config *api.MachineConfig) error {
 	metadata := f.metadata
 	if f.group != "" {
-		metadata = append([]string{"fly_process_group=" + f.group}, metadata...)
+		metadata = append([]string{state.ProcessGroupKey + "=" + f.group}, metadata...)
 	}
 	for _, add := range []struct {
 		flag  string
