@@ -62,11 +62,7 @@ func question(name, kind string) (*miekg.Msg, error) {
 	return withEDNS(query.SetQuestion(miekg.Fqdn(name), qtype)), nil
 }
 
-// udpSize is what the resolver takes over UDP and what clients are advised to (DNS
-// Flag Day 2020).
-const udpSize = 1232
-
-func withEDNS(query *miekg.Msg) *miekg.Msg { return query.SetEdns0(udpSize, false) }
+func withEDNS(query *miekg.Msg) *miekg.Msg { return query.SetEdns0(dns.MaxUDP, false) }
 
 func typeName(t uint16) string { return miekg.Type(t).String() }
 

@@ -17,9 +17,9 @@ import (
 const (
 	// ttl of every record, seconds: Machines come and go.
 	ttl = 5
-	// maxUDP is the largest message sent over UDP, bytes: what passes every path
-	// without a fragment.
-	maxUDP = 1232
+	// MaxUDP is the largest message sent over UDP, bytes: what passes every path
+	// without a fragment (DNS Flag Day 2020).
+	MaxUDP = 1232
 	// address6 is what one more AAAA record takes in a message at least, bytes.
 	address6 = 2 + 10 + 16
 )
@@ -83,7 +83,7 @@ func judge(query, reply *miekg.Msg) (rcode int) {
 		}
 	}
 	if len(options) > 0 {
-		reply.SetEdns0(maxUDP, options[0].Do())
+		reply.SetEdns0(MaxUDP, options[0].Do())
 		if len(options) > 1 || options[0].Hdr.Name != "." {
 			return miekg.RcodeFormatError
 		}
@@ -211,7 +211,7 @@ func capacity(query *miekg.Msg, udp bool) int {
 		return miekg.MaxMsgSize - 1
 	}
 	if opt := query.IsEdns0(); opt != nil {
-		return min(max(int(opt.UDPSize()), miekg.MinMsgSize), maxUDP)
+		return min(max(int(opt.UDPSize()), miekg.MinMsgSize), MaxUDP)
 	}
 	return miekg.MinMsgSize
 }

@@ -60,7 +60,7 @@ func TestAnswer(t *testing.T) {
 			}
 			if options := reply.IsEdns0(); (options != nil) != (query.IsEdns0() != nil) {
 				t.Errorf("OPT record in the reply: %v, in the query: %v", options, query.IsEdns0())
-			} else if options != nil && (options.UDPSize() != maxUDP || options.Version() != 0 || len(options.Option) != 0) {
+			} else if options != nil && (options.UDPSize() != MaxUDP || options.Version() != 0 || len(options.Option) != 0) {
 				t.Errorf("OPT record: %v", options)
 			}
 		})
@@ -88,7 +88,7 @@ func TestAnswerIgnoresReplies(t *testing.T) {
 }
 
 func TestAnswerCopiesTheDNSSECBit(t *testing.T) {
-	query := ask("web.internal.", miekg.TypeAAAA).SetEdns0(maxUDP, true)
+	query := ask("web.internal.", miekg.TypeAAAA).SetEdns0(MaxUDP, true)
 	if reply := NewView(world(), here).Answer(acme, query); !reply.IsEdns0().Do() {
 		t.Error("the DO bit of the query is not in the reply (RFC 3225)")
 	}

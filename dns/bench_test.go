@@ -29,7 +29,7 @@ func BenchmarkAnswer(b *testing.B) {
 			view.Answer(acme, query) // makes the zones
 			b.ReportAllocs()
 			for b.Loop() {
-				reply, _ := view.answer(acme, query, maxUDP)
+				reply, _ := view.answer(acme, query, MaxUDP)
 				Fit(reply, query, true)
 			}
 		})
@@ -62,7 +62,7 @@ func BenchmarkServer(b *testing.B) {
 					b.Fatal(err)
 				}
 			}
-			buffer := make([]byte, maxUDP)
+			buffer := make([]byte, MaxUDP)
 			b.ReportAllocs()
 			for b.Loop() {
 				if _, err := conn.Write(wire); err != nil {

@@ -111,7 +111,7 @@ func pairs(texts []string) (map[string]bool, error) {
 // readInstances asks with EDNS0 over UDP, then TCP, joins the strings, and takes a
 // malformed address or region for an error.
 func readInstances(p private, few bool) (map[string]bool, error) {
-	query := ask("_instances.internal.", miekg.TypeTXT).SetEdns0(maxUDP, false)
+	query := ask("_instances.internal.", miekg.TypeTXT).SetEdns0(MaxUDP, false)
 	reply := converse(p.t, p.dial("udp6", client(acme), sixpn.DNS), query)
 	if reply.Truncated == few {
 		return nil, fmt.Errorf("truncation bit %v", reply.Truncated)

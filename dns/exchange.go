@@ -43,7 +43,7 @@ func newQuestion(asked key, edns bool) *miekg.Msg {
 	query.CheckingDisabled = asked.disabled
 	query.AuthenticatedData = true // tells that the bit in the answer is understood (RFC 6840)
 	if edns {
-		query.SetEdns0(maxUDP, asked.dnssec)
+		query.SetEdns0(MaxUDP, asked.dnssec)
 	}
 	return query
 }

@@ -64,7 +64,7 @@ func brief(reply *miekg.Msg) string {
 }
 
 func external(name string) *miekg.Msg {
-	query := ask(name, miekg.TypeAAAA).SetEdns0(maxUDP, false)
+	query := ask(name, miekg.TypeAAAA).SetEdns0(MaxUDP, false)
 	return query
 }
 

@@ -175,7 +175,7 @@ func TestForwardPasses(t *testing.T) {
 		reply := truthful(query, truth)
 		reply.AuthenticatedData = true
 		if opt := query.IsEdns0(); opt != nil {
-			reply.SetEdns0(maxUDP, opt.Do()).IsEdns0().Option = []miekg.EDNS0{
+			reply.SetEdns0(MaxUDP, opt.Do()).IsEdns0().Option = []miekg.EDNS0{
 				&miekg.EDNS0_EDE{InfoCode: miekg.ExtendedErrorCodeStaleAnswer, ExtraText: "old"},
 				&miekg.EDNS0_NSID{Code: miekg.EDNS0NSID, Nsid: "aa"},
 			}
@@ -208,7 +208,7 @@ func TestForwardPasses(t *testing.T) {
 			all := one.questions()
 			put := all[len(all)-1]
 			opt := put.IsEdns0()
-			if opt == nil || len(opt.Option) != 0 || opt.UDPSize() != maxUDP || opt.Do() != row.do || put.CheckingDisabled != row.cd {
+			if opt == nil || len(opt.Option) != 0 || opt.UDPSize() != MaxUDP || opt.Do() != row.do || put.CheckingDisabled != row.cd {
 				t.Errorf("the upstream was asked\n%v", put)
 			}
 			if !put.RecursionDesired || len(put.Question) != 1 || len(put.Answer)+len(put.Ns) != 0 || len(put.Extra) != 1 {

@@ -99,7 +99,7 @@ func FuzzForward(f *testing.F) {
 		defer forwarder.close()
 		query := ask("eXample.com.", rrtype)
 		if edns {
-			query.SetEdns0(maxUDP, false)
+			query.SetEdns0(MaxUDP, false)
 		}
 		for range 2 { // from the upstream, then perhaps from what was kept
 			reply, source := forwarder.put(query)

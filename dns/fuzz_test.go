@@ -68,7 +68,7 @@ func FuzzHandle(f *testing.F) {
 			size := 65535
 			if udp {
 				sender.source = &net.UDPAddr{IP: sender.source.(*net.TCPAddr).IP, Port: 4000}
-				size = maxUDP
+				size = MaxUDP
 			}
 			log := slog.New(failing{slog.DiscardHandler, t})
 			server := NewServer(Config{Snapshot: func() *state.Snapshot { return snapshot }, Log: log, Forward: Forward{ResolvConf: os.DevNull}})

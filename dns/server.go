@@ -73,7 +73,7 @@ func (s *Server) Run(ctx context.Context, packet net.PacketConn, listener net.Li
 	group, ctx := errgroup.WithContext(ctx)
 	connections := newLimited(listener, s.config)
 	s.serve(ctx, group, "udp", &miekg.Server{
-		PacketConn: packet, UDPSize: maxUDP,
+		PacketConn: packet, UDPSize: MaxUDP,
 		Handler: miekg.HandlerFunc(func(w miekg.ResponseWriter, query *miekg.Msg) { s.handle(ctx, w, query, nil) }),
 	})
 	s.serve(ctx, group, "tcp", &miekg.Server{

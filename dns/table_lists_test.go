@@ -40,7 +40,7 @@ var listRows = []example{
 		want: expect("NOERROR aa", `_instances.internal. TXT "instance=00000000000008,app=db,ip=fdaa:0:22b7:a7b:bea:0:8:2,region=ord"`)},
 	{title: "instances of an empty network", name: "_instances.internal.", rrtype: miekg.TypeTXT, asker: vacant, want: empty},
 	{title: "instances in any state, in strings of whole ones", name: "all._instances.internal.", rrtype: miekg.TypeTXT,
-		change: func(m *miekg.Msg) { m.SetEdns0(maxUDP, false) }, dig: []string{"+edns=0"}, want: expect("NOERROR aa",
+		change: func(m *miekg.Msg) { m.SetEdns0(MaxUDP, false) }, dig: []string{"+edns=0"}, want: expect("NOERROR aa",
 			`all._instances.internal. TXT "instance=00000000000007,app=api,ip=fdaa:0:863:a7b:bea:0:7:2,region=fra;`+
 				`instance=00000000000001,app=web,ip=fdaa:0:863:a7b:bea:0:1:2,region=fra;instance=00000000000002,app=web,ip=fdaa:0:863:a7b:bea:0:2:2,region=iad;" `+
 				`"instance=00000000000003,app=web,ip=fdaa:0:863:a7b:bea:0:3:2,region=nrt;instance=00000000000004,app=web,ip=fdaa:0:863:a7b:bea:0:4:2,region=iad;`+
