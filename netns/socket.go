@@ -20,11 +20,6 @@ func FreeBind(fd int) error {
 	return os.NewSyscallError("setsockopt IPV6_FREEBIND", unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_FREEBIND, 1))
 }
 
-// Transparent (IPV6_TRANSPARENT) is FreeBind for foreign addresses.
-func Transparent(fd int) error {
-	return os.NewSyscallError("setsockopt IPV6_TRANSPARENT", unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_TRANSPARENT, 1))
-}
-
 // ListenPacket is net.ListenPacket inside the namespace, for "udp6" and an
 // address literal such as "[::]:53". The socket outlives the call, not the pin.
 func (n *Namespace) ListenPacket(ctx context.Context, network, address string, options ...SocketOption) (conn net.PacketConn, err error) {
