@@ -76,7 +76,7 @@ func (u *upstream) seen(name string) (times int, leaked string) {
 // startAgent starts the agent with the world's own resolver for other names, and
 // with metrics.
 func (w *world) startAgent(ctx context.Context) error {
-	return w.host.StartAgent(ctx, "--upstream", w.upstream.address, "--metrics-listen", metricsAddress)
+	return w.host.StartAgent(ctx, "--upstream", w.upstream.address, "--metrics-listen", nettest.MetricsAddress)
 }
 
 func dnsForwarding(ctx context.Context, w *world) (string, error) {

@@ -7,10 +7,9 @@ import (
 
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
-)
 
-// metricsAddress is in the host's own network.
-const metricsAddress = "127.0.0.1:9464"
+	"github.com/sixpn/sixpn/internal/nettest"
+)
 
 // sample is one value of a metric.
 type sample struct {
@@ -20,7 +19,7 @@ type sample struct {
 
 // scrape reads the metrics as Prometheus does, counters and gauges by name.
 func (w *world) scrape(ctx context.Context) (map[string][]sample, error) {
-	text, err := w.get(ctx, w.host, "http://"+metricsAddress+"/metrics")
+	text, err := w.get(ctx, w.host, "http://"+nettest.MetricsAddress+"/metrics")
 	if err != nil {
 		return nil, err
 	}
