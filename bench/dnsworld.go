@@ -126,16 +126,15 @@ func (w *dnsWorld) baseline(ctx context.Context, b dnsBaseline, coredns string, 
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		return dnsServer{}, err
 	}
-	program := coredns
+	program := filepath.Join(dir, "coredns")
+	var err error
 	if b.program != "" {
-		var err error
-		if program, err = lookProgram(b.program); err != nil {
-			return dnsServer{}, err
-		}
-	} else if err := copyProgram(coredns, filepath.Join(dir, "coredns")); err != nil {
-		return dnsServer{}, err
+		program, err = lookProgram(b.program)
 	} else {
-		program = filepath.Join(dir, "coredns")
+		err = copyProgram(coredns, program)
+	}
+	if err != nil {
+		return dnsServer{}, err
 	}
 	zone := dnsZone{dir: dir}
 	var list []string

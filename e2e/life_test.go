@@ -2,6 +2,7 @@ package e2e_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"strconv"
@@ -181,7 +182,7 @@ func (o *operator) shutOut(ctx context.Context, m *machineFact, name string, ord
 	err := order("")
 	what, failed := o.judge(ctx, err)
 	if failed == nil && (what == done || what == refused && name != "signal" && name != "suspend") && m.lease.holds() && !m.may(state.Destroyed) {
-		return fmt.Errorf("%s of machine %s, which is leased, was let through (%v)", name, m.id, err)
+		return errors.Join(fmt.Errorf("%s of machine %s, which is leased, was let through", name, m.id), err)
 	}
 	return failed
 }
