@@ -27,13 +27,15 @@ type shell struct {
 const endOfStep = "end-of-step-7d1f"
 
 // sandbox gives a page the places that the program uses by default, empty, and its
-// own network and bpffs, so that the commands of the documents need no flags.
+// own network, bpffs and cgroup, so that the commands of the documents need no flags,
+// and pages of two test runs at once do not meet.
 const sandbox = `set -e
 mount --make-rprivate /
 mkdir -p /var/lib/sixpn /run/sixpn /etc/sixpn /run/netns
 for place in /var/lib/sixpn /run/sixpn /etc/sixpn /run/netns; do mount -t tmpfs -o mode=755 tmpfs $place; done
 mount -t bpf bpf /sys/fs/bpf
 ip link set lo up
+export SIXPN_AGENT_CGROUP=$(findmnt -n -t cgroup2 -o TARGET | head -1)$(sed -n 's,/$,,; s,^0::,,p' /proc/self/cgroup)/sixpn-docs-$$
 set +e
 `
 
@@ -131,6 +133,10 @@ func outputPattern(lines []string) *regexp.Regexp {
 	var pattern strings.Builder
 	pattern.WriteString(`^`)
 	for i, line := range lines {
+		if line == "…" && i > 0 && i == len(lines)-1 {
+			pattern.WriteString(`(?:\n.*)*`)
+			continue
+		}
 		if line == "…" {
 			pattern.WriteString(`(?:.*\n)*?`)
 			if i == len(lines)-1 {
@@ -144,7 +150,7 @@ func outputPattern(lines []string) *regexp.Regexp {
 			parts[j] = spaces.ReplaceAllString(regexp.QuoteMeta(part), `\s+`)
 		}
 		pattern.WriteString(strings.Join(parts, `.*`) + `[ \t]*`)
-		if i < len(lines)-1 {
+		if i < len(lines)-1 && (i < len(lines)-2 || lines[i+1] != "…") {
 			pattern.WriteString(`\n`)
 		}
 	}
@@ -168,6 +174,8 @@ func TestOutputPattern(t *testing.T) {
 		{"lines between", "a\n…\nc", "a\nb\nb\nc", true},
 		{"no lines between", "a\n…\nc", "a\nc", true},
 		{"lines at the end", "a\n…", "a\nb\nc", true},
+		{"no lines at the end", "…\na\n…", "b\na", true},
+		{"a longer line at the end", "a\n…", "ab", false},
 		{"wider columns", "a  b", "a      b", true},
 		{"special characters", "[x] (y)*", "[x] (y)*", true},
 	} {
