@@ -192,7 +192,9 @@ func TestRelayThatClosesKeepsItsConnections(t *testing.T) {
 	default:
 	}
 	c.Close()
-	_ = <-ended // that of a listener which was closed
+	if err := <-ended; err != nil {
+		t.Errorf("the relay of a closed listener ended with: %v", err)
+	}
 }
 
 func TestReadSockets(t *testing.T) {
