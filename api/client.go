@@ -9,6 +9,8 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"path"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -68,11 +70,20 @@ func explainDial(socket string, err error) error {
 	case err == nil:
 		return nil
 	case nobodyListens(err):
-		return &noAgent{fmt.Sprintf("no agent listens on %s; start one with: sixpn agent", socket), err}
+		return &noAgent{fmt.Sprintf("no agent listens on %s; start one with: %s", socket, startCommand(socket)), err}
 	case errors.Is(err, fs.ErrPermission):
 		return &noAgent{fmt.Sprintf("the agent's socket %s belongs to root and you are user %d; use sudo", socket, os.Getuid()), err}
 	}
 	return err
+}
+
+// startCommand starts the agent whose socket this is.
+func startCommand(socket string) string {
+	name, ours := strings.CutSuffix(path.Base(socket), ".sock")
+	if !ours || name == DefaultName || socket != SocketPath(name) {
+		return "sixpn agent"
+	}
+	return "sixpn agent --name " + name
 }
 
 // Answer is what every method of ClientWithResponses returns.

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"math"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/sixpn/sixpn/state"
@@ -67,7 +68,7 @@ func dnsIn(d DNSConfig) state.DNS {
 func checkIn(path string, c HealthCheck) (state.Check, error) {
 	out := state.Check{
 		Type: c.Type, Interval: time.Duration(c.Interval), Timeout: time.Duration(c.Timeout), GracePeriod: time.Duration(c.GracePeriod),
-		Method: c.Method, Path: c.Path, Protocol: c.Protocol, TLSSkipVerify: c.TLSSkipVerify, TLSServerName: c.TLSServerName,
+		Method: strings.ToUpper(c.Method), Path: c.Path, Protocol: c.Protocol, TLSSkipVerify: c.TLSSkipVerify, TLSServerName: c.TLSServerName,
 	}
 	for _, h := range c.Headers {
 		out.Headers = append(out.Headers, state.Header(h))

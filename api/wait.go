@@ -92,6 +92,10 @@ func (o *operations) WaitMachine(ctx context.Context, r WaitMachineRequestObject
 	case err == nil:
 		return nil, notReady("Machine %s was destroyed, it will never be %s", r.MachineID, wanted)
 	case ctx.Err() == nil:
+		if asked := r.Params.InstanceID; asked != "" && asked != last.InstanceID {
+			return nil, refuse(http.StatusRequestTimeout, StatusDeadline, "instance_id",
+				"Machine %s is %s as instance %s; instance %q was not %s within %d seconds", r.MachineID, last.State, last.InstanceID, asked, wanted, seconds)
+		}
 		return nil, refuse(http.StatusRequestTimeout, StatusDeadline, "",
 			"Machine %s is %s, not %s, after %d seconds", r.MachineID, last.State, wanted, seconds)
 	}

@@ -96,7 +96,7 @@ func (t *transaction) networkNamed(org, name string) (sixpn.Network, error) {
 	}
 	n, err := t.owner(nameNetwork(org, name))
 	if err == nil && n == 0 {
-		return 0, refuse(NotFound, "network", "the org %q has no network %q: leave it out for the default one", org, name)
+		return 0, refuse(NotFound, "network", "the org %q has no network %q: create it with `sixpn networks create %s --org %s`, or look with `sixpn networks list --org %s`", org, name, name, org, org)
 	}
 	return sixpn.Network(n), err
 }

@@ -97,6 +97,7 @@ Interrupted, it leaves everything as it is and says what that is.`,
 		}
 		file, err := readFlyToml(path, flytoml.Options{Command: args, Env: variables})
 		if err != nil {
+			c.warn(path, file.Warnings)
 			return err
 		}
 		if f.app = cmp.Or(f.app, file.App); f.app == "" {
@@ -108,9 +109,7 @@ Interrupted, it leaves everything as it is and says what that is.`,
 		if err := f.choose(&file); err != nil {
 			return err
 		}
-		for _, warning := range file.Warnings {
-			fmt.Fprintf(c.err, "Warning: %s: %s\n", path, warning)
-		}
+		c.warn(path, file.Warnings)
 		groups := make([]string, 0, len(file.Groups))
 		for _, group := range file.Groups {
 			groups = append(groups, group.Name)
@@ -141,9 +140,16 @@ func readFlyToml(path string, options flytoml.Options) (flytoml.File, error) {
 	}
 	file, err := flytoml.Read(text, options)
 	if err != nil {
-		return flytoml.File{}, fmt.Errorf("%s: %w", path, err)
+		return file, fmt.Errorf("%s: %w", path, err)
 	}
 	return file, nil
+}
+
+// warn says what of a fly.toml is not used.
+func (c *cli) warn(path string, warnings []string) {
+	for _, warning := range warnings {
+		fmt.Fprintf(c.err, "Warning: %s: %s\n", path, warning)
+	}
 }
 
 // choose finds the strategy. One that flyctl knows and sixpn does not is warned of
@@ -180,6 +186,9 @@ func parseCounts(texts, groups []string) (map[string]int, error) {
 		n, err := strconv.Atoi(number)
 		if err != nil || n < 0 {
 			return nil, usagef("count %q is malformed, expected a number of Machines or GROUP=NUMBER, e.g. 3", text)
+		}
+		if _, twice := counts[group]; twice {
+			return nil, usagef("process group %s has two counts, expected one", group)
 		}
 		counts[group] = n
 	}

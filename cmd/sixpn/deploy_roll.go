@@ -54,6 +54,10 @@ func (c *cli) roll(ctx context.Context, client *api.ClientWithResponses, f rollF
 	if n := len(plan.Foreign); n > 0 {
 		fmt.Fprintf(c.err, "Left as they are, for they were not made by deploy: %s\n", strings.Join(ids(plan.Foreign), " "))
 	}
+	if cordoned := plan.Cordoned(); len(cordoned) > 0 {
+		fmt.Fprintf(c.err, "Cordoned before, by somebody or a deploy that was killed, so Flycast does not use them; to change that: sixpn machine uncordon %s\n",
+			strings.Join(cordoned, " "))
+	}
 	fmt.Fprintf(c.out, "App %s is at release %d: %s\n", plan.App, plan.Release, summary(outcomes))
 	return nil
 }
@@ -91,6 +95,10 @@ func summary(outcomes []rollout.Outcome) string {
 // explainRoll is the error of a rollout with what it left behind.
 func explainRoll(plan rollout.Plan, outcomes []rollout.Outcome, err error) error {
 	var left []string
+	headline := err.Error()
+	if errors.Is(err, rollout.ErrInterrupted) {
+		headline = "" // it says nothing of the steps
+	}
 	for _, outcome := range outcomes {
 		if outcome.Result == rollout.Pending && !errors.Is(err, rollout.ErrInterrupted) {
 			continue
@@ -100,7 +108,7 @@ func explainRoll(plan rollout.Plan, outcomes []rollout.Outcome, err error) error
 			line += " (" + outcome.MachineID + ")"
 		}
 		line += ": " + string(outcome.Result)
-		if outcome.Message != "" {
+		if outcome.Message != "" && !strings.Contains(headline, outcome.Message) {
 			line += ": " + outcome.Message
 		}
 		left = append(left, line)

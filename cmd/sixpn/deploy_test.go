@@ -200,10 +200,13 @@ func TestDeployRefuses(t *testing.T) {
 		args       []string
 	}{
 		{"no file", "there is no ", exitFailed, []string{"-c", "/none/fly.toml"}},
+		{"a mistyped table", "process is unknown and not used, did you mean processes?", exitFailed, []string{"-c", flyToml(t, "[process]\napp = \"run\"\n")}},
 		{"an unknown strategy", "expected rolling or immediate", exitUsage, []string{"--strategy", "canary"}},
 		{"an unknown group", `no process group "web"`, exitUsage, []string{"--count", "web=1"}},
 		{"a malformed count", "is malformed", exitUsage, []string{"--count", "many"}},
 		{"a command beside [processes]", "expected one of the two", exitFailed, []string{"--", "run"}},
+		{"two counts of a group", "two counts", exitUsage, []string{"--count", "1,app=2"}},
+		{"a count beyond all hosts", "expected at most 10000", exitUsage, []string{"--count", "100000"}},
 		{"an unknown app", "none", exitFailed, []string{"-a", "none"}},
 		{"a word too many", "unexpected argument", exitUsage, []string{"web"}},
 		{"a malformed variable", "expected KEY=VALUE", exitUsage, []string{"-e", "A"}},

@@ -20,7 +20,7 @@ or veth, or a network namespace, which gets an eth0 that is set up. It has an ad
 names and Flycast as any other Machine. A guest behind a device sets itself up: the
 address that this command prints, with /112, a route to fdaa::/16 by fe80::1, and the
 name server fdaa::3.`,
-		Example: `  sixpn machine attach -a vm --device tap0 --mac 02:00:00:00:00:01 -p 22:22
+		Example: `  sixpn machine attach -a desktop --device tap0 --mac 02:00:00:00:00:01 -p 22:22
   sixpn machine attach -a container --netns /run/netns/blue
   sixpn machine attach -a process --pid 4711`,
 		Args: cobra.NoArgs,

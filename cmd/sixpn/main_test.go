@@ -69,7 +69,7 @@ func TestWrongUsage(t *testing.T) {
 		{"machine lst", "did you mean"},
 		{"orgs", ""}, // shows its help
 		{"--bogus", "unknown flag: --bogus"},
-		{"orgs create", "accepts 1 arg"},
+		{"orgs create", "accepts 1 arg(s), received 0\nUsage: sixpn orgs create SLUG"},
 		{"orgs create a b", "accepts 1 arg"},
 		{"orgs list a", `unknown command "a"`},
 		{"apps create", "accepts 1 arg"},
@@ -146,7 +146,7 @@ func TestNoAgent(t *testing.T) {
 		{"status", "environment"},
 		{"--socket " + none + " status", none},
 		{"status --socket " + none, none},
-		{"status --name absent", "/run/sixpn/absent.sock"},
+		{"status --name absent", "/run/sixpn/absent.sock; start one with: sixpn agent --name absent"},
 		{"--name absent machine run -a web --name web1 -d -- true", "/run/sixpn/absent.sock"},
 	} {
 		r := sixpnRun(t, strings.Fields("--wait-agent 0s "+row.args)...)

@@ -57,7 +57,7 @@ func run(ctx context.Context, args []string, in io.Reader, out, errs io.Writer) 
 	case ctx.Err() != nil && errors.Is(err, context.Canceled):
 		return exitInterrupted // who pressed ctrl-C knows
 	case errors.As(err, &usage) || !c.running:
-		fmt.Fprintf(errs, "Error: %v\nRun '%s --help' for usage.\n", err, command.CommandPath())
+		fmt.Fprintf(errs, "Error: %v\nUsage: %s\nRun '%s --help' for more.\n", err, command.UseLine(), command.CommandPath())
 		return exitUsage
 	}
 	fmt.Fprintln(errs, "Error:", err)

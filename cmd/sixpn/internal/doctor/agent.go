@@ -130,7 +130,11 @@ func (c *Config) machines(ctx context.Context) []Finding {
 				started++
 			}
 			if m.State == "failed" {
-				findings = append(findings, warn(check, "see: sixpn machine logs "+m.ID, "%s of app %s has failed: %s", m.ID, app.Name, m.Message))
+				remedy := "see: sixpn machine logs " + m.ID
+				if m.Config.Attach != nil { // it writes no logs
+					remedy = fmt.Sprintf("start it with: sixpn machine start %s, or remove it with: sixpn machine detach %s", m.ID, m.ID)
+				}
+				findings = append(findings, warn(check, remedy, "%s of app %s has failed: %s", m.ID, app.Name, m.Message))
 			}
 			var critical []string
 			for _, check := range m.Checks {

@@ -43,7 +43,8 @@ type Options struct {
 // defaultGroup is the group of a file without [processes].
 const defaultGroup = "app"
 
-// Read reads a fly.toml. The groups are in the order of their names.
+// Read reads a fly.toml. The groups are in the order of their names. With an error
+// there may be warnings too: a mistyped table is often its cause.
 func Read(text []byte, options Options) (File, error) {
 	var d document
 	meta, err := toml.Decode(string(text), &d)
@@ -57,11 +58,11 @@ func Read(text []byte, options Options) (File, error) {
 	}
 	commands, err := d.commands(options.Command)
 	if err != nil {
-		return File{}, err
+		return File{Warnings: file.Warnings}, err
 	}
 	names := slices.Sorted(maps.Keys(commands))
 	if err := d.checkGroups(names); err != nil {
-		return File{}, err
+		return File{Warnings: file.Warnings}, err
 	}
 	first := names[0]
 	if slices.Contains(names, defaultGroup) {

@@ -62,6 +62,17 @@ type Wanted struct {
 	Counts map[string]int
 }
 
+// Cordoned are the ids of the Machines that were cordoned before and are kept: they
+// stay so. Whether an operator or a deploy that was killed did it cannot be seen.
+func (p *Plan) Cordoned() (ids []string) {
+	for _, step := range p.Steps {
+		if step.Action == Update && step.Before.Cordoned {
+			ids = append(ids, step.Before.ID)
+		}
+	}
+	return ids
+}
+
 // Deploy plans a new release: more Machines come first, so that a release that does
 // not work shows itself before a Machine that does is touched; then the others are
 // updated, and those too many go at last.
@@ -208,6 +219,10 @@ func destroy(group string, machines []api.Machine) (steps []Step) {
 	return steps
 }
 
+// maxCount is beyond what one host runs: a larger number is a slip of the hand, and
+// is refused before anything is made.
+const maxCount = 10_000
+
 func checkCounts(counts map[string]int, groups []string) error {
 	for _, group := range slices.Sorted(maps.Keys(counts)) {
 		if !slices.Contains(groups, group) {
@@ -216,26 +231,33 @@ func checkCounts(counts map[string]int, groups []string) error {
 		if counts[group] < 0 {
 			return fmt.Errorf("the count of process group %s is %d, expected 0 or more", group, counts[group])
 		}
+		if counts[group] > maxCount {
+			return fmt.Errorf("the count of process group %s is %d, expected at most %d", group, counts[group], maxCount)
+		}
 	}
 	return nil
 }
 
 // namer finds names for new Machines. They are a group and the lowest free number:
 // two deploys that begin at the same moment want the same, and only one gets it.
-type namer map[string]bool
+type namer struct {
+	taken map[string]bool
+	last  map[string]int // by group: no number up to this one is free
+}
 
 func newNamer(current []api.Machine) namer {
-	n := namer{}
+	n := namer{taken: map[string]bool{}, last: map[string]int{}}
 	for _, m := range current {
-		n[m.Name] = true
+		n.taken[m.Name] = true
 	}
 	return n
 }
 
 func (n namer) next(group string) string {
-	for i := 1; ; i++ {
-		if name := fmt.Sprintf("%s-%d", group, i); !n[name] {
-			n[name] = true
+	for {
+		n.last[group]++
+		if name := fmt.Sprintf("%s-%d", group, n.last[group]); !n.taken[name] {
+			n.taken[name] = true
 			return name
 		}
 	}

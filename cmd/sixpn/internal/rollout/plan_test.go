@@ -58,6 +58,28 @@ func groups(names ...string) (groups []flytoml.Group) {
 	return groups
 }
 
+// What a killed deploy, or an operator, cordoned stays so, and is told.
+func TestPlanNamesCordonedMachines(t *testing.T) {
+	cordoned := func(m *api.Machine) { m.Cordoned = true }
+	current := []api.Machine{made("a", "app", 1, cordoned), made("b", "app", 1), made("c", "app", 1, cordoned)}
+	plan, err := Deploy(Wanted{App: "a", Groups: groups("app"), Counts: map[string]int{"app": 2}}, current)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := plan.Cordoned(); !slices.Equal(got, []string{"a"}) {
+		t.Errorf("it names %q: c is destroyed and b was not cordoned", got)
+	}
+}
+
+// Groups of such names want the same name of a Machine.
+func TestNamesOfGroupsMeet(t *testing.T) {
+	n := newNamer([]api.Machine{{Name: "a-1"}})
+	got := []string{n.next("a"), n.next("a-2"), n.next("a"), n.next("a-2")}
+	if want := []string{"a-2", "a-2-1", "a-3", "a-2-2"}; !slices.Equal(got, want) {
+		t.Errorf("names %q, expected %q", got, want)
+	}
+}
+
 func TestDeployPlan(t *testing.T) {
 	for _, row := range []struct {
 		name    string
