@@ -118,9 +118,21 @@ static __always_inline __u32 next_state(__u32 old, const struct packet *packet, 
 		next |= FLOW_ANSWERED;
 	else if (status == FLOW_SYN && old & FLOW_ANSWERED && !(packet->tcp_flags & TCP_SYN))
 		status = FLOW_ESTABLISHED;
-	if (packet->tcp_flags & TCP_RST || (next & FLOW_FIN_FORWARD && next & FLOW_FIN_REPLY))
+	if (status != FLOW_CLOSING &&
+	    (packet->tcp_flags & TCP_RST || (next & FLOW_FIN_FORWARD && next & FLOW_FIN_REPLY))) {
 		status = FLOW_CLOSING;
+		next |= FLOW_UNCOUNTED;
+	}
 	return (next & ~FLOW_STATE_MASK) | status;
+}
+
+/* Counts a flow down at its backend, if the element is still that backend's. */
+static __noinline void backend_give(__u32 index, __u32 generation)
+{
+	struct load *load = bpf_map_lookup_elem(&backend_load, &index);
+
+	if (load && load->generation == generation)
+		__sync_fetch_and_sub(&load->live, 1);
 }
 
 /*
@@ -142,14 +154,21 @@ static __always_inline void flow_renew(struct flow *flow, const struct flow *cop
 				break;
 			seen = __sync_val_compare_and_swap(&flow->state, old, next);
 			status = seen & FLOW_STATE_MASK;
+			/* What lingers for late segments takes no place of a backend with a limit. */
+			if (seen == old && (next & ~old) & FLOW_UNCOUNTED)
+				backend_give(copy->backend, copy->backend_generation);
 			/* Nothing is known here of one that has begun anew or lost its backend. */
 			if (seen == old || (seen ^ old) & FLOW_TAG_MASK || status < FLOW_SYN || status > FLOW_CLOSING)
 				break;
 			old = seen;
 		}
 	}
-	/* Else a backend, perhaps another org's, could hold an entry of this client open for ever. */
-	if (reply && (copy->flags & FLOW_CROSS_NETWORK || flow_status(copy) == FLOW_CLOSING))
+	/*
+	 * Else a backend, perhaps another org's, could hold an entry of this client open
+	 * for ever; and a client, after a reset that its backend did not believe, a
+	 * connection that counts nowhere.
+	 */
+	if (flow_status(copy) == FLOW_CLOSING || (reply && copy->flags & FLOW_CROSS_NETWORK))
 		return;
 	/* One write a second: the line stays shared between CPUs. */
 	if (now - copy->last_seen > SECOND)
@@ -183,15 +202,6 @@ static __noinline void quota_give(__u32 network, __u32 machine)
 		__sync_fetch_and_sub(&quota->used, 1);
 }
 
-/* Counts a flow down at its backend, if the element is still that backend's. */
-static __noinline void backend_give(__u32 index, __u32 generation)
-{
-	struct load *load = bpf_map_lookup_elem(&backend_load, &index);
-
-	if (load && load->generation == generation)
-		__sync_fetch_and_sub(&load->live, 1);
-}
-
 /* Takes an entry out of the table; `state` is what the caller saw. 1: this call did it. */
 static __always_inline int flow_delete(struct flow *flow, struct flow_key *key, __u32 state)
 {
@@ -204,7 +214,8 @@ static __always_inline int flow_delete(struct flow *flow, struct flow_key *key, 
 		move_state(flow, FLOW_DEAD, state);
 		return 0;
 	}
-	backend_give(backend, generation);
+	if (!(state & FLOW_UNCOUNTED))
+		backend_give(backend, generation);
 	quota_give(key->network, key->machine);
 	quota_give(key->network, 0);
 	return 1;

@@ -141,7 +141,7 @@ static __always_inline int begins(const struct packet *packet)
 static __always_inline int flow_restart(struct flow *flow, struct flow *copy, const struct packet *packet,
 					const struct service *service)
 {
-	__u32 backend = copy->backend, generation = copy->backend_generation;
+	__u32 backend = copy->backend, generation = copy->backend_generation, before = copy->state;
 	__u32 busy = (copy->state & FLOW_TAG_MASK) | FLOW_BUSY, state = fresh_state(packet);
 	int reason;
 
@@ -153,7 +153,8 @@ static __always_inline int flow_restart(struct flow *flow, struct flow *copy, co
 		move_state(flow, busy, copy->state);
 		return reason;
 	}
-	backend_give(backend, generation);
+	if (!(before & FLOW_UNCOUNTED))
+		backend_give(backend, generation);
 	flow->backend = copy->backend;
 	flow->backend_generation = copy->backend_generation;
 	flow->backend_network = copy->backend_network;

@@ -122,6 +122,44 @@ func TestLimits(t *testing.T) {
 	}
 }
 
+// A connection that has closed takes no place of its backend, however long its entry
+// lingers, and a new one with the same ports takes one place and no more.
+func TestClosedFlowTakesNoPlace(t *testing.T) {
+	for name, end := range map[string][]func(*world) shot{
+		"both FINs": {
+			func(w *world) shot { return stream(w, flagFIN|flagACK) },
+			func(w *world) shot { return reply(w, streamSlot(), flagFIN|flagACK) },
+		},
+		"reset by the client": {func(w *world) shot { return stream(w, flagRST) }},
+		"reset by the server": {func(w *world) shot { return reply(w, streamSlot(), flagRST) }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			flycastWorld(w)
+			service := w.service(1, streamBackend)
+			service.HardLimit = 1
+			w.put(w.Services, serviceKey(protocolTCP, vipPort), service)
+			w.establish()
+			w.fire(synFrom(w, 999))
+			if refused := w.counts().Drops["backend_limit"]; refused != 1 {
+				t.Fatalf("%d new flows were refused beside the one that the limit allows, want 1", refused)
+			}
+			for _, segment := range end {
+				w.begin(segment(w))
+			}
+			for range 2 { // a late segment changes nothing
+				w.begin(stream(w, flagACK))
+				w.requireLedger(t)
+			}
+			w.begin(stream(w, flagSYN))
+			if live := w.load(streamBackend).Live; live != 1 {
+				t.Errorf("%d flows are counted after the ports were used again, want 1", live)
+			}
+			w.requireLedger(t)
+		})
+	}
+}
+
 // A region is used as it is: each backend gets flows by its share of it.
 func TestRegionShares(t *testing.T) {
 	const flows = 2000

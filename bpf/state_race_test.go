@@ -36,6 +36,7 @@ func TestPacketBesideAStateChange(t *testing.T) {
 				for range rounds {
 					if cpu == 0 {
 						w.changeFlow(key, setState(bpf.RouterFlowStateFLOW_ESTABLISHED))
+						w.put(w.BackendLoad, uint32(streamBackend), bpf.RouterLoad{Live: 1, Generation: 7})
 					}
 					barrier()
 					_, frame, err := runProgram(w.SixpnRouter, shots[cpu])

@@ -267,6 +267,7 @@ enum flow_state {
 #define FLOW_FIN_FORWARD 0x10
 #define FLOW_FIN_REPLY 0x20
 #define FLOW_ANSWERED 0x40
+#define FLOW_UNCOUNTED 0x80 /* it has closed, and is no live flow of its backend any more */
 #define FLOW_TAG_MASK 0xffffff00
 
 /* The same key is in the header of a reply, as its destination. Compared as two words, hence the alignment. */
