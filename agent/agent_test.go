@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/sixpn/sixpn"
 	"github.com/sixpn/sixpn/internal/nettest"
@@ -55,6 +56,9 @@ func TestStatus(t *testing.T) {
 	ctx := nettest.Context(t)
 	p := newPair(ctx, t, nettest.Config{})
 	p.works(ctx, t)
+	if n := p.answered(t, at(p.vip, udpPort), 4, 5*time.Second); n != 4 {
+		t.Errorf("%d of 4 datagrams were answered", n)
+	}
 	got, err := p.Status(ctx)
 	nettest.Must(t, err)
 	if got.Revision.Applied != got.Revision.Wanted || got.Agent.Message != "" || got.Agent.Name != p.Name || got.Agent.Pid != p.AgentPID() {
@@ -76,8 +80,11 @@ func TestStatus(t *testing.T) {
 	seen := []string{}
 	for _, s := range got.Services {
 		seen = append(seen, fmt.Sprintf("%s %s/%d-%d %s %s %d", s.Vip, s.Protocol, s.FirstPort, s.LastPort, s.App, s.Action, len(s.Backends)))
-		if s.Protocol == "tcp" && (len(s.Backends) != 1 || s.Backends[0].MachineID != p.server.ID || s.Backends[0].InternalPort != tcpPort || s.Backends[0].Flows == 0) {
-			t.Errorf("backends of %+v: expected %s with the flows of the connections just made", s, p.server.ID)
+		internal := map[string]int{"tcp": tcpPort, "udp": udpPort}[s.Protocol]
+		if len(s.Backends) != 1 || s.Backends[0].MachineID != p.server.ID || s.Backends[0].InternalPort != internal {
+			t.Errorf("backends of %+v: expected port %d of %s", s, internal, p.server.ID)
+		} else if s.Protocol == "udp" && s.Backends[0].Flows == 0 {
+			t.Errorf("%+v has no flows: expected those of the datagrams just sent", s)
 		}
 	}
 	want := fmt.Sprintf("%[1]s tcp/80-80 web balance 1, %[1]s udp/9000-9000 web balance 1", p.vip)

@@ -16,8 +16,6 @@ import (
 const (
 	healthPort     = 8081
 	healthInterval = time.Second
-	// How much longer than an interval a busy host may need to ask, write and apply.
-	healthSlack = 2 * time.Second
 )
 
 // checkedServer runs a server whose health one can break: its service is checked on
@@ -95,8 +93,9 @@ func (p *pair) answers(ctx context.Context, t *testing.T) map[string]int {
 	return all
 }
 
-// TestFailingBackend: one that fails takes no new connection within an interval, and
-// keeps those it has; when all fail, all are used.
+// TestFailingBackend: one that fails takes no new connection once that was noticed,
+// within an interval by the prober's own clock (TestCheckInterval of flycast), and keeps
+// those it has; when all fail, all are used.
 func TestFailingBackend(t *testing.T) {
 	ctx := nettest.Context(t)
 	p, first, second := newHealthPair(ctx, t)
@@ -107,12 +106,8 @@ func TestFailingBackend(t *testing.T) {
 	}
 
 	sicken(ctx, t, first)
-	broken := time.Now()
 	if output := check(ctx, t, first, "critical"); !strings.Contains(output, "503") {
 		t.Errorf("the check that fails says %q", output)
-	}
-	if took := time.Since(broken); took > healthInterval+healthSlack {
-		t.Errorf("it took %v to notice, expected at most the interval, %v", took, healthInterval)
 	}
 	if by := p.answers(ctx, t); by[first.ID] != 0 {
 		t.Errorf("although the first fails %v answered", by)
