@@ -11,13 +11,14 @@ import (
 	"github.com/sixpn/sixpn/bpf"
 	"github.com/sixpn/sixpn/machine"
 	tables "github.com/sixpn/sixpn/maps"
+	"github.com/sixpn/sixpn/netns"
 	"github.com/sixpn/sixpn/reconcile"
 )
 
 // machineDevices lists the devices in this namespace that agents of this name made
 // for Machines, by Machine id.
 func machineDevices(name string) (map[string]machine.Device, error) {
-	links, err := netlink.LinkList()
+	links, err := netns.Whole(netlink.LinkList)
 	if err != nil {
 		return nil, fmt.Errorf("list devices: %w", err)
 	}

@@ -10,6 +10,8 @@ import (
 	"github.com/cilium/ebpf/link"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/sixpn/sixpn/netns"
 )
 
 func isNoDevice(err error) bool {
@@ -78,7 +80,7 @@ func (l *Loader) prepare(device netlink.Link) error {
 			return fmt.Errorf("set sysctl net/%s to %s: %w", setting[0], setting[1], err)
 		}
 	}
-	addresses, err := netlink.AddrList(device, netlink.FAMILY_V4)
+	addresses, err := netns.Whole(func() ([]netlink.Addr, error) { return netlink.AddrList(device, netlink.FAMILY_V4) })
 	if err != nil {
 		return fmt.Errorf("list its IPv4 addresses: %w", err)
 	}

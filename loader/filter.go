@@ -9,6 +9,8 @@ import (
 	"github.com/cilium/ebpf/asm"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/sixpn/sixpn/netns"
 )
 
 // The drop filter is a cls_bpf filter that drops whatever reaches it. The router's
@@ -36,7 +38,7 @@ func newFilterProgram() (*ebpf.Program, error) {
 // filterOf finds the filter that decides first on what arrives. agent is whose it
 // is; "" with found set means that sixpn did not make it.
 func filterOf(device netlink.Link) (filter netlink.Filter, agent string, err error) {
-	filters, err := netlink.FilterList(device, netlink.HANDLE_MIN_INGRESS)
+	filters, err := netns.Whole(func() ([]netlink.Filter, error) { return netlink.FilterList(device, netlink.HANDLE_MIN_INGRESS) })
 	if err != nil {
 		return nil, "", fmt.Errorf("list the filters of %s: %w", device.Attrs().Name, err)
 	}
@@ -102,7 +104,7 @@ func removeFilter(device netlink.Link, agent string) (found bool, err error) {
 		return true, fmt.Errorf("remove the drop filter of %s: %w", name, err)
 	}
 	for _, parent := range []uint32{netlink.HANDLE_MIN_INGRESS, netlink.HANDLE_MIN_EGRESS} {
-		left, err := netlink.FilterList(device, parent)
+		left, err := netns.Whole(func() ([]netlink.Filter, error) { return netlink.FilterList(device, parent) })
 		if err != nil {
 			return true, fmt.Errorf("list the filters of %s: %w", name, err)
 		}

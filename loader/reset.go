@@ -9,6 +9,8 @@ import (
 
 	"github.com/cilium/ebpf/link"
 	"github.com/vishvananda/netlink"
+
+	"github.com/sixpn/sixpn/netns"
 )
 
 // Reset removes everything of this agent's name from the kernel: each device is
@@ -20,7 +22,7 @@ func Reset(ctx context.Context, config Config) (removed []string, err error) {
 	}
 	l := &Loader{config: config}
 	err = l.in(func() error {
-		devices, err := netlink.LinkList()
+		devices, err := netns.Whole(netlink.LinkList)
 		if err != nil {
 			return fmt.Errorf("list devices: %w", err)
 		}

@@ -14,6 +14,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/sixpn/sixpn/netns"
 	"github.com/sixpn/sixpn/state"
 )
 
@@ -45,7 +46,7 @@ func lookAtDevice(id string, c state.Attach, mtu uint16) (Device, error) {
 	if a.MasterIndex != 0 {
 		return Device{}, fmt.Errorf("device %s belongs to the device with index %d, such as a bridge: take it out first (ip link set %s nomaster)", a.Name, a.MasterIndex, a.Name)
 	}
-	addresses, err := netlink.AddrList(link, netlink.FAMILY_ALL)
+	addresses, err := netns.Whole(func() ([]netlink.Addr, error) { return netlink.AddrList(link, netlink.FAMILY_ALL) })
 	if err != nil {
 		return Device{}, fmt.Errorf("list the addresses of %s: %w", a.Name, err)
 	}
@@ -76,7 +77,9 @@ func lookAtDevice(id string, c state.Attach, mtu uint16) (Device, error) {
 // none but those that the kernel gives every device with IPv6.
 func routeOver(link netlink.Link) (string, error) {
 	filter := &netlink.Route{LinkIndex: link.Attrs().Index, Table: unix.RT_TABLE_UNSPEC}
-	routes, err := netlink.RouteListFiltered(netlink.FAMILY_ALL, filter, netlink.RT_FILTER_OIF|netlink.RT_FILTER_TABLE)
+	routes, err := netns.Whole(func() ([]netlink.Route, error) {
+		return netlink.RouteListFiltered(netlink.FAMILY_ALL, filter, netlink.RT_FILTER_OIF|netlink.RT_FILTER_TABLE)
+	})
 	if err != nil {
 		return "", fmt.Errorf("list the routes over %s: %w", link.Attrs().Name, err)
 	}
@@ -137,7 +140,7 @@ const maxRaces = 8
 func makeInNetNS(ctx context.Context, namespace *os.File, c VethConfig) (Device, string, error) {
 	var taken []string
 	err := inNetNS(ctx, namespace, func() error {
-		links, err := netlink.LinkList()
+		links, err := netns.Whole(netlink.LinkList)
 		for _, link := range links {
 			taken = append(taken, link.Attrs().Name)
 		}

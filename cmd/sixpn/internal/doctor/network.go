@@ -18,6 +18,7 @@ import (
 
 	"github.com/sixpn/sixpn"
 	"github.com/sixpn/sixpn/dns"
+	"github.com/sixpn/sixpn/netns"
 )
 
 // resolvers asks each resolver for the servers of the root, which every one knows.
@@ -56,14 +57,14 @@ func (c *Config) resolvers(ctx context.Context) []Finding {
 func (c *Config) addresses() []Finding {
 	const check = "addresses"
 	var found []string
-	links, err := netlink.LinkList()
+	links, err := netns.Whole(netlink.LinkList)
 	if err != nil {
 		return []Finding{warn(check, useSudo, "the devices cannot be listed: %v", err)}
 	}
 	names := map[int]string{}
 	for _, link := range links {
 		names[link.Attrs().Index] = link.Attrs().Name
-		addresses, err := netlink.AddrList(link, netlink.FAMILY_V6)
+		addresses, err := netns.Whole(func() ([]netlink.Addr, error) { return netlink.AddrList(link, netlink.FAMILY_V6) })
 		if err != nil {
 			continue // the device is gone
 		}
@@ -73,7 +74,7 @@ func (c *Config) addresses() []Finding {
 			}
 		}
 	}
-	routes, err := netlink.RouteList(nil, netlink.FAMILY_V6)
+	routes, err := netns.Whole(func() ([]netlink.Route, error) { return netlink.RouteList(nil, netlink.FAMILY_V6) })
 	if err != nil {
 		return []Finding{warn(check, useSudo, "the routes cannot be listed: %v", err)}
 	}
@@ -135,7 +136,7 @@ func (c *Config) leftovers(running bool) []Finding {
 	for _, pin := range pins {
 		names[pin.Name()] = append(names[pin.Name()], "pins in "+filepath.Join(c.PinDir, pin.Name()))
 	}
-	links, err := netlink.LinkList()
+	links, err := netns.Whole(netlink.LinkList)
 	if err != nil {
 		return []Finding{warn(check, useSudo, "the devices cannot be listed: %v", err)}
 	}
