@@ -53,12 +53,19 @@ func ipv4OnlyBackend(ctx context.Context, w *world) (detail string, err error) {
 	if got.OK != count || got.Answers[m.ID] != count {
 		return "", fmt.Errorf("%d of %d connections came through, by server %v: %v", got.OK, count, got.Answers, got.Errors)
 	}
-	answer, err := w.host.Client.GetMachineWithResponse(ctx, m.App, m.ID)
-	if err := api.Check(answer, err); err != nil {
+	// What is relayed is written at its own pace.
+	err = nettest.Eventually(ctx, "the Machine's record tells of the relay", func(ctx context.Context) error {
+		answer, err := w.host.Client.GetMachineWithResponse(ctx, m.App, m.ID)
+		if err := api.Check(answer, err); err != nil {
+			return err
+		}
+		if ports := answer.JSON200.RelayedPorts; len(ports) != 1 || ports[0] != tcpPort {
+			return fmt.Errorf("its relayed ports are %v, expected %d", ports, tcpPort)
+		}
+		return nil
+	})
+	if err != nil {
 		return "", err
-	}
-	if ports := answer.JSON200.RelayedPorts; len(ports) != 1 || ports[0] != tcpPort {
-		return "", fmt.Errorf("the Machine's relayed ports are %v, expected %d", ports, tcpPort)
 	}
 	return fmt.Sprintf("%d connections to a server on 0.0.0.0:%d; its status says that a relay hides the client", count, tcpPort), nil
 }

@@ -24,7 +24,8 @@ type guests struct {
 func newGuests(t *testing.T, w *world, number int) guests {
 	t.Helper()
 	cmd := exec.Command("sleep", "1000")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
+	// Without Pdeathsig, which is sent when the thread that started it ends.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
 	nettest.Must(t, cmd.Start())
 	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
 	g := guests{netns: fmt.Sprintf("/proc/%d/ns/net", cmd.Process.Pid), tap: fmt.Sprintf("tap%d", number)}
