@@ -198,24 +198,27 @@ func TestRelayThatClosesKeepsItsConnections(t *testing.T) {
 }
 
 func TestReadSockets(t *testing.T) {
-	const heading = "  sl  local_address rem_address   st tx_queue rx_queue\n"
+	const heading = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
+	const rest = " 00000000:00000000 00:00000000 00000000 0 0 "
 	for _, c := range []struct {
 		name, protocol, table string
 		want                  []netip.AddrPort
 		fails                 bool
 	}{
 		{"none", "tcp", heading, nil, false},
-		{"all of IPv4", "tcp", heading + "   0: 00000000:1F90 00000000:0000 0A 0\n", []netip.AddrPort{netip.MustParseAddrPort("0.0.0.0:8080")}, false},
-		{"one of IPv4", "tcp", heading + "   0: 0100007F:0050 00000000:0000 0A 0\n", []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:80")}, false},
-		{"all of IPv6", "tcp", heading + "   0: 00000000000000000000000000000000:0050 0:0000 0A 0\n", []netip.AddrPort{netip.MustParseAddrPort("[::]:80")}, false},
-		{"a mapped address", "tcp", heading + "   0: 0000000000000000FFFF000000000000:0050 0:0000 0A 0\n", []netip.AddrPort{netip.MustParseAddrPort("0.0.0.0:80")}, false},
-		{"a Machine's", "tcp", heading + "   0: 0000AAFD000018000000070002000A00:0050 0:0000 0A 0\n", []netip.AddrPort{netip.MustParseAddrPort("[fdaa:0:18:0:7:0:a:2]:80")}, false},
-		{"a connection", "tcp", heading + "   0: 0100007F:0050 0100007F:1234 01 0\n", nil, false},
-		{"a datagram socket", "udp", heading + "   0: 00000000:0035 00000000:0000 07 0\n", []netip.AddrPort{netip.MustParseAddrPort("0.0.0.0:53")}, false},
-		{"one that is connected before", "udp", heading + "   0: 0100007F:0035 0100007F:1234 01 0\n   1: 00000000:0035 00000000:0000 07 0\n", []netip.AddrPort{netip.MustParseAddrPort("0.0.0.0:53")}, false},
+		{"all of IPv4", "tcp", heading + "   0: 00000000:1F90 00000000:0000 0A" + rest + "1\n", []netip.AddrPort{netip.MustParseAddrPort("0.0.0.0:8080")}, false},
+		{"one of IPv4", "tcp", heading + "   0: 0100007F:0050 00000000:0000 0A" + rest + "2\n", []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:80")}, false},
+		{"all of IPv6", "tcp", heading + "   0: 00000000000000000000000000000000:0050 0:0000 0A" + rest + "3\n", []netip.AddrPort{netip.MustParseAddrPort("[::]:80")}, false},
+		{"a mapped address", "tcp", heading + "   0: 0000000000000000FFFF000000000000:0050 0:0000 0A" + rest + "4\n", []netip.AddrPort{netip.MustParseAddrPort("0.0.0.0:80")}, false},
+		{"a Machine's", "tcp", heading + "   0: 0000AAFD000018000000070002000A00:0050 0:0000 0A" + rest + "5\n", []netip.AddrPort{netip.MustParseAddrPort("[fdaa:0:18:0:7:0:a:2]:80")}, false},
+		{"a connection", "tcp", heading + "   0: 0100007F:0050 0100007F:1234 01" + rest + "6\n", nil, false},
+		{"a datagram socket", "udp", heading + "   0: 00000000:0035 00000000:0000 07" + rest + "7\n", []netip.AddrPort{netip.MustParseAddrPort("0.0.0.0:53")}, false},
+		{"one that is connected before", "udp", heading + "   0: 0100007F:0035 0100007F:1234 01" + rest + "8\n   1: 00000000:0035 00000000:0000 07" + rest + "9\n", []netip.AddrPort{netip.MustParseAddrPort("0.0.0.0:53")}, false},
+		{"one listed twice", "udp", heading + strings.Repeat("   0: 00000000:0035 00000000:0000 07"+rest+"7\n", 2), []netip.AddrPort{netip.MustParseAddrPort("0.0.0.0:53")}, false},
+		{"two of one port", "udp", heading + "   0: 00000000:0035 00000000:0000 07" + rest + "7\n   0: 00000000:0035 00000000:0000 07" + rest + "8\n", slices.Repeat([]netip.AddrPort{netip.MustParseAddrPort("0.0.0.0:53")}, 2), false},
 		{"a short line", "tcp", heading + "   0: 00000000:0050\n", nil, true},
-		{"a bad port", "tcp", heading + "   0: 00000000:XYZ 00000000:0000 0A 0\n", nil, true},
-		{"a bad address", "tcp", heading + "   0: 0000:0050 00000000:0000 0A 0\n", nil, true},
+		{"a bad port", "tcp", heading + "   0: 00000000:XYZ 00000000:0000 0A" + rest + "10\n", nil, true},
+		{"a bad address", "tcp", heading + "   0: 0000:0050 00000000:0000 0A" + rest + "11\n", nil, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			got, err := machine.ReadSockets(strings.NewReader(c.table), c.protocol)

@@ -22,6 +22,7 @@ type relays struct {
 // relayed is one port that may be relayed.
 type relayed struct {
 	alone time.Time               // since when its server listens with IPv4 only; zero: it does not
+	doubt bool                    // the last look did not find that server alone
 	pid   int                     // of its relay, 0: none
 	done  chan syscall.WaitStatus // of its relay
 }
@@ -92,6 +93,11 @@ func (r *relays) look(sockets map[string][]netip.AddrPort) (busy bool) {
 		}
 		alone, listens := judge(port.address, state.pid != 0, sockets[port.protocol])
 		switch {
+		case !alone && state.pid != 0 && !state.doubt:
+			// The kernel's list of more than a page may skip a socket when others close
+			// meanwhile. What a relay carries is not cut off for that.
+			state.doubt, busy = true, true
+			continue
 		case !alone:
 			if state.pid != 0 {
 				r.init.endRelay(state.pid)
@@ -103,7 +109,7 @@ func (r *relays) look(sockets map[string][]netip.AddrPort) (busy bool) {
 		case state.pid == 0 && time.Since(state.alone) >= r.spec.Settle:
 			r.start(port, state)
 		}
-		busy = true
+		state.doubt, busy = false, true
 		if state.pid != 0 && listens {
 			working = append(working, port.address.Port())
 		}

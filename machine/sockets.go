@@ -41,15 +41,23 @@ func openSockets(protocol string) (all []netip.AddrPort, err error) {
 	return all, nil
 }
 
-// readSockets reads a socket table of /proc: "sl local_address rem_address st …".
+// readSockets reads a socket table of /proc: "sl local_address rem_address st …", the
+// inode in the tenth column. The kernel goes on by position from one read to the next,
+// so a socket is listed twice when another was opened in between.
 func readSockets(table io.Reader, protocol string) (found []netip.AddrPort, err error) {
+	seen := map[string]bool{}
 	lines := bufio.NewScanner(table)
 	lines.Scan() // the heading
 	for lines.Scan() {
 		fields := strings.Fields(lines.Text())
-		if len(fields) < 4 {
-			return nil, fmt.Errorf("line %q has %d fields, expected at least 4", lines.Text(), len(fields))
+		if len(fields) < 10 {
+			return nil, fmt.Errorf("line %q has %d fields, expected at least 10", lines.Text(), len(fields))
 		}
+		inode := fields[9]
+		if seen[inode] {
+			continue
+		}
+		seen[inode] = true
 		if fields[3] != openStates[protocol] {
 			if protocol == "tcp" {
 				break // the listening come first, and the others can be many
