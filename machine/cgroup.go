@@ -155,10 +155,23 @@ func removeCgroup(ctx context.Context, dir string) error {
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("remove cgroup %s: %w", dir, ctx.Err())
+			return fmt.Errorf("remove cgroup %s: %w%s", dir, ctx.Err(), occupants(dir))
 		case <-time.After(time.Millisecond):
 		}
 	}
+}
+
+// occupants says what keeps a cgroup from being removed, for an error.
+func occupants(dir string) string {
+	processes, _ := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
+	below, _ := filepath.Glob(filepath.Join(dir, "*", "cgroup.procs"))
+	switch {
+	case len(processes) > 0:
+		return ": processes in it that are no Machine's: " + strings.Join(strings.Fields(string(processes)), ", ") + "; end them or move them elsewhere"
+	case len(below) > 0:
+		return ": there is a cgroup in it that is no Machine's: " + filepath.Dir(below[0]) + "; remove it"
+	}
+	return ""
 }
 
 // waitEvent returns when a key of cgroup.events has a value, or when the cgroup

@@ -12,6 +12,9 @@ import (
 	"time"
 )
 
+// removePatience is for the last processes of Machines that have ended.
+const removePatience = 5 * time.Second
+
 // Reset ends every Machine that agents of this name left, each with a signal and
 // the time to heed it, and removes what they had outside their directories:
 // cgroups, sockets, claims of ids. Records and logs stay. It says what it removed,
@@ -49,9 +52,11 @@ func (d *Driver) Reset(ctx context.Context, timeout time.Duration) (removed []st
 	if err := errors.Join(errs...); err != nil {
 		return removed, err
 	}
+	// Something else may be in there, and need not ever leave.
+	patience, cancel := context.WithTimeout(ctx, removePatience)
+	defer cancel()
 	for _, parent := range parents {
-		err := removeCgroup(ctx, parent)
-		if err != nil {
+		if err := removeCgroup(patience, parent); err != nil {
 			return removed, err
 		}
 	}
