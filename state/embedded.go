@@ -29,6 +29,9 @@ type EmbeddedConfig struct {
 	// Quota is the size that the database may reach, in bytes; then writes are refused.
 	// 0: 2 GiB.
 	Quota int64
+	// Listen has other hosts reach the store too. nil: only this one does. A store keeps
+	// what it holds, whatever this was before.
+	Listen *Listen
 }
 
 const (
@@ -49,6 +52,7 @@ const (
 	// writes and 1.5 MiB by itself; these are for 4096 Machines of the usual size.
 	maxWrites       = 1 << 14
 	maxRequestBytes = 10 << 20
+	maxSendBytes    = maxRequestBytes + 512<<10
 )
 
 // Embedded is a running etcd server of this process and a client of it.
@@ -70,8 +74,8 @@ func (s *server) close() {
 }
 
 // StartEmbedded starts the store in a directory and returns when it serves. It
-// listens on a unix socket in that directory and nowhere else, so any number of
-// stores run beside each other. A directory that another process uses is refused
+// listens on a unix socket in that directory, and nowhere else unless told so, so any
+// number of stores run beside each other. A directory that another process uses is refused
 // with kind Conflict. Whatever instant an earlier process was killed at, the next
 // start finds all that was acknowledged.
 func StartEmbedded(ctx context.Context, c EmbeddedConfig) (*Embedded, error) {
@@ -82,6 +86,11 @@ func StartEmbedded(ctx context.Context, c EmbeddedConfig) (*Embedded, error) {
 	c.Dir = dir
 	if n := len(filepath.Join(dir, socketName)); n > socketPathLimit {
 		return nil, refuse(Invalid, "state directory", "the path %s is too long for a unix socket in it: shorten it by %d characters", dir, n-socketPathLimit)
+	}
+	if c.Listen != nil {
+		if err := c.Listen.check(); err != nil {
+			return nil, err
+		}
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("state directory: %w", err)
@@ -128,19 +137,25 @@ func startLocked(ctx context.Context, c EmbeddedConfig) (*Embedded, error) {
 	}
 	server, err := startServer(ctx, c, dataName)
 	if err != nil {
-		return nil, err
+		return nil, explainListen(c.Listen, err)
 	}
 	client, err := clientv3.New(clientv3.Config{
 		Endpoints: []string{socketURL(c.Dir).String()},
 		Logger:    newZapLogger(c.Log, server.quiet),
 		// The request and what gRPC adds.
-		MaxCallSendMsgSize: maxRequestBytes + 512<<10,
+		MaxCallSendMsgSize: maxSendBytes,
 	})
 	if err != nil {
 		server.close()
 		return nil, fmt.Errorf("client of the store: %w", err)
 	}
-	return &Embedded{server: server, client: client}, nil
+	e := &Embedded{server: server, client: client}
+	if c.Listen != nil {
+		if err := movePeer(ctx, client, uint64(server.Server.MemberID()), c.Listen); err != nil {
+			return nil, errors.Join(err, e.stop())
+		}
+	}
+	return e, nil
 }
 
 // checkDatabase opens the database once by itself: etcd does it in a goroutine whose
@@ -168,6 +183,7 @@ func bootstrap(ctx context.Context, c EmbeddedConfig) error {
 	if err := os.RemoveAll(unfinished); err != nil {
 		return err
 	}
+	c.Listen = nil // nobody may reach it before it is whole
 	server, err := startServer(ctx, c, bootstrapName)
 	if err != nil {
 		return err
@@ -238,6 +254,9 @@ func serverConfig(c EmbeddedConfig, name string, quiet *atomic.Bool) *embed.Conf
 	// Disks of small hosts stall for this long without anything being wrong.
 	config.WarningApplyDuration = time.Second
 	config.WarningUnaryRequestDuration = 2 * time.Second
+	if c.Listen != nil {
+		c.Listen.listen(config)
+	}
 	return config
 }
 
@@ -268,9 +287,11 @@ func (e *Embedded) Wait(ctx context.Context) error {
 }
 
 // Close stops the server. What was acknowledged is on disk already.
-func (e *Embedded) Close() error {
+func (e *Embedded) Close() error { return errors.Join(e.stop(), e.lock.Close()) }
+
+func (e *Embedded) stop() error {
 	// The client first: the server waits for open watches, for seconds.
 	err := e.client.Close()
 	e.server.close()
-	return errors.Join(err, e.lock.Close())
+	return err
 }

@@ -1,0 +1,86 @@
+package state
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+// RemoteConfig says how to reach a store that runs elsewhere: the fleet's own, which
+// other hosts embed, or an etcd cluster of the operator's.
+type RemoteConfig struct {
+	Endpoints []string    // URLs: https://192.0.2.1:51822
+	TLS       *tls.Config // nil for http:// endpoints only
+	// User and Password, for a cluster that has its own users.
+	User, Password string
+	Log            *slog.Logger
+	// Patience is how long the first answer may take. 0: ten seconds.
+	Patience time.Duration
+}
+
+const (
+	defaultPatience = 10 * time.Second
+	dialTimeout     = 3 * time.Second
+	// A connection whose other end is silent is asked for a sign of life, and given up
+	// without one; less than ten seconds between two are not possible. Requests that are
+	// under way find it out in silenceLimit, by the kernel's own timeout.
+	silenceAsked = 10 * time.Second
+	silenceLimit = 3 * time.Second
+)
+
+// OpenRemote returns a client of a store that runs elsewhere, once that has answered. Of
+// several endpoints those that do not answer are passed over, then and later. The error
+// is of kind Unavailable, or Invalid when the endpoints or the credentials are wrong.
+func OpenRemote(ctx context.Context, c RemoteConfig) (*clientv3.Client, error) {
+	for _, e := range c.Endpoints {
+		if secure := strings.HasPrefix(e, "https://"); secure && c.TLS == nil || !secure && !strings.HasPrefix(e, "http://") {
+			return nil, refuse(Invalid, "store", "%q is no endpoint of a store: expected a URL such as https://192.0.2.1:2379", e)
+		}
+	}
+	if len(c.Endpoints) == 0 {
+		return nil, refuse(Invalid, "store", "no endpoint of the store is known: expected URLs such as https://192.0.2.1:2379")
+	}
+	log := c.Log
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	ctx, cancel := context.WithTimeout(ctx, orDefault(c.Patience, defaultPatience))
+	defer cancel()
+	client, err := clientv3.New(clientv3.Config{
+		Endpoints: c.Endpoints, TLS: c.TLS, Username: c.User, Password: c.Password,
+		Logger:               newZapLogger(log, new(atomic.Bool)),
+		DialTimeout:          dialTimeout,
+		DialKeepAliveTime:    silenceAsked,
+		DialKeepAliveTimeout: silenceLimit,
+		MaxCallSendMsgSize:   maxSendBytes,
+	})
+	if err != nil {
+		return nil, explainRemote(c, err)
+	}
+	// New only prepares. Reading something shows that the store is there, and that this
+	// client may use it.
+	if _, err := client.Get(ctx, root, clientv3.WithLimit(1), clientv3.WithPrefix(), clientv3.WithKeysOnly()); err != nil {
+		return nil, errors.Join(explainRemote(c, err), client.Close())
+	}
+	return client, nil
+}
+
+func explainRemote(c RemoteConfig, err error) error {
+	where := strings.Join(c.Endpoints, ",")
+	for _, wrong := range []error{rpctypes.ErrAuthFailed, rpctypes.ErrUserEmpty, rpctypes.ErrUserNotFound, rpctypes.ErrPermissionDenied, rpctypes.ErrAuthNotEnabled} {
+		if errors.Is(err, wrong) || strings.Contains(err.Error(), wrong.Error()) {
+			return &Error{Kind: Invalid, Field: "store", cause: err, Message: fmt.Sprintf(
+				"the store at %s refuses this user (%v): give one that may read and write everything below %s, or none if it has no users", where, err, root)}
+		}
+	}
+	return &Error{Kind: Unavailable, cause: err, Message: fmt.Sprintf(
+		"the store at %s does not answer (%v): check that it runs, that these addresses are reached from here, and that the certificates are of its authority", where, err)}
+}
