@@ -45,6 +45,9 @@ type Settings struct {
 	NetworkFlows uint32 // the same of all Machines of a network on this host
 	TableFlows   uint32 // what the flow table holds; 0: so many that nobody need share
 	Rules        flycast.Rules
+	// Room says what a backend of a service with limits can still take; its Rules need
+	// none. It is asked only where it decides. nil: all have room.
+	Room func(service maps.Service, backend maps.Backend) flycast.Room
 }
 
 // DefaultSettings are what one Machine, and one network, may have at most while there
@@ -118,7 +121,7 @@ func Compile(snapshot *state.Snapshot, host sixpn.Host, local Local, settings Se
 		}
 		want.VIPs = append(want.VIPs, maps.VIP{Network: vip.Network, Number: vip.Number})
 		if app, ok := snapshot.Apps[vip.App]; ok {
-			want.Services = append(want.Services, compileServices(vip, app, machines[vip.App], settings.Rules)...)
+			want.Services = append(want.Services, compileServices(vip, app, machines[vip.App], settings)...)
 		}
 	}
 	sortWant(&want)

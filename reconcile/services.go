@@ -28,7 +28,7 @@ type declaration struct {
 // overlap, the ports are cut at every edge, and each piece leads to all Machines that
 // declare it. A Machine that does not run still declares: its port exists and answers
 // "refused".
-func compileServices(vip state.VIP, app state.App, machines []state.Machine, rules flycast.Rules) []maps.Service {
+func compileServices(vip state.VIP, app state.App, machines []state.Machine, settings Settings) []maps.Service {
 	declared := declarations(app, machines)
 	edges := map[uint8][]uint32{} // by protocol: first ports of pieces
 	for r := range declared {
@@ -47,7 +47,7 @@ func compileServices(vip state.VIP, app state.App, machines []state.Machine, rul
 				}
 			}
 			if len(all) > 0 { // else a gap between two ranges
-				services = append(services, compileService(vip, app, piece, all, rules))
+				services = append(services, compileService(vip, app, piece, all, settings))
 			}
 		}
 	}
@@ -94,7 +94,7 @@ func declarations(app state.App, machines []state.Machine) map[portRange][]decla
 	return declared
 }
 
-func compileService(vip state.VIP, app state.App, piece portRange, declared []declaration, rules flycast.Rules) maps.Service {
+func compileService(vip state.VIP, app state.App, piece portRange, declared []declaration, settings Settings) maps.Service {
 	service := maps.Service{
 		VIP:      maps.VIP{Network: vip.Network, Number: vip.Number},
 		Protocol: piece.protocol,
@@ -113,6 +113,10 @@ func compileService(vip state.VIP, app state.App, piece portRange, declared []de
 		if d.handlers {
 			service.Action = bpf.RouterServiceActionSERVICE_HANDLER
 		}
+	}
+	rules := settings.Rules
+	if settings.Room != nil && (service.SoftLimit != 0 || service.HardLimit != 0) {
+		rules.Room = func(backend maps.Backend) flycast.Room { return settings.Room(service, backend) }
 	}
 	choice := flycast.Choose(candidates, rules)
 	service.Backends, service.Draining = choice.Backends, choice.Draining
