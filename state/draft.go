@@ -84,7 +84,7 @@ func (d *draft) decode(key string, k recordKey, value []byte, revision int64) er
 			return err
 		}
 		include(d, &d.next.appDeleted, k.app, k.name, strings.Compare)
-	case kindNone:
+	case kindAlive, kindNone:
 	}
 	return nil
 }
@@ -139,7 +139,7 @@ func (d *draft) remove(key string) {
 			delete(own(d, &d.next.deleted), at)
 			exclude(d, &d.next.appDeleted, k.app, k.name, strings.Compare)
 		}
-	case kindNone:
+	case kindAlive, kindNone:
 	}
 }
 
@@ -210,7 +210,7 @@ func (d *draft) keep(older *Snapshot) {
 			if _, ok := d.next.deleted[at]; ok {
 				include(d, &d.next.appDeleted, k.app, k.name, strings.Compare)
 			}
-		case kindNone:
+		case kindAlive, kindNone:
 		}
 	}
 }

@@ -3,10 +3,13 @@ package state_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"testing"
 	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/sixpn/sixpn"
 	"github.com/sixpn/sixpn/state"
@@ -167,6 +170,31 @@ func refused(t *testing.T, err error, kind state.ErrorKind, field string) {
 		t.Errorf("got %v error about field %q (%v), want %v about %q", e.Kind, e.Field, err, kind, field)
 	}
 }
+
+// heldKey is the lease of a host that is kept alive without an agent.
+type heldKey struct {
+	client *clientv3.Client
+	lease  clientv3.LeaseID
+}
+
+// keepAlive makes a host present until revoke, or for longer than any test takes.
+func keepAlive(t *testing.T, client *clientv3.Client, h sixpn.Host) heldKey {
+	t.Helper()
+	lease, err := client.Grant(within(t), 3600)
+	must(t, err)
+	_, err = client.Put(within(t), "/sixpn/v1/hosts/"+hex8(h)+"/alive", `{"session":"of `+hex8(h)+`"}`, clientv3.WithLease(lease.ID))
+	must(t, err)
+	return heldKey{client, lease.ID}
+}
+
+// revoke has the store do what it does when the lease expires.
+func (k heldKey) revoke(t *testing.T) {
+	t.Helper()
+	_, err := k.client.Revoke(within(t), k.lease)
+	must(t, err)
+}
+
+func hex8(h sixpn.Host) string { return fmt.Sprintf("%08x", uint32(h)) }
 
 const missingHost sixpn.Host = 0x7fff
 

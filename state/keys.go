@@ -19,11 +19,13 @@ import (
 //	networks/<net>/vips/<number>                  VIP
 //	networks/<net>/deleted/<app>/<id>             Machine that is no more, for a while
 //	hosts/<host>/host                             Host
+//	hosts/<host>/alive                            presence, as long as the host's lease lives
 //
 // The rest is written in the same transactions and is never part of a snapshot:
 //
 //	counters/…                                    last number given out, decimal; only ever grows
-//	names/…                                       who has a name that is unique: the number of its network or host
+//	names/…                                       who has a name, or a key of the mesh, that is unique: the number
+//	                                              of its network or host
 //	index/…                                       read by prefix, to count and to list; of an app's addresses
 //	                                              the value is the id of the request that allocated it
 //
@@ -46,6 +48,7 @@ func nameMachines(app string) string      { return root + "names/machines/" + ap
 func nameMachine(app, name string) string { return nameMachines(app) + name }
 func nameMachineID(id string) string      { return root + "names/machine-ids/" + id }
 func nameHost(name string) string         { return root + "names/hosts/" + name }
+func nameHostKey(public string) string    { return root + "names/host-keys/" + public }
 
 func indexHostMachines(h sixpn.Host) string { return root + "index/host-machines/" + hex8(h) + "/" }
 func indexAppVIPs(app string) string        { return root + "index/app-vips/" + app + "/" }
@@ -67,6 +70,7 @@ func keyMachine(n sixpn.Network, id string) string {
 func keyVIPs(n sixpn.Network) string               { return root + "networks/" + hex8(n) + "/vips/" }
 func keyVIP(n sixpn.Network, number uint32) string { return keyVIPs(n) + hex8(number) }
 func keyHost(h sixpn.Host) string                  { return root + "hosts/" + hex8(h) + "/host" }
+func keyAlive(h sixpn.Host) string                 { return root + "hosts/" + hex8(h) + "/alive" }
 func indexVIP(app string, a netip.Addr) string     { return indexAppVIPs(app) + a.String() }
 func indexMachine(h sixpn.Host, id string) string  { return indexHostMachines(h) + id }
 
@@ -89,6 +93,7 @@ const (
 	kindVIP
 	kindHost
 	kindDeleted
+	kindAlive
 )
 
 // recordKey is a key taken apart.
@@ -120,6 +125,8 @@ func parseKey(key string) recordKey {
 	switch {
 	case parts[0] == "hosts" && len(parts) == 3 && parts[2] == "host":
 		k.kind = kindHost
+	case parts[0] == "hosts" && len(parts) == 3 && parts[2] == "alive":
+		k.kind = kindAlive
 	case parts[0] == "networks" && len(parts) == 3 && parts[2] == "network":
 		k.kind = kindNetwork
 	case parts[0] == "networks" && len(parts) == 4:

@@ -167,6 +167,9 @@ func (t *transaction) place(m *Machine) error {
 	if !found {
 		return refuse(NotFound, "host", "there is no host %v: `sixpn status` on a host shows its number", m.Host)
 	}
+	if host.Value.Draining {
+		return refuse(Conflict, "host", "the host %s (%v) is drained and takes no new Machines: choose another host", host.Value.Name, m.Host)
+	}
 	if m.Region == "" {
 		m.Region = host.Value.Region
 	}
@@ -211,14 +214,20 @@ func (t *transaction) machine(id string) (Record[Machine], error) {
 // while, unless the store is full. Its number is never given out again. The last
 // Machine of an app that is being destroyed takes the app with it.
 func (s *Store) DestroyMachine(ctx context.Context, id string) (int64, error) {
-	revision, err := s.destroyMachine(ctx, id, true)
+	return s.removeMachine(ctx, id, false, func(*transaction, Machine) error { return nil })
+}
+
+// removeMachine removes a Machine if allow has nothing against it; running says that
+// it may have a run.
+func (s *Store) removeMachine(ctx context.Context, id string, running bool, allow func(*transaction, Machine) error) (int64, error) {
+	revision, err := s.removeAndBury(ctx, id, running, allow, true)
 	if errors.Is(err, rpctypes.ErrNoSpace) { // which still takes deletions
-		revision, err = s.destroyMachine(ctx, id, false)
+		revision, err = s.removeAndBury(ctx, id, running, allow, false)
 	}
 	return revision, err
 }
 
-func (s *Store) destroyMachine(ctx context.Context, id string, bury bool) (int64, error) {
+func (s *Store) removeAndBury(ctx context.Context, id string, running bool, allow func(*transaction, Machine) error, bury bool) (int64, error) {
 	// Those of an app that is being destroyed look at each other: they take turns.
 	queue := id
 	if snapshot := s.Snapshot(); snapshot.Apps[snapshot.Machines[id].App].Destroying {
@@ -230,12 +239,11 @@ func (s *Store) destroyMachine(ctx context.Context, id string, bury bool) (int64
 			return err
 		}
 		m := r.Value
-		switch m.State {
-		case Created, Stopped, Failed, Destroying, Destroyed:
-		case Starting, Started, Stopping, Suspending, Suspended:
-			return refuse(Conflict, "state", "the Machine %s is %s: stop it first with `sixpn machine stop %s`", id, m.State, id)
-		default: // of a newer release
-			return refuse(Conflict, "state", "the Machine %s is in the state %q, which this release does not know: update this agent", id, m.State)
+		if err := allow(t, m); err != nil {
+			return err
+		}
+		if err := m.mustHaveEnded(); err != nil && !running {
+			return err
 		}
 		t.remove(keyMachine(m.Network, id))
 		t.remove(nameMachine(m.App, m.Name))
@@ -260,6 +268,18 @@ func (s *Store) destroyMachine(ctx context.Context, id string, bury bool) (int64
 		}
 		return t.bury(r)
 	})
+}
+
+// mustHaveEnded refuses a Machine that has a run, or may have one.
+func (m Machine) mustHaveEnded() error {
+	switch m.State {
+	case Created, Stopped, Failed, Destroying, Destroyed:
+		return nil
+	case Starting, Started, Stopping, Suspending, Suspended:
+		return refuse(Conflict, "state", "the Machine %s is %s: stop it first with `sixpn machine stop %s`", m.ID, m.State, m.ID)
+	default: // of a newer release
+		return refuse(Conflict, "state", "the Machine %s is in the state %q, which this release does not know: update this agent", m.ID, m.State)
+	}
 }
 
 // hasAnother is whether the app of a Machine has another one. That one is guarded: of

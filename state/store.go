@@ -2,6 +2,7 @@ package state
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"log/slog"
 	"net/netip"
@@ -35,6 +36,8 @@ type Store struct {
 	client *clientv3.Client
 	log    *slog.Logger
 	queues queues
+	// session names this Store among all that ever said to be some host.
+	session string
 
 	mu       sync.Mutex
 	snapshot *Snapshot
@@ -44,7 +47,7 @@ type Store struct {
 // Open reads everything once. Nothing keeps the snapshot current until Run does.
 // The client stays the caller's. The error is of kind Unavailable.
 func Open(ctx context.Context, client *clientv3.Client, log *slog.Logger) (*Store, error) {
-	s := &Store{client: client, log: log, changed: make(chan struct{})}
+	s := &Store{client: client, log: log, session: rand.Text(), changed: make(chan struct{})}
 	snapshot, err := s.readAll(ctx)
 	if err != nil {
 		return nil, err

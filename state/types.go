@@ -40,6 +40,10 @@ type Host struct {
 	Region    string     `json:"region"`
 	Token     string     `json:"token,omitempty"` // finds it again when it does not know its number
 	CreatedAt time.Time  `json:"created_at"`
+	PublicKey string     `json:"public_key,omitempty"` // of the mesh, base64
+	Endpoint  string     `json:"endpoint,omitempty"`   // address and port on the underlay: UDP of the mesh, TCP of the fleet's service
+	Draining  bool       `json:"draining,omitempty"`   // takes no new Machines
+	Version   string     `json:"version,omitempty"`    // of its agent
 }
 
 // VIP is an allocation of a Flycast address: clients of Network reach App by it.
