@@ -188,35 +188,12 @@ func (l *Loader) raise(device netlink.Link) error {
 }
 
 // Detach takes the router off a device: down first, then the link, then the
-// filter. It never raises it. A device that is gone is no error.
+// filter. It never raises it. A device that is gone is no error, and may go at any
+// moment: the end of a Machine's namespace takes its device along.
 func (l *Loader) Detach(ifindex uint32) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	err := l.in(func() error {
-		device, err := netlink.LinkByIndex(int(ifindex))
-		if isNoDevice(err) {
-			return nil
-		}
-		if err != nil {
-			return fmt.Errorf("find device %d: %w", ifindex, err)
-		}
-		own, err := l.ownLink(ifindex)
-		if err != nil {
-			return err
-		}
-		filter, agent, err := filterOf(device)
-		if err != nil {
-			return err
-		}
-		if own == 0 && (filter == nil || agent != l.config.Name) {
-			return nil // nothing of ours is on it: it is not ours to set down
-		}
-		if err := closeDown(device, own, l.config.Name, l.config.step); err != nil {
-			return fmt.Errorf("detach device %s: %w", device.Attrs().Name, err)
-		}
-		return nil
-	})
-	if err != nil {
+	if err := l.in(func() error { return l.detach(ifindex) }); err != nil && !isNoDevice(err) {
 		return err
 	}
 	if x := l.links[ifindex]; x != nil {
@@ -229,8 +206,33 @@ func (l *Loader) Detach(ifindex uint32) error {
 	return nil
 }
 
+func (l *Loader) detach(ifindex uint32) error {
+	device, err := deviceOf(ifindex)
+	if err != nil {
+		return err
+	}
+	own, err := l.ownLink(ifindex)
+	if err != nil {
+		return err
+	}
+	filter, agent, err := filterOf(device)
+	if err != nil {
+		return err
+	}
+	if own == 0 && (filter == nil || agent != l.config.Name) {
+		return nil // nothing of ours is on it: it is not ours to set down
+	}
+	if err := closeDown(device, own, l.config.Name, l.config.step); err != nil {
+		return fmt.Errorf("detach device %s: %w", device.Attrs().Name, err)
+	}
+	return nil
+}
+
 // closeDown is the order in which a device loses its router.
 func closeDown(device netlink.Link, own link.ID, agent string, step func(string) error) error {
+	if err := step("found"); err != nil {
+		return err
+	}
 	if err := netlink.LinkSetDown(device); err != nil {
 		return fmt.Errorf("set it down: %w", err)
 	}

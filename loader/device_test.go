@@ -187,6 +187,31 @@ func TestDetachNeverRaises(t *testing.T) {
 	same(t, "another's device is up", w.state().up, true)
 }
 
+// A Machine's namespace that ends takes the device along, whatever is being done to it.
+func TestDetachOfADeviceThatGoesMeanwhile(t *testing.T) {
+	for _, instant := range []string{"found", "down", "detached", "filter removed"} {
+		t.Run(instant, func(t *testing.T) {
+			w := newWorld(t)
+			l := w.open(w.config)
+			w.must(bring(l, w.port))
+			gone := false
+			l.config.step = func(step string) error {
+				if step != instant {
+					return nil
+				}
+				gone = true
+				return onDevice("port0", netlink.LinkDel)
+			}
+			w.must(l.Detach(w.port))
+			same(t, "the device went", gone, true)
+			same(t, "devices", len(l.Devices()), 0)
+			if _, err := os.Lstat(l.linkPin(w.port)); !errors.Is(err, os.ErrNotExist) {
+				t.Errorf("the pin of its link is left: %v", err)
+			}
+		})
+	}
+}
+
 func TestOneDeviceHasOneAgent(t *testing.T) {
 	w := newWorld(t)
 	l := w.open(w.config)
