@@ -113,9 +113,10 @@ func (o *operator) arrived(ctx context.Context, app *appFact) error {
 		}
 	}
 	for _, m := range o.machines {
-		if m.app != app.name || m.want == state.Destroyed {
+		if m.app != app.name || m.gone {
 			continue
 		}
+		// One that is being destroyed moves too, as long as it is there.
 		o.world.quiet.add(m.addr) // for ever
 		m.addr = netip.Addr{}
 		if m.want == state.Suspended {

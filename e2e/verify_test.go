@@ -153,8 +153,11 @@ func (o *operator) verifyMachine(ctx context.Context, m *machineFact, record api
 	}
 	m.cordon, m.either = record.Cordoned, false
 	addr, err := netip.ParseAddr(record.PrivateIP)
-	if err != nil || m.addr.IsValid() && m.addr != addr {
-		return broken("machine %s has the address %s, expected %s: %w", m.id, record.PrivateIP, m.addr, err)
+	if err != nil {
+		return broken("machine %s: %w", m.id, err)
+	}
+	if m.addr.IsValid() && m.addr != addr {
+		return broken("machine %s has the address %s, expected %s", m.id, addr, m.addr)
 	}
 	m.addr = addr
 	o.world.know(m)
