@@ -119,6 +119,22 @@ func AgentAddr(n Network, h Host) netip.Addr {
 	return Fields{Network: n, Host: h, Low: agentLow}.Addr()
 }
 
+// Rotate is the address as it travels on the mesh, network and host swapped, and the
+// other way round. Any other address than one under fdaa::/16 stays as it is.
+func Rotate(a netip.Addr) netip.Addr {
+	f, ok := Parse(a)
+	if !ok {
+		return a
+	}
+	f.Network, f.Host = Network(f.Host), Host(f.Network)
+	return f.Addr()
+}
+
+// MeshPrefix is fdaa:<host>::/48: all that is on a host, rotated.
+func (h Host) MeshPrefix() netip.Prefix {
+	return netip.PrefixFrom(Rotate(Fields{Host: h}.Addr()), 48)
+}
+
 // Kind is what an address under fdaa::/16 stands for.
 type Kind uint8
 

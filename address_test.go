@@ -66,6 +66,10 @@ func TestCompose(t *testing.T) {
 		{sixpn.VIPAddr(0x22b7, 0x12345678), "fdaa:0:22b7:0:1:0:1234:5678"},
 		{sixpn.AgentAddr(0x18, 0xa7b0d6b), "fdaa:0:18:a7b:d6b::1"},
 		{sixpn.AgentAddr(0, 0xa7b0d6b), "fdaa::a7b:d6b:0:0:1"},
+		{sixpn.Rotate(sixpn.MachineAddr(0x18, 0xa7b0d6b, 0xa)), "fdaa:a7b:d6b:0:18:0:a:2"},
+		{sixpn.Rotate(sixpn.AgentAddr(0, 0xa7b0d6b)), "fdaa:a7b:d6b::1"},
+		{sixpn.Rotate(sixpn.Gateway), "fe80::1"},
+		{sixpn.Host(0xa7b0d6b).MeshPrefix(), "fdaa:a7b:d6b::/48"},
 		{sixpn.Network(0x22b7), "0:22b7"},
 		{sixpn.Host(0xa7b0d6b), "a7b:d6b"},
 		{sixpn.Machine(0xa), "0:a"},
@@ -91,6 +95,9 @@ func TestRoundTrip(t *testing.T) {
 		}
 		if got, ok := sixpn.Parse(addr); !ok || got != f {
 			t.Fatalf("Parse(%s) = %+v, %v, want %+v", addr, got, ok, f)
+		}
+		if turned := sixpn.Rotate(addr); sixpn.Rotate(turned) != addr || !f.Host.MeshPrefix().Contains(turned) {
+			t.Fatalf("%s is %s on the mesh: expected it in %s, and back again", addr, turned, f.Host.MeshPrefix())
 		}
 		if f.Kind() == sixpn.KindVIP && sixpn.VIPAddr(f.Network, sixpn.VIPNumber(f)) != addr {
 			t.Fatalf("%s is not the VIP of its number %d", addr, sixpn.VIPNumber(f))
