@@ -10,11 +10,13 @@ import (
 	"syscall"
 
 	"github.com/sixpn/sixpn/machine"
+	"github.com/sixpn/sixpn/wireguard"
 )
 
 func main() {
-	// The agent starts this binary again as supervisors and inits of Machines.
-	if machine.Main() {
+	// The agent starts this binary again as supervisors and inits of Machines, and as
+	// the engine of the mesh.
+	if machine.Main() || wireguard.Main() {
 		return
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)

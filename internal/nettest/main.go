@@ -13,13 +13,14 @@ import (
 	"github.com/sixpn/sixpn/agent"
 	"github.com/sixpn/sixpn/internal/nettest/payload"
 	"github.com/sixpn/sixpn/machine"
+	"github.com/sixpn/sixpn/wireguard"
 )
 
 // Main must be the first call of a test program that makes hosts: the program
-// starts itself again as agent, supervisor, init and payload. In those it does
-// their work and never returns; else it returns false at once.
+// starts itself again as agent, supervisor, init, engine of the mesh, and payload.
+// In those it does their work and never returns; else it returns false at once.
 func Main() bool {
-	if machine.Main() || payload.Main() {
+	if machine.Main() || wireguard.Main() || payload.Main() {
 		return true
 	}
 	if len(os.Args) < 2 || os.Args[1] != "agent" {
