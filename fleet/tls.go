@@ -1,0 +1,49 @@
+package fleet
+
+import (
+	"crypto/tls"
+	"errors"
+	"net/http"
+	"time"
+)
+
+// certificate is the newest.
+func (f *Fleet) certificate() (*tls.Certificate, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.pair == nil {
+		return nil, errors.New("this host has no certificate of the fleet yet")
+	}
+	return f.pair, nil
+}
+
+// ClientTLS is for calling the store and other hosts, which must be of this fleet. It
+// always shows the newest certificate. Only a host that is Ready may ask.
+func (f *Fleet) ClientTLS() *tls.Config {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return &tls.Config{
+		MinVersion: tls.VersionTLS13, RootCAs: poolOf(f.authority),
+		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return f.certificate() },
+	}
+}
+
+// serverTLS is for being called; who has a certificate must have one of this fleet.
+func (f *Fleet) serverTLS() *tls.Config {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return &tls.Config{
+		MinVersion: tls.VersionTLS13, ClientCAs: poolOf(f.authority), ClientAuth: tls.VerifyClientCertIfGiven,
+		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return f.certificate() },
+		// A ticket would outlive the certificate it was given for.
+		SessionTicketsDisabled: true,
+	}
+}
+
+// Client calls the service of other hosts, as https://ADDRESS:PORT/…
+func (f *Fleet) Client() *http.Client {
+	return &http.Client{Transport: &http.Transport{
+		TLSClientConfig: f.ClientTLS(), ForceAttemptHTTP2: true,
+		TLSHandshakeTimeout: callTimeout, ResponseHeaderTimeout: callTimeout, IdleConnTimeout: time.Minute,
+	}}
+}
