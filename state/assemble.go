@@ -13,7 +13,7 @@ func Assemble(from Snapshot) *Snapshot {
 		Revision: from.Revision,
 		Orgs:     from.Orgs, Networks: from.Networks, Apps: from.Apps,
 		Machines: from.Machines, VIPs: from.VIPs, Hosts: from.Hosts,
-		Unreadable: from.Unreadable,
+		Unreadable: from.Unreadable, Absent: from.Absent,
 	})
 	for name, app := range from.Apps {
 		include(d, &d.next.networkApps, app.Network, name, strings.Compare)

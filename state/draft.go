@@ -14,6 +14,7 @@ import (
 type draft struct {
 	next   Snapshot
 	copied map[any]bool // by the address of the field
+	whole  bool         // read from nothing, not derived
 }
 
 func newDraft(from *Snapshot) *draft {
@@ -84,7 +85,12 @@ func (d *draft) decode(key string, k recordKey, value []byte, revision int64) er
 			return err
 		}
 		include(d, &d.next.appDeleted, k.app, k.name, strings.Compare)
-	case kindAlive, kindNone:
+	case kindAlive:
+		// Any value is a living lease, also one that a newer release wrote in its own way.
+		r, err := Decode[presence](value, revision)
+		own(d, &d.next.alive)[sixpn.Host(k.number)] = r.Value
+		return err
+	case kindNone:
 	}
 	return nil
 }
@@ -139,8 +145,15 @@ func (d *draft) remove(key string) {
 			delete(own(d, &d.next.deleted), at)
 			exclude(d, &d.next.appDeleted, k.app, k.name, strings.Compare)
 		}
-	case kindAlive, kindNone:
+	case kindAlive:
+		delete(own(d, &d.next.alive), sixpn.Host(k.number))
+	case kindNone:
 	}
+}
+
+// hostsChanged is whether hosts, or their leases, have come or gone.
+func (d *draft) hostsChanged() bool {
+	return d.whole || d.copied[&d.next.Hosts] || d.copied[&d.next.alive]
 }
 
 // moveMachine keeps the indexes when a Machine comes, goes or moves. Most writes

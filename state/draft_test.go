@@ -91,7 +91,7 @@ func event(t *rapid.T) (key, value string) {
 	few := func(what string) int { return rapid.IntRange(1, 3).Draw(t, what) }
 	app := fmt.Sprintf("app-%d", few("app"))
 	var record any
-	switch rapid.IntRange(0, 6).Draw(t, "kind") {
+	switch rapid.IntRange(0, 7).Draw(t, "kind") {
 	case 0:
 		o := Org{Slug: fmt.Sprintf("org-%d", few("org"))}
 		key, record = keyOrg(o.Slug), o
@@ -113,6 +113,8 @@ func event(t *rapid.T) (key, value string) {
 	case 4:
 		v := VIP{Network: sixpn.Network(few("network")), Number: uint32(few("number")), App: app}
 		key, record = keyVIP(v.Network, v.Number), v
+	case 7:
+		key, record = keyAlive(sixpn.Host(2+few("host"))), presence{Session: app}
 	default:
 		h := Host{ID: sixpn.Host(2 + few("host")), Name: app}
 		key, record = keyHost(h.ID), h
@@ -150,6 +152,8 @@ func TestKeys(t *testing.T) {
 		keyMachine(1, "148e21dad76789"):             {kind: kindMachine, number: 1, name: "148e21dad76789"},
 		keyVIP(1, 0xffffffff):                       {kind: kindVIP, number: 1, vip: 0xffffffff},
 		keyHost(3):                                  {kind: kindHost, number: 3},
+		keyAlive(3):                                 {kind: kindAlive, number: 3},
+		nameHostKey("a+/b="):                        {},
 		keyDeleted(1, "web", "148e21dad76789"):      {kind: kindDeleted, number: 1, app: "web", name: "148e21dad76789"},
 		root + "networks/00000001/deleted/web":      {},
 		root + "networks/00000001/deleted/web/x/y":  {},

@@ -21,6 +21,8 @@ type Snapshot struct {
 	// Unreadable says, by key, which records this build could not read, and why. The
 	// last readable version of such a record stays in the snapshot.
 	Unreadable map[string]string
+	// Absent is the hosts that are not present: see Present.
+	Absent map[sixpn.Host]bool
 
 	appMachines  map[string][]string // ids in order; likewise below
 	hostMachines map[sixpn.Host][]string
@@ -28,6 +30,10 @@ type Snapshot struct {
 	appVIPs      map[string][]netip.Addr
 	deleted      map[deletedMachine]Machine
 	appDeleted   map[string][]string
+
+	alive map[sixpn.Host]presence // whose lease lives
+	held  map[sixpn.Host]bool     // whose lease is over, and who count as present all the same
+	alarm string
 }
 
 // AppMachines is the Machines of an app, by id.

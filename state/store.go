@@ -3,14 +3,10 @@ package state
 import (
 	"context"
 	"crypto/rand"
-	"errors"
 	"log/slog"
-	"net/netip"
 	"sync"
 	"time"
 
-	"go.etcd.io/etcd/api/v3/mvccpb"
-	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/sixpn/sixpn"
@@ -18,17 +14,6 @@ import (
 
 // DefaultNetwork is the name of the network that every org has.
 const DefaultNetwork = "default"
-
-const (
-	// readPage is how many records one request of a full read asks for.
-	readPage = 1000
-	// readAttempts is how often a full read starts again when the revision it reads is
-	// compacted meanwhile.
-	readAttempts = 5
-	// A failed watch or read is tried again after these, doubling from one to the other.
-	retryFirst = 50 * time.Millisecond
-	retryLast  = 5 * time.Second
-)
 
 // Store is the records of a fleet: it keeps the latest snapshot by watching etcd,
 // and writes by transactions. Its methods may be called from any goroutine.
@@ -38,21 +23,42 @@ type Store struct {
 	queues queues
 	// session names this Store among all that ever said to be some host.
 	session string
+	window  time.Duration
 
 	mu       sync.Mutex
 	snapshot *Snapshot
 	changed  chan struct{} // closed when snapshot is replaced
+	self     sixpn.Host    // 0: on none
+	lost     map[sixpn.Host]time.Time
 }
 
-// Open reads everything once. Nothing keeps the snapshot current until Run does.
-// The client stays the caller's. The error is of kind Unavailable.
+// StoreConfig is what a Store is made of.
+type StoreConfig struct {
+	Client *clientv3.Client // stays the caller's
+	Log    *slog.Logger
+	Host   sixpn.Host // that this is on, 0 for none or not known yet: see SetHost
+	// Window is the time within which leases that end have ended together; it should be
+	// their TTL. 0: DefaultPresenceTTL.
+	Window time.Duration
+}
+
+// Open is OpenStore with nothing but a client.
 func Open(ctx context.Context, client *clientv3.Client, log *slog.Logger) (*Store, error) {
-	s := &Store{client: client, log: log, session: rand.Text(), changed: make(chan struct{})}
-	snapshot, err := s.readAll(ctx)
+	return OpenStore(ctx, StoreConfig{Client: client, Log: log})
+}
+
+// OpenStore reads everything once. Nothing keeps the snapshot current until Run does.
+// The error is of kind Unavailable.
+func OpenStore(ctx context.Context, c StoreConfig) (*Store, error) {
+	s := &Store{
+		client: c.Client, log: c.Log, session: rand.Text(), window: orDefault(c.Window, DefaultPresenceTTL),
+		changed: make(chan struct{}), self: c.Host, lost: map[sixpn.Host]time.Time{},
+	}
+	d, err := s.readAll(ctx)
 	if err != nil {
 		return nil, err
 	}
-	s.snapshot = snapshot
+	s.publish(d)
 	return s, nil
 }
 
@@ -81,125 +87,21 @@ func (s *Store) Wait(ctx context.Context, after int64) (*Snapshot, error) {
 	}
 }
 
-func (s *Store) publish(next *Snapshot) {
+// publish makes a draft the latest snapshot.
+func (s *Store) publish(d *draft) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.snapshot == nil || d.hostsChanged() {
+		s.judge(&d.next)
+	} else {
+		d.next.held, d.next.Absent, d.next.alarm = s.snapshot.held, s.snapshot.Absent, s.snapshot.alarm
+	}
+	s.replace(&d.next)
+}
+
+// replace is for who holds the lock.
+func (s *Store) replace(next *Snapshot) {
 	s.snapshot = next
 	close(s.changed)
 	s.changed = make(chan struct{})
-}
-
-// Run keeps the snapshot current until the context ends. While the store is away
-// the last snapshot stays: only a complete read, or an event, changes it.
-func (s *Store) Run(ctx context.Context) error {
-	retry := retryFirst
-	for ctx.Err() == nil {
-		before := s.Snapshot().Revision
-		err := s.watch(ctx)
-		if errors.Is(err, rpctypes.ErrCompacted) {
-			s.log.Info("the store has forgotten the revision that was read last: reading everything again", "revision", before)
-			var next *Snapshot
-			if next, err = s.readAll(ctx); err == nil {
-				s.publish(next)
-			}
-		}
-		if ctx.Err() != nil {
-			break
-		}
-		if s.Snapshot().Revision > before {
-			retry = retryFirst
-		}
-		if err != nil {
-			s.log.Warn("the store cannot be watched: the last state stays in force", "error", err, "again_in", retry)
-		}
-		select {
-		case <-time.After(retry):
-		case <-ctx.Done():
-		}
-		retry = min(2*retry, retryLast)
-	}
-	return ctx.Err()
-}
-
-// watch applies events from the snapshot's revision on, until the stream breaks.
-func (s *Store) watch(ctx context.Context) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	// A member cut off from its leader would be silent for ever otherwise.
-	stream := s.client.Watch(clientv3.WithRequireLeader(ctx), root, clientv3.WithPrefix(),
-		clientv3.WithRev(s.Snapshot().Revision+1), clientv3.WithProgressNotify())
-	for response := range stream {
-		if err := response.Err(); err != nil {
-			return err
-		}
-		s.apply(response.Events)
-	}
-	return ctx.Err()
-}
-
-// apply makes one snapshot of the events of one response. etcd never splits a
-// revision over two responses, so no snapshot shows half a transaction.
-func (s *Store) apply(events []*clientv3.Event) {
-	d := newDraft(s.Snapshot())
-	for _, e := range events {
-		d.next.Revision = max(d.next.Revision, e.Kv.ModRevision)
-		if e.Type == mvccpb.Event_DELETE {
-			d.remove(string(e.Kv.Key))
-		} else {
-			s.put(d, e.Kv)
-		}
-	}
-	if len(events) > 0 {
-		s.publish(&d.next)
-	}
-}
-
-func (s *Store) put(d *draft, kv *mvccpb.KeyValue) {
-	if err := d.put(string(kv.Key), kv.Value, kv.ModRevision); err != nil {
-		s.log.Error("a record cannot be read; its last readable version stays in force", "key", string(kv.Key), "error", err)
-	}
-}
-
-// readAll reads every record as of one revision, or fails: a partial read is never
-// taken for the whole. What is unreadable keeps the version of the last snapshot.
-func (s *Store) readAll(ctx context.Context) (*Snapshot, error) {
-	var err error
-	for range readAttempts {
-		d := newDraft(&Snapshot{
-			Orgs: map[string]Org{}, Networks: map[sixpn.Network]Network{}, Apps: map[string]App{},
-			Machines: map[string]Machine{}, VIPs: map[netip.Addr]VIP{}, Hosts: map[sixpn.Host]Host{},
-		})
-		if err = s.readPages(ctx, d); err == nil {
-			if older := s.Snapshot(); older != nil {
-				d.keep(older)
-			}
-			return &d.next, nil
-		}
-		if !errors.Is(err, rpctypes.ErrCompacted) {
-			break
-		}
-	}
-	return nil, unavailable("read the whole state", err)
-}
-
-func (s *Store) readPages(ctx context.Context, d *draft) error {
-	from, end := root, clientv3.GetPrefixRangeEnd(root)
-	for {
-		// Revision 0 is the newest; the first page says which that is.
-		response, err := s.client.Get(ctx, from, clientv3.WithRange(end), clientv3.WithLimit(readPage),
-			clientv3.WithRev(d.next.Revision))
-		if err != nil {
-			return err
-		}
-		if d.next.Revision == 0 {
-			d.next.Revision = response.Header.Revision
-		}
-		for _, kv := range response.Kvs {
-			s.put(d, kv)
-		}
-		if !response.More {
-			return nil
-		}
-		from = string(response.Kvs[len(response.Kvs)-1].Key) + "\x00"
-	}
 }

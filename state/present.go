@@ -1,0 +1,123 @@
+package state
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/sixpn/sixpn"
+)
+
+// Present says whether a host takes new flows and is in answers: its lease lives, or it
+// lost it together with so many others that the store is the likelier cause (see
+// Alarm). A host is always present to itself; a host that never had a lease is not. To
+// a store that was not told which host it is on, all are.
+func (s *Snapshot) Present(h sixpn.Host) bool { return !s.Absent[h] }
+
+// Alarm says why hosts count as present though their leases are over, or why what the
+// store says is not believed; "" when there is no reason to.
+func (s *Snapshot) Alarm() string { return s.alarm }
+
+// holdTogether is which hosts keep their place though their lease is over. When at
+// least two of them, and at least a third of all hosts, lost it within one window, they
+// all do, until they return or are removed. lost is when each lease ended, of those
+// that were alive before.
+func holdTogether(hosts map[sixpn.Host]Host, alive map[sixpn.Host]presence, held map[sixpn.Host]bool,
+	lost map[sixpn.Host]time.Time, at time.Time, window time.Duration,
+) map[sixpn.Host]bool {
+	next := map[sixpn.Host]bool{}
+	var together []sixpn.Host
+	for h := range hosts {
+		if _, ok := alive[h]; ok {
+			continue
+		}
+		if held[h] {
+			next[h] = true
+		}
+		if ended, ok := lost[h]; ok && at.Sub(ended) <= window {
+			together = append(together, h)
+		}
+	}
+	if len(together) >= 2 && 3*len(together) >= len(hosts) {
+		for _, h := range together {
+			next[h] = true
+		}
+	}
+	return next
+}
+
+// absentHosts is the hosts that are not present as seen from self, 0 for nowhere.
+func absentHosts(hosts map[sixpn.Host]Host, alive map[sixpn.Host]presence, held map[sixpn.Host]bool, self sixpn.Host) map[sixpn.Host]bool {
+	absent := map[sixpn.Host]bool{}
+	if self == 0 {
+		return absent
+	}
+	for h := range hosts {
+		if _, ok := alive[h]; !ok && !held[h] && h != self {
+			absent[h] = true
+		}
+	}
+	return absent
+}
+
+// heldAlarm is what to say of hosts that are held.
+func heldAlarm(hosts map[sixpn.Host]Host, held map[sixpn.Host]bool) string {
+	if len(held) == 0 {
+		return ""
+	}
+	var names []string
+	for h := range held {
+		names = append(names, hosts[h].Name)
+	}
+	slices.Sort(names)
+	if len(names) > maxNamed {
+		names = append(names[:maxNamed], "…")
+	}
+	return fmt.Sprintf("%d of %d hosts lost their leases together (%s), so their last tables stay: look after the store, and the network between it and these hosts; take out one that is gone for good with `sixpn hosts remove`",
+		len(held), len(hosts), strings.Join(names, ", "))
+}
+
+// maxNamed is how many hosts an alarm names.
+const maxNamed = 5
+
+// SetHost says which host this store is on, for Present. It is the Store's, not the
+// store's: nothing is written.
+func (s *Store) SetHost(h sixpn.Host) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.self == h {
+		return
+	}
+	s.self = h
+	next := *s.snapshot
+	next.Absent = absentHosts(next.Hosts, next.alive, next.held, s.self)
+	s.replace(&next)
+}
+
+// judge fills in what follows from the leases of a snapshot that is not published yet.
+// The caller holds the lock.
+func (s *Store) judge(next *Snapshot) {
+	at := time.Now()
+	if s.snapshot != nil {
+		for h := range s.snapshot.alive {
+			if _, ok := next.alive[h]; !ok {
+				s.lost[h] = at
+			}
+		}
+	}
+	maps.DeleteFunc(s.lost, func(h sixpn.Host, ended time.Time) bool {
+		_, returned := next.alive[h]
+		_, exists := next.Hosts[h]
+		return returned || !exists || at.Sub(ended) > s.window
+	})
+	next.held = holdTogether(next.Hosts, next.alive, next.held, s.lost, at, s.window)
+	next.Absent = absentHosts(next.Hosts, next.alive, next.held, s.self)
+	before := next.alarm
+	if next.alarm = heldAlarm(next.Hosts, next.held); next.alarm != "" && next.alarm != before {
+		s.log.Error("hosts are lost together", "alarm", next.alarm)
+	} else if next.alarm == "" && before != "" {
+		s.log.Info("the hosts that were lost together are back, or removed")
+	}
+}
