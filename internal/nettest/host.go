@@ -29,6 +29,7 @@ type Config struct {
 	AgentFlags []string  // beside those for names and places
 	Log        io.Writer // of the agent; default a file in the host's directory
 	LogLevel   string    // of the agent; default debug
+	Underlay   *Underlay // the host is on it; default none
 }
 
 // Host is one host: a network namespace, directories, and an agent process.
@@ -36,6 +37,7 @@ type Host struct {
 	Name   string // of the agent
 	Dir    string // all the host's directories and files
 	Client *api.ClientWithResponses
+	Uplink *Link // nil without an underlay
 
 	config    Config
 	namespace *netns.Namespace
@@ -44,7 +46,7 @@ type Host struct {
 	neighbour bool // shares all but the agent with the host that it was made from
 }
 
-// process is an agent that runs, or ran.
+// process is one that runs, or ran.
 type process struct {
 	cmd   *exec.Cmd
 	ended chan struct{} // closed when err is set
@@ -83,6 +85,11 @@ func NewHost(c Config) (host *Host, err error) {
 	}
 	if err := h.namespace.Do(raiseLoopback); err != nil {
 		return nil, err
+	}
+	if c.Underlay != nil {
+		if h.Uplink, err = c.Underlay.Join(h.namespace); err != nil {
+			return nil, err
+		}
 	}
 	if h.config.Log == nil {
 		file, err := os.OpenFile(h.LogPath(), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
@@ -218,9 +225,18 @@ func (h *Host) launch(executable string, flags []string) (*process, error) {
 	// No metrics unless a test's own flags, which come later, want them: several agents
 	// of one host would want the same address.
 	args := append(append(h.places("agent", "--metrics-listen", "off"), h.config.AgentFlags...), flags...)
-	p := &process{cmd: h.command(executable, args), ended: make(chan struct{})}
-	if err := h.namespace.Do(p.cmd.Start); err != nil {
+	p, err := begin(h.namespace, h.command(executable, args))
+	if err != nil {
 		return nil, fmt.Errorf("start an agent: %w", err)
+	}
+	return p, nil
+}
+
+// begin starts a process in a namespace.
+func begin(namespace *netns.Namespace, cmd *exec.Cmd) (*process, error) {
+	p := &process{cmd: cmd, ended: make(chan struct{})}
+	if err := namespace.Do(cmd.Start); err != nil {
+		return nil, err
 	}
 	go func() {
 		p.err = p.cmd.Wait()
@@ -249,8 +265,11 @@ func (h *Host) TryAgent(ctx context.Context, flags ...string) error {
 }
 
 // lastWords is the end of the agent's log.
-func (h *Host) lastWords() string {
-	content, err := os.ReadFile(h.LogPath())
+func (h *Host) lastWords() string { return lastLines(h.LogPath()) }
+
+// lastLines is the end of a log.
+func lastLines(path string) string {
+	content, err := os.ReadFile(path)
 	if err != nil {
 		return "it has no log of its own"
 	}
@@ -318,6 +337,9 @@ func (h *Host) Close() error {
 		}
 		if h.neighbour {
 			return errors.Join(errs...)
+		}
+		if h.Uplink != nil {
+			errs = append(errs, h.Uplink.Leave())
 		}
 		errs = append(errs, h.namespace.Close())
 	}

@@ -35,7 +35,7 @@ func (h *Host) Traces() (traces []string, err error) {
 		return nil, err
 	}
 	for _, name := range devices {
-		if name != "lo" {
+		if name != "lo" && name != Uplink {
 			traces = append(traces, "device "+name)
 		}
 	}

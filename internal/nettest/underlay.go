@@ -1,0 +1,320 @@
+package nettest
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"sync"
+	"time"
+	"unsafe"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/sixpn/sixpn/netns"
+)
+
+// Underlay is the network between hosts: a bridge in a network namespace of its own.
+// Hosts that are on it share nothing else.
+type Underlay struct {
+	namespace *netns.Namespace
+	mtu       int
+
+	mu     sync.Mutex
+	joined int // links that ever were: no address is given twice
+	links  []*Link
+	absent map[path]bool // what does not pass
+}
+
+// path is one direction between two links; nil is every link.
+type path struct{ from, to *Link }
+
+// Link is how one namespace is on an underlay: by a device "uplink" with an address of
+// each family.
+type Link struct {
+	V4, V6 netip.Addr
+
+	underlay *Underlay
+	port     string // the underlay's end of the pair
+	ifindex  int    // of port
+	bridged  string // the device that is in the bridge: port, or that of a delay
+	slow     *delay
+}
+
+// Uplink is the name of the device by which a namespace is on an underlay.
+const Uplink = "uplink"
+
+// The addresses of an underlay, of which each link has one; they are for documentation,
+// so that nothing outside can have them.
+var (
+	underlayV4 = netip.MustParsePrefix("192.0.2.0/24")
+	underlayV6 = netip.MustParsePrefix("2001:db8:51:82::/64")
+)
+
+const bridgeName = "underlay"
+
+// NewUnderlay makes an underlay whose devices have an MTU, 1500 if it is 0.
+func NewUnderlay(mtu int) (*Underlay, error) {
+	setDefault(&mtu, 1500)
+	namespace, err := newNamespace()
+	if err != nil {
+		return nil, err
+	}
+	u := &Underlay{namespace: namespace, mtu: mtu, absent: map[path]bool{}}
+	err = namespace.Do(func() error {
+		snooping := false // multicast reaches all, also before anybody has asked for it
+		bridge := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: bridgeName, MTU: mtu}, MulticastSnooping: &snooping}
+		if err := netlink.LinkAdd(bridge); err != nil {
+			return fmt.Errorf("make the bridge of an underlay: %w", err)
+		}
+		return raise(bridgeName)
+	})
+	if err != nil {
+		return nil, errors.Join(err, namespace.Close())
+	}
+	return u, nil
+}
+
+// Close removes the underlay and every link of it.
+func (u *Underlay) Close() error {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	var errs []error
+	for len(u.links) > 0 {
+		errs = append(errs, u.links[0].leaveLocked())
+	}
+	return errors.Join(append(errs, u.namespace.Close())...)
+}
+
+// Leave takes the link away from both its ends.
+func (l *Link) Leave() error {
+	l.underlay.mu.Lock()
+	defer l.underlay.mu.Unlock()
+	return l.leaveLocked()
+}
+
+func (l *Link) leaveLocked() error {
+	u := l.underlay
+	if !slices.Contains(u.links, l) {
+		return nil
+	}
+	u.links = slices.DeleteFunc(u.links, func(other *Link) bool { return other == l })
+	maps.DeleteFunc(u.absent, func(p path, _ bool) bool { return p.from == l || p.to == l })
+	return errors.Join(l.endDelay(), u.namespace.Do(func() error { return remove(l.port) }))
+}
+
+// raise sets a device of the calling thread's namespace up. No device of an underlay
+// has addresses or speech of its own but those that are given to it.
+func raise(name string) error {
+	if err := os.WriteFile("/proc/sys/net/ipv6/conf/"+name+"/disable_ipv6", []byte("1"), 0); err != nil {
+		return err
+	}
+	device, err := netlink.LinkByName(name)
+	if err != nil {
+		return err
+	}
+	return netlink.LinkSetUp(device)
+}
+
+func remove(name string) error {
+	device, err := netlink.LinkByName(name)
+	if gone := (netlink.LinkNotFoundError{}); errors.As(err, &gone) {
+		return nil // with the namespace of its other end
+	}
+	if err != nil {
+		return err
+	}
+	return netlink.LinkDel(device)
+}
+
+// Join puts a namespace on the underlay, with the next free addresses.
+func (u *Underlay) Join(namespace *netns.Namespace) (*Link, error) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.joined++
+	n := u.joined
+	l := &Link{underlay: u, port: fmt.Sprintf("port%d", n), V4: nth(underlayV4, n), V6: nth(underlayV6, n)}
+	l.bridged = l.port
+	err := u.namespace.Do(func() error {
+		pair := &netlink.Veth{
+			LinkAttrs: netlink.LinkAttrs{Name: l.port, MTU: u.mtu}, PeerName: Uplink,
+			PeerNamespace: netlink.NsFd(int(namespace.File().Fd())),
+		}
+		if err := netlink.LinkAdd(pair); err != nil {
+			return fmt.Errorf("make a link of an underlay: %w", err)
+		}
+		l.ifindex = pair.Index
+		return errors.Join(enslave(l.port), raise(l.port))
+	})
+	if err != nil {
+		return nil, err
+	}
+	u.links = append(u.links, l)
+	return l, namespace.Do(func() error {
+		device, err := netlink.LinkByName(Uplink)
+		if err != nil {
+			return err
+		}
+		// What leaves is as on a wire: whole frames with whole checksums.
+		if err := setTransmitChecksum(Uplink, false); err != nil {
+			return err
+		}
+		for _, a := range []netip.Prefix{netip.PrefixFrom(l.V4, underlayV4.Bits()), netip.PrefixFrom(l.V6, underlayV6.Bits())} {
+			address := &netlink.Addr{IPNet: &net.IPNet{IP: a.Addr().AsSlice(), Mask: net.CIDRMask(a.Bits(), a.Addr().BitLen())}}
+			if a.Addr().Is6() {
+				address.Flags = unix.IFA_F_NODAD // it is there at once
+			}
+			if err := netlink.AddrAdd(device, address); err != nil {
+				return err
+			}
+		}
+		return netlink.LinkSetUp(device)
+	})
+}
+
+// nth is an address of a prefix.
+func nth(prefix netip.Prefix, n int) netip.Addr {
+	a := prefix.Addr().AsSlice()
+	a[len(a)-1] = byte(n)
+	address, _ := netip.AddrFromSlice(a)
+	return address
+}
+
+func enslave(name string) error {
+	device, err := netlink.LinkByName(name)
+	if err != nil {
+		return err
+	}
+	bridge, err := netlink.LinkByName(bridgeName)
+	if err != nil {
+		return err
+	}
+	return netlink.LinkSetMaster(device, bridge)
+}
+
+// setTransmitChecksum switches an offload of a device in the thread's namespace; all
+// that is segmented late goes with it.
+func setTransmitChecksum(device string, on bool) error {
+	value := struct{ command, data uint32 }{unix.ETHTOOL_STXCSUM, 0}
+	if on {
+		value.data = 1
+	}
+	request := struct { // struct ifreq
+		name [unix.IFNAMSIZ]byte
+		data unsafe.Pointer
+		_    [16]byte
+	}{data: unsafe.Pointer(&value)}
+	copy(request.name[:], device)
+	fd, err := unix.Socket(unix.AF_INET6, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return os.NewSyscallError("socket", err)
+	}
+	defer unix.Close(fd)
+	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCETHTOOL, uintptr(unsafe.Pointer(&request))); errno != 0 {
+		return fmt.Errorf("switch checksum offload of %s: %w", device, errno)
+	}
+	return nil
+}
+
+// Cut lets nothing more pass from or to a link, silently: the device stays up, as
+// behind a switch that has failed.
+func (l *Link) Cut() error { return l.underlay.change(true, path{l, nil}, path{nil, l}) }
+
+// Heal ends every cut of a link.
+func (l *Link) Heal() error {
+	u := l.underlay
+	u.mu.Lock()
+	var over []path
+	for p := range u.absent {
+		if p.from == l || p.to == l {
+			over = append(over, p)
+		}
+	}
+	u.mu.Unlock()
+	return u.change(false, over...)
+}
+
+// CutTo lets nothing pass from this link to another, nil is all; what that sends still
+// comes.
+func (l *Link) CutTo(other *Link) error { return l.underlay.change(true, path{l, other}) }
+
+// change applies one set of cuts, all at one instant.
+func (u *Underlay) change(absent bool, paths ...path) error {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for _, p := range paths {
+		if absent {
+			u.absent[p] = true
+		} else {
+			delete(u.absent, p)
+		}
+	}
+	return u.applyLocked()
+}
+
+func (u *Underlay) applyLocked() error {
+	conn, err := nftables.New(nftables.WithNetNSFd(int(u.namespace.File().Fd())))
+	if err != nil {
+		return fmt.Errorf("nftables: %w", err)
+	}
+	table := &nftables.Table{Family: nftables.TableFamilyBridge, Name: "cuts"}
+	conn.AddTable(table) // so that there is one to remove
+	conn.DelTable(table)
+	conn.AddTable(table)
+	chain := conn.AddChain(&nftables.Chain{
+		Name: "forward", Table: table, Type: nftables.ChainTypeFilter,
+		Hooknum: nftables.ChainHookForward, Priority: nftables.ChainPriorityFilter,
+	})
+	for p := range u.absent {
+		var match []expr.Any
+		for key, l := range map[expr.MetaKey]*Link{expr.MetaKeyIIFNAME: p.from, expr.MetaKeyOIFNAME: p.to} {
+			if l != nil {
+				name := make([]byte, unix.IFNAMSIZ)
+				copy(name, l.bridged)
+				match = append(match, &expr.Meta{Key: key, Register: 1}, &expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: name})
+			}
+		}
+		conn.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: append(match, &expr.Counter{}, &expr.Verdict{Kind: expr.VerdictDrop})})
+	}
+	if err := conn.Flush(); err != nil {
+		return fmt.Errorf("cut an underlay: %w", err)
+	}
+	return nil
+}
+
+// Delay holds everything from and to a link back for a time, each way; 0 ends that. A
+// frame that is under way then is lost.
+func (l *Link) Delay(each time.Duration) error {
+	u := l.underlay
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if err := l.endDelay(); err != nil {
+		return err
+	}
+	if each > 0 {
+		if err := l.beginDelay(each); err != nil {
+			return errors.Join(err, l.endDelay())
+		}
+	}
+	return u.applyLocked() // another device is in the bridge now
+}
+
+// isPort says whether a device is the underlay's end of a link.
+func (u *Underlay) isPort(ifindex int) bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return slices.ContainsFunc(u.links, func(l *Link) bool { return l.ifindex == ifindex })
+}
+
+// Links are those of the underlay, in their order.
+func (u *Underlay) Links() []*Link {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return slices.Clone(u.links)
+}
