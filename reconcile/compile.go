@@ -121,7 +121,7 @@ func Compile(snapshot *state.Snapshot, host sixpn.Host, local Local, settings Se
 		}
 		want.VIPs = append(want.VIPs, maps.VIP{Network: vip.Network, Number: vip.Number})
 		if app, ok := snapshot.Apps[vip.App]; ok {
-			want.Services = append(want.Services, compileServices(vip, app, machines[vip.App], settings)...)
+			want.Services = append(want.Services, compileServices(snapshot, vip, app, machines[vip.App], settings)...)
 		}
 	}
 	sortWant(&want)

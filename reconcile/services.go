@@ -28,8 +28,8 @@ type declaration struct {
 // overlap, the ports are cut at every edge, and each piece leads to all Machines that
 // declare it. A Machine that does not run still declares: its port exists and answers
 // "refused".
-func compileServices(vip state.VIP, app state.App, machines []state.Machine, settings Settings) []maps.Service {
-	declared := declarations(app, machines)
+func compileServices(snapshot *state.Snapshot, vip state.VIP, app state.App, machines []state.Machine, settings Settings) []maps.Service {
+	declared := declarations(snapshot, app, machines)
 	edges := map[uint8][]uint32{} // by protocol: first ports of pieces
 	for r := range declared {
 		edges[r.protocol] = append(edges[r.protocol], uint32(r.first), uint32(r.last)+1)
@@ -55,7 +55,7 @@ func compileServices(vip state.VIP, app state.App, machines []state.Machine, set
 }
 
 // declarations collects what the Machines of an app say, by range.
-func declarations(app state.App, machines []state.Machine) map[portRange][]declaration {
+func declarations(snapshot *state.Snapshot, app state.App, machines []state.Machine) map[portRange][]declaration {
 	declared := map[portRange][]declaration{}
 	for _, machine := range machines {
 		// The wall stands on this: a service never leads out of its app's network.
@@ -82,7 +82,7 @@ func declarations(app state.App, machines []state.Machine) map[portRange][]decla
 							Port:    service.InternalPort,
 						},
 						Region:    machine.Region,
-						Readiness: flycast.MachineReadiness(machine),
+						Readiness: readiness(snapshot, machine),
 						Healthy:   machine.Healthy(i),
 					},
 					limits:   service.Concurrency,
@@ -92,6 +92,16 @@ func declarations(app state.App, machines []state.Machine) map[portRange][]decla
 		}
 	}
 	return declared
+}
+
+// readiness is flycast.MachineReadiness, but that no new flow goes to a host that is
+// not present. Those that there are stay: it may be cut off from the store alone.
+func readiness(snapshot *state.Snapshot, machine state.Machine) flycast.Readiness {
+	r := flycast.MachineReadiness(machine)
+	if !snapshot.Present(machine.Host) {
+		return min(r, flycast.Draining)
+	}
+	return r
 }
 
 func compileService(vip state.VIP, app state.App, piece portRange, declared []declaration, settings Settings) maps.Service {

@@ -1,0 +1,62 @@
+package reconcile_test
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/sixpn/sixpn"
+	"github.com/sixpn/sixpn/reconcile"
+	"github.com/sixpn/sixpn/state"
+)
+
+// TestAbsentHostsTakeNoNewFlow: their backends keep the flows they have.
+func TestAbsentHostsTakeNoNewFlow(t *testing.T) {
+	t.Parallel()
+	const there, further = here + 1, here + 2
+	for name, row := range map[string]struct {
+		absent   []sixpn.Host
+		change   func(*state.Machine) // of the one on there
+		backends []sixpn.Host
+		draining []sixpn.Host
+	}{
+		"all present":                 {backends: []sixpn.Host{here, there, further}},
+		"one absent":                  {absent: []sixpn.Host{there}, backends: []sixpn.Host{here, further}, draining: []sixpn.Host{there}},
+		"all others absent":           {absent: []sixpn.Host{there, further}, backends: []sixpn.Host{here}, draining: []sixpn.Host{there, further}},
+		"all absent":                  {absent: []sixpn.Host{here, there, further}, draining: []sixpn.Host{here, there, further}},
+		"absent, and its run is over": {absent: []sixpn.Host{there}, change: func(m *state.Machine) { m.State = state.Stopped }, backends: []sixpn.Host{here, further}},
+		"absent, and it is stopping":  {absent: []sixpn.Host{there}, change: func(m *state.Machine) { m.State = state.Stopping }, backends: []sixpn.Host{here, further}, draining: []sixpn.Host{there}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld()
+			w.app("web", red)
+			w.vip("web", red, 3)
+			w.machine("web", 1, tcp(80, 8080))
+			for i, host := range []sixpn.Host{there, further} {
+				id := w.machine("web", sixpn.Machine(i+2), tcp(80, 8080))
+				w.change(id, func(m *state.Machine) { m.Host = host })
+				if host == there && row.change != nil {
+					w.change(id, row.change)
+				}
+			}
+			w.local.Ports = w.local.Ports[:1]
+			w.snapshot.Absent = map[sixpn.Host]bool{}
+			for _, h := range row.absent {
+				w.snapshot.Absent[h] = true
+			}
+			services := reconcile.Compile(state.Assemble(w.snapshot), here, w.local, reconcile.DefaultSettings).Services
+			if len(services) != 1 {
+				t.Fatalf("there are %d services, want 1", len(services))
+			}
+			var backends, draining []sixpn.Host
+			for _, b := range services[0].Backends {
+				backends = append(backends, b.Host)
+			}
+			for _, b := range services[0].Draining {
+				draining = append(draining, b.Host)
+			}
+			if !slices.Equal(backends, row.backends) || !slices.Equal(draining, row.draining) {
+				t.Errorf("new flows go to %v, and %v drain; want %v and %v", backends, draining, row.backends, row.draining)
+			}
+		})
+	}
+}
