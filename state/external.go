@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -83,4 +84,39 @@ func explainRemote(c RemoteConfig, err error) error {
 	}
 	return &Error{Kind: Unavailable, cause: err, Message: fmt.Sprintf(
 		"the store at %s does not answer (%v): check that it runs, that these addresses are reached from here, and that the certificates are of its authority", where, err)}
+}
+
+// StoreEndpoints is where clients reach the members of the fleet's own store now, for
+// OpenRemote. Empty if it is heard on its own host only.
+func StoreEndpoints(ctx context.Context, client *clientv3.Client) ([]string, error) {
+	members, err := client.MemberList(ctx)
+	if err != nil {
+		return nil, unavailable("look for the members of the store", err)
+	}
+	var endpoints []string
+	for _, m := range members.Members {
+		for _, url := range m.ClientURLs {
+			if !m.IsLearner && strings.HasPrefix(url, "https://") {
+				endpoints = append(endpoints, url)
+			}
+		}
+	}
+	slices.Sort(endpoints)
+	return endpoints, nil
+}
+
+// RemoteHealth asks one member of a store that runs elsewhere how it does. A store that
+// does not answer is the zero Health. What its limit is, it does not say.
+func RemoteHealth(ctx context.Context, client *clientv3.Client) Health {
+	for _, endpoint := range client.Endpoints() {
+		status, err := client.Status(ctx, endpoint)
+		if err != nil {
+			continue
+		}
+		return Health{
+			Serving: true, Leader: status.Leader != 0, Revision: status.Header.Revision,
+			Bytes: status.DbSize, UsedBytes: status.DbSizeInUse,
+		}
+	}
+	return Health{}
 }

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -59,6 +60,12 @@ func TestListenAfterwards(t *testing.T) {
 	peer := fmt.Sprintf("https://127.0.0.1:%d", l.Underlay.Port()+2)
 	if len(members.Members) != 1 || strings.Join(members.Members[0].PeerURLs, ",") != peer || strings.Join(members.Members[0].ClientURLs, ",") != state.StoreURL(l.Underlay) {
 		t.Errorf("members %v, expected one at %s", members.Members, peer)
+	}
+	if endpoints, err := state.StoreEndpoints(within(t), from); err != nil || !slices.Equal(endpoints, []string{state.StoreURL(l.Underlay)}) {
+		t.Errorf("the store is at %v, error %v", endpoints, err)
+	}
+	if h := state.RemoteHealth(within(t), from); !h.Serving || !h.Leader || h.Revision < revision || h.Bytes == 0 {
+		t.Errorf("the store is %+v", h)
 	}
 	must(t, e.Close())
 
