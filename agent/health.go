@@ -10,7 +10,7 @@ import (
 // namespace: a Machine sees the agent's address in its own network.
 func (a *agent) checkHealth(ctx context.Context) error {
 	prober, err := flycast.NewProber(flycast.ProberConfig{
-		Host: a.host.ID, Store: a.store, Connect: a.private.Connect, Log: a.log,
+		Host: a.host.ID, Store: hostStore{a.store, a.host.ID}, Connect: a.private.Connect, Log: a.log,
 	})
 	if err != nil {
 		return err

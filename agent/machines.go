@@ -12,7 +12,8 @@ import (
 	"github.com/sixpn/sixpn/state"
 )
 
-// hostStore is the manager's view of the store: the Machines of this host.
+// hostStore is the store as the manager and the prober see it: what they say of a
+// Machine counts as long as it is of this host.
 type hostStore struct {
 	*state.Store
 	host sixpn.Host
@@ -27,6 +28,16 @@ func (s hostStore) Machines(ctx context.Context, after int64) ([]state.Machine, 
 		return nil, 0, err
 	}
 	return snapshot.HostMachines(s.host), snapshot.Revision, nil
+}
+
+// UpdateMachine is machine.Store.
+func (s hostStore) UpdateMachine(ctx context.Context, id string, change func(*state.Machine) error) (state.Machine, int64, error) {
+	return s.UpdateOwnMachine(ctx, s.host, id, change)
+}
+
+// DestroyMachine is machine.Store.
+func (s hostStore) DestroyMachine(ctx context.Context, id string) (int64, error) {
+	return s.DestroyOwnMachine(ctx, s.host, id)
 }
 
 // insides is the API's way into the Machines of this host.

@@ -15,14 +15,14 @@ import (
 //
 // It is for the Machine's host, which says what became of it: no lease holds it up.
 func (s *Store) UpdateMachine(ctx context.Context, id string, change func(*Machine) error) (Machine, int64, error) {
-	return s.updateMachine(ctx, id, sourceHost, change)
+	return s.updateMachine(ctx, id, sourceHost, func(_ *transaction, m *Machine) error { return change(m) })
 }
 
 // ChangeMachine is UpdateMachine for users: it is refused with kind Conflict while
 // another holds a lease, and with a nonce that is not the one of a lease in force, so
 // that whoever lost a lease notices it.
 func (s *Store) ChangeMachine(ctx context.Context, id, nonce string, change func(*Machine) error) (Machine, int64, error) {
-	return s.updateMachine(ctx, id, sourceUser, func(m *Machine) error {
+	return s.updateMachine(ctx, id, sourceUser, func(_ *transaction, m *Machine) error {
 		if err := fence(*m, nonce, now()); err != nil {
 			return err
 		}
@@ -30,7 +30,7 @@ func (s *Store) ChangeMachine(ctx context.Context, id, nonce string, change func
 	})
 }
 
-func (s *Store) updateMachine(ctx context.Context, id, source string, change func(*Machine) error) (Machine, int64, error) {
+func (s *Store) updateMachine(ctx context.Context, id, source string, change func(*transaction, *Machine) error) (Machine, int64, error) {
 	var record Record[Machine]
 	revision, err := s.transact(ctx, id, "update machine "+id, func(t *transaction) error {
 		var err error
@@ -42,7 +42,7 @@ func (s *Store) updateMachine(ctx context.Context, id, source string, change fun
 		if err != nil {
 			return err
 		}
-		if err := change(&record.Value); err != nil {
+		if err := change(t, &record.Value); err != nil {
 			return err
 		}
 		forgetChecks(&record.Value)
