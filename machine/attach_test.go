@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -116,6 +117,9 @@ func TestTapIsAttached(t *testing.T) {
 	w.expectJournal(t, "state stopping", "applied", "port removed", "state stopped")
 	if _, err := netlink.LinkByName(name); err != nil {
 		t.Errorf("the tap that was there before: %v", err)
+	}
+	if _, err := os.Stat(filepath.Join(w.config.Dir, id)); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the directory of a detached Machine is left: %v", err)
 	}
 	w.store.order(t, id, func(m *state.Machine) { m.Desired, m.InstanceID = state.Started, "second" })
 	w.waitFor(t, id, state.Started)

@@ -44,12 +44,20 @@ func (d *Driver) writeAttachment(id string, a attachment) error {
 	return errors.Join(writeJSON(d.attachmentPath(id), a), syncDirectory(d.config.Dir))
 }
 
+// removeAttachment leaves nothing of the Machine, but what an earlier run of it as a
+// process has left.
 func (d *Driver) removeAttachment(id string) error {
 	err := os.Remove(d.attachmentPath(id))
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
-	return errors.Join(err, syncDirectory(d.directory(id)))
+	if err != nil {
+		return err
+	}
+	if os.Remove(d.directory(id)) != nil { // it is not empty
+		return syncDirectory(d.directory(id))
+	}
+	return syncDirectory(d.config.Dir)
 }
 
 // present says whether the device that was attached is there still.
