@@ -64,11 +64,9 @@ func TestChaos(t *testing.T) {
 	orders := chaos(ctx, t, w, flows, seed)
 
 	nettest.EndTraffic(ctx, t, w.traffic)
-	checkAtRest(ctx, t, w)
-	nettest.Must(t, flows.all(ctx))
+	nettest.Must(t, w.calmDown())
 	// Nobody but the kernel is at work from here on.
-	nettest.Must(t, w.KillAgent())
-	checkHost(ctx, t, w, orders)
+	checkHost(ctx, t, w, killAtRest(ctx, t, w, flows), orders)
 
 	nettest.Must(t, w.StartAgent(ctx))
 	connects(ctx, t, w.clients[0], netip.AddrPortFrom(w.server.Addr, tcpPort))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	xmaps "maps"
 	"path/filepath"
 	"reflect"
 	"slices"
@@ -63,9 +64,7 @@ func openTables(t *testing.T, w *world) *kernelTables {
 func checkTables(ctx context.Context, t *testing.T, w *world, snapshot *state.Snapshot) {
 	t.Helper()
 	k := openTables(t, w)
-	settings := reconcile.DefaultSettings
-	settings.TableFlows = k.maps.Flows.MaxEntries()
-	want := reconcile.Compile(snapshot, hostOf(t, snapshot), localPorts(ctx, t, w, snapshot), settings)
+	want := nettest.Get[maps.Want](t)(wanted(ctx, w, k, snapshot))
 	if len(want.Services) == 0 {
 		t.Error("the state wants no service")
 	}
@@ -93,21 +92,21 @@ func checkTables(ctx context.Context, t *testing.T, w *world, snapshot *state.Sn
 	checkCounts(t, k)
 }
 
-func hostOf(t *testing.T, snapshot *state.Snapshot) sixpn.Host {
-	t.Helper()
-	if len(snapshot.Hosts) != 1 {
-		t.Fatalf("the hosts are %+v, expected one", snapshot.Hosts)
+// wanted is what the state makes of the tables.
+func wanted(ctx context.Context, w *world, k *kernelTables, snapshot *state.Snapshot) (maps.Want, error) {
+	hosts := slices.Collect(xmaps.Keys(snapshot.Hosts))
+	if len(hosts) != 1 {
+		return maps.Want{}, fmt.Errorf("the hosts are %+v, expected one", snapshot.Hosts)
 	}
-	for id := range snapshot.Hosts {
-		return id
-	}
-	panic("not reached")
+	local, err := localPorts(ctx, w, snapshot)
+	settings := reconcile.DefaultSettings
+	settings.TableFlows = k.maps.Flows.MaxEntries()
+	return reconcile.Compile(snapshot, hosts[0], local, settings), err
 }
 
 // localPorts finds the devices, as an agent that starts does.
-func localPorts(ctx context.Context, t *testing.T, w *world, snapshot *state.Snapshot) (local reconcile.Local) {
-	t.Helper()
-	nettest.Must(t, w.Do(func() error {
+func localPorts(ctx context.Context, w *world, snapshot *state.Snapshot) (local reconcile.Local, err error) {
+	err = w.Do(func() error {
 		// What the host says of taps cannot be found otherwise.
 		left, err := machine.LeftPorts(filepath.Join(w.StateDir(), "machines"))
 		if err != nil {
@@ -140,8 +139,8 @@ func localPorts(ctx context.Context, t *testing.T, w *world, snapshot *state.Sna
 		outside, inside := private.HostSide(), private.InsideSide()
 		local.HostPort = reconcile.HostPort{Ifindex: outside.Ifindex, MTU: private.MTU(), InsideMAC: inside.MAC, RouterMAC: outside.MAC}
 		return nil
-	}))
-	return local
+	})
+	return local, err
 }
 
 // client is whose a quota is: of a machine, or of a network as a whole, which has the

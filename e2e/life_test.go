@@ -34,7 +34,7 @@ func (o *operator) config(command []string, step int) api.MachineConfig {
 	}
 	if command[0] == flaps[0] {
 		once := o.world.Payload("serve", "-tcp", strconv.Itoa(checkPort))
-		c.Init.Exec = append([]string{"sh", "-c", `while :; do timeout 1.3 "$0" "$1" "$2" "$3" "$4"; sleep 1.2; done & shift 4; exec "$@"`}, once...)
+		c.Init.Exec = append([]string{"sh", "-c", `while ! test -e "$1"; do timeout 1.3 "$0" "$2" "$3" "$4" "$5"; sleep 1.2; done & shift 5; exec "$@"`, once[0], o.world.calm()}, once[1:]...)
 		c.Init.Exec = append(c.Init.Exec, o.world.Payload(serve...)...)
 		c.Services[0].Checks = []api.HealthCheck{{
 			Type: "tcp", Port: checkPort, Interval: api.Duration(time.Second), Timeout: api.Duration(500 * time.Millisecond),

@@ -83,7 +83,7 @@ func (p *prober) work(ctx, ending context.Context) error {
 	for ending.Err() == nil {
 		pass(ending, moment(p.random, 50*time.Millisecond))
 		targets := pick(p.random, []*list[netip.Addr]{&p.vips, &p.addrs})
-		if err := p.try(ctx, p.random.IntN(len(p.inside)), targets.pick(p.random)); err != nil {
+		if err := p.try(ctx, p.random.IntN(len(p.inside)), targets.pick(p.random), p.random.IntN(2) == 0); err != nil {
 			return err
 		}
 		if len(p.held) > mostHeld {
@@ -95,13 +95,16 @@ func (p *prober) work(ctx, ending context.Context) error {
 	return nil
 }
 
-// all connects from each client to each address, some times.
+// all connects from each client to each address, some times; last to one that
+// answers, so that there are young flows at the end, whatever became of the others.
 func (p *prober) all(ctx context.Context) error {
-	for _, target := range p.vips.all {
-		for range 4 {
+	for _, target := range slices.Backward(p.vips.all) {
+		for range 2 {
 			for from := range p.inside {
-				if err := p.try(ctx, from, target); err != nil {
-					return err
+				for _, datagrams := range []bool{false, true} {
+					if err := p.try(ctx, from, target, datagrams); err != nil {
+						return err
+					}
 				}
 			}
 		}
@@ -109,8 +112,9 @@ func (p *prober) all(ctx context.Context) error {
 	return nil
 }
 
-func (p *prober) try(ctx context.Context, from int, target netip.Addr) error {
-	conn, who, err := p.connect(ctx, p.inside[from], target)
+// try connects, or sends a datagram.
+func (p *prober) try(ctx context.Context, from int, target netip.Addr, datagram bool) error {
+	conn, who, err := p.connect(ctx, p.inside[from], target, datagram)
 	if err != nil {
 		return ctx.Err() // it may well have nobody behind it
 	}
@@ -126,13 +130,13 @@ func (p *prober) try(ctx context.Context, from int, target netip.Addr) error {
 
 // connect returns a connection that was greeted, or a socket whose datagram was
 // answered, and by which Machine.
-func (p *prober) connect(ctx context.Context, n *netns.Namespace, target netip.Addr) (conn net.Conn, who string, err error) {
+func (p *prober) connect(ctx context.Context, n *netns.Namespace, target netip.Addr, datagram bool) (conn net.Conn, who string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, dialLimit)
 	defer cancel()
 	network, port := "tcp6", uint16(vipPort)
 	kind, _ := sixpn.Classify(target)
 	switch {
-	case p.random.IntN(2) == 0:
+	case datagram:
 		network, port = "udp6", uint16(udpPort)
 		if kind == sixpn.KindVIP {
 			port += uint16(p.random.IntN(2))
