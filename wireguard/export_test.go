@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 
+	"github.com/vishvananda/netlink"
+
 	"github.com/sixpn/sixpn/netns"
 )
 
@@ -43,3 +45,25 @@ func EngineProcess(agent string) (int, error) {
 	defer p.close()
 	return p.pid, nil
 }
+
+// Choose is choose without the kernel. have is the type of the device that is
+// there, "" for none.
+func Choose(engine, have string, makeKernel func() error) (string, error) {
+	var link netlink.Link
+	if have != "" {
+		link = &netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Name: "mesh"}, LinkType: have}
+	}
+	chosen, err := choose(kind(engine), link, makeKernel)
+	return string(chosen), err
+}
+
+// LogTo writes lines as an engine does that logs to standard error.
+func LogTo(path string, size int64, lines ...string) {
+	l := &engineLog{path: path, size: size}
+	for _, line := range lines {
+		l.printf("%s", line)
+	}
+}
+
+// LinesASecond is what an engine may log in a second.
+const LinesASecond = linesASecond

@@ -44,11 +44,15 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
+	if len(os.Args) > 1 && os.Args[1] == logArgument {
+		logMain(os.Args[2:])
+		return
+	}
 	os.Exit(m.Run())
 }
 
-// agentMain opens the mesh of a configuration, sets peers, says so, and runs.
-// It kills itself at a step, if one is named.
+// agentMain opens the mesh of a configuration, sets peers, says so, and runs, or
+// rotates the key if its peers are null. It kills itself at a step, if one is named.
 func agentMain(args []string) error {
 	var c wireguard.Config
 	var peers []wireguard.Peer
@@ -61,6 +65,10 @@ func agentMain(args []string) error {
 		}
 	})
 	if err != nil {
+		return err
+	}
+	if peers == nil {
+		_, err := m.RotateKey(context.Background())
 		return err
 	}
 	if err := m.SetPeers(context.Background(), peers); err != nil {
@@ -106,7 +114,7 @@ func newHost(t *testing.T, number sixpn.Host) *host {
 	h := &host{t: t, number: number, namespace: newNamespace(t)}
 	h.config = wireguard.Config{
 		Name: strings.ToLower(rand.Text()[:10]), Dir: t.TempDir(), Port: port,
-		RestoreInterval: 10 * time.Millisecond,
+		Engine: "userspace", RestoreInterval: 10 * time.Millisecond,
 	}
 	h.in(func() error { return raise("lo") })
 	t.Cleanup(func() {
@@ -222,6 +230,19 @@ func (h *host) ifindex() (index int) {
 // itself, "" for nowhere; then agent returns when its mesh is open.
 func (h *host) agent(step string, peers ...wireguard.Peer) *exec.Cmd {
 	h.t.Helper()
+	return h.process(step, append([]wireguard.Peer{}, peers...))
+}
+
+// rotate starts a process that rotates the host's key and kills itself at a step.
+func (h *host) rotate(step string) *exec.Cmd {
+	h.t.Helper()
+	cmd := h.process(step, nil)
+	_ = cmd.Wait()
+	return cmd
+}
+
+func (h *host) process(step string, peers []wireguard.Peer) *exec.Cmd {
+	h.t.Helper()
 	config, err := json.Marshal(h.config)
 	if err != nil {
 		h.t.Fatal(err)
@@ -249,8 +270,8 @@ func (h *host) agent(step string, peers ...wireguard.Peer) *exec.Cmd {
 	return cmd
 }
 
-// ping says whether one echo request is answered within a second.
-func (h *host) ping(to netip.Addr) bool {
+// ping says whether one echo request is answered in time.
+func (h *host) ping(to netip.Addr, in time.Duration) bool {
 	h.t.Helper()
 	var c *icmp.PacketConn
 	h.in(func() (err error) {
@@ -263,7 +284,7 @@ func (h *host) ping(to netip.Addr) bool {
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	if err := c.SetReadDeadline(time.Now().Add(time.Second)); err != nil {
+	if err := c.SetReadDeadline(time.Now().Add(in)); err != nil {
 		h.t.Fatal(err)
 	}
 	if _, err := c.WriteTo(request, &net.IPAddr{IP: to.AsSlice()}); err != nil {
@@ -283,7 +304,7 @@ func (h *host) ping(to netip.Addr) bool {
 
 func (h *host) reach(other *host) {
 	h.t.Helper()
-	eventually(h.t, fmt.Sprintf("host %d reaches host %d", h.number, other.number), func() bool { return h.ping(other.inside()) })
+	eventually(h.t, fmt.Sprintf("host %d reaches host %d", h.number, other.number), func() bool { return h.ping(other.inside(), 100*time.Millisecond) })
 }
 
 // underlays are a pair of addresses for each family.
@@ -325,10 +346,30 @@ func (h *host) address(prefix string) netip.Addr {
 	return netip.MustParsePrefix(prefix).Addr()
 }
 
+// engines runs a test with the engine process and with what the agent takes when it
+// may choose, which is the kernel's WireGuard on a kernel that has it.
+func engines(t *testing.T, test func(t *testing.T, a, b *host)) {
+	for _, engine := range []string{"userspace", "auto"} {
+		t.Run(engine, func(t *testing.T) {
+			a, b := newPair(t, "IPv4")
+			a.config.Engine = engine
+			a.meet(b)
+			test(t, a, b)
+		})
+	}
+}
+
 // newMesh makes two hosts that reach each other.
 func newMesh(t *testing.T, family string) (a, b *host) {
 	t.Helper()
 	a, b = newPair(t, family)
+	a.meet(b)
+	return a, b
+}
+
+// meet opens the meshes of two hosts and waits until they reach each other.
+func (a *host) meet(b *host) {
+	a.t.Helper()
 	a.open()
 	b.open()
 	a.setPeers(b.peer())
@@ -336,7 +377,6 @@ func newMesh(t *testing.T, family string) (a, b *host) {
 	a.connect()
 	b.connect()
 	a.reach(b)
-	return a, b
 }
 
 // eventually waits until a condition holds.
@@ -359,4 +399,33 @@ func testContext(t *testing.T) context.Context {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	t.Cleanup(cancel)
 	return ctx
+}
+
+// openError is the error of an Open that is not to succeed.
+func (h *host) openError() (err error) {
+	h.t.Helper()
+	h.in(func() error {
+		var m *wireguard.Mesh
+		if m, err = wireguard.Open(testContext(h.t), h.config); err == nil {
+			return m.Close()
+		}
+		return nil
+	})
+	return err
+}
+
+// cgroup is a directory for one that does not exist yet.
+func cgroup(t *testing.T) string {
+	t.Helper()
+	b, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(b)) {
+		if strings.Contains(line, " - cgroup2 ") {
+			return filepath.Join(strings.Fields(line)[4], "sixpn-test-"+strings.ToLower(rand.Text()[:8]))
+		}
+	}
+	t.Fatal("no cgroup2 file system is mounted")
+	return ""
 }

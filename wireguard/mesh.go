@@ -246,6 +246,28 @@ func (m *Mesh) instruct(ctx context.Context, up bool) error {
 		}
 	}
 	m.written = endpointsOf(m.wanted)
+	if len(have.Peers) == 0 {
+		return m.greet(ctx, cfg.Peers)
+	}
+	return nil
+}
+
+// greet has a new engine begin a handshake with every peer. Those may have a
+// session with the one before, and would go on sending into it for 15 seconds.
+func (m *Mesh) greet(ctx context.Context, peers []wgtypes.PeerConfig) error {
+	if len(peers) == 0 {
+		return nil
+	}
+	// A keepalive that is switched on is sent at once.
+	for _, interval := range []time.Duration{time.Minute, 0} {
+		greetings := make([]wgtypes.PeerConfig, len(peers))
+		for i, p := range peers {
+			greetings[i] = wgtypes.PeerConfig{PublicKey: p.PublicKey, UpdateOnly: true, PersistentKeepaliveInterval: &interval}
+		}
+		if err := m.configure(ctx, wgtypes.Config{Peers: greetings}); err != nil {
+			return fmt.Errorf("greet the peers of %s: %w", m.device.Name, err)
+		}
+	}
 	return nil
 }
 

@@ -197,7 +197,7 @@ func endpointOf(p wgtypes.Peer) netip.AddrPort {
 
 // prefixOf is all that a host may send, and is sent.
 func prefixOf(h sixpn.Host) net.IPNet {
-	prefix := netip.PrefixFrom(sixpn.Fields{Network: sixpn.Network(h)}.Addr(), 48)
+	prefix := h.MeshPrefix()
 	return net.IPNet{IP: prefix.Addr().AsSlice(), Mask: net.CIDRMask(prefix.Bits(), 128)}
 }
 
