@@ -37,7 +37,7 @@ func (l *Link) beginDelay(each time.Duration) error {
 		if err != nil {
 			return err
 		}
-		if err := errors.Join(netlink.LinkSetNoMaster(port), enslave(d.far), raise(d.near), raise(d.far)); err != nil {
+		if err := errors.Join(netlink.LinkSetNoMaster(port), enslave(d.far), raise(d.near), raise(d.far), forwards(d.far)); err != nil {
 			return err
 		}
 		l.bridged = d.far

@@ -1,6 +1,7 @@
 package nettest
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -8,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 	"unsafe"
@@ -156,7 +158,7 @@ func (u *Underlay) Join(namespace *netns.Namespace) (*Link, error) {
 		return nil, err
 	}
 	u.links = append(u.links, l)
-	return l, namespace.Do(func() error {
+	err = namespace.Do(func() error {
 		device, err := netlink.LinkByName(Uplink)
 		if err != nil {
 			return err
@@ -175,6 +177,36 @@ func (u *Underlay) Join(namespace *netns.Namespace) (*Link, error) {
 			}
 		}
 		return netlink.LinkSetUp(device)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return l, errors.Join(u.namespace.Do(func() error { return forwards(l.port) }), namespace.Do(l.listens))
+}
+
+// listens waits until the kernel of the thread's namespace answers those who look for
+// the link's address, which begins a while after the device is up.
+func (l *Link) listens() error {
+	a := l.V6.As16()
+	group := fmt.Sprintf("ff0200000000000000000001ff%x", a[13:])
+	return Eventually(context.Background(), "the uplink has its address", func(context.Context) error {
+		joined, err := os.ReadFile("/proc/thread-self/net/igmp6")
+		if err == nil && !strings.Contains(string(joined), group) {
+			err = fmt.Errorf("group %s is not joined", group)
+		}
+		return err
+	})
+}
+
+// forwards waits until the bridge knows that a device has its carrier, which the kernel
+// tells it up to a second late.
+func forwards(name string) error {
+	return Eventually(context.Background(), "the bridge forwards to "+name, func(context.Context) error {
+		device, err := netlink.LinkByName(name)
+		if err == nil && device.Attrs().OperState != netlink.OperUp {
+			err = fmt.Errorf("it is %v", device.Attrs().OperState)
+		}
+		return err
 	})
 }
 

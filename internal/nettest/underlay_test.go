@@ -179,7 +179,7 @@ func TestSealed(t *testing.T) {
 	}{
 		{"TLS", func(ctx context.Context) error { return talk(ctx, h, true) }, ""},
 		{"TCP without TLS", func(ctx context.Context) error { return talk(ctx, h, false) }, "no head of a TLS record"},
-		{"a datagram", func(context.Context) error { ask(t, h[0], h[1].Uplink.V4, time.Second); return nil }, "no WireGuard"},
+		{"a datagram", func(context.Context) error { _ = ask(t, h[0], h[1].Uplink.V4, time.Second); return nil }, "no WireGuard"},
 		{"a packet of the router's range", func(context.Context) error {
 			return h[0].Do(func() error {
 				output, err := exec.Command("sh", "-c", "ip -6 route add fdaa::/16 dev uplink && ip -6 neigh add fdaa::9 lladdr 02:00:00:00:00:09 dev uplink && ! ping -c 1 -W 1 fdaa::9").CombinedOutput()
@@ -255,7 +255,9 @@ func talk(ctx context.Context, h []*nettest.Host, secret bool) error {
 func TestPcap(t *testing.T) {
 	u, h := hosts(t, 2)
 	capture := nettest.Get[*nettest.Capture](t)(u.Capture())
-	ask(t, h[0], h[1].Uplink.V6, time.Second)
+	if !ask(t, h[0], h[1].Uplink.V6, time.Second) {
+		t.Error("no answer")
+	}
 	nettest.Must(t, capture.Close())
 	path := filepath.Join(t.TempDir(), "capture.pcap")
 	file := nettest.Get[*os.File](t)(os.Create(path))
