@@ -10,11 +10,11 @@ TIMEOUT ?= 20m
 # Flags of "sixpn bench", e.g. make bench BENCH=--quick
 BENCH ?=
 
-.PHONY: help build generate lint test bench demo image
+.PHONY: help build generate lint test test-kernels bench demo image
 .DEFAULT_GOAL := help
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## the binary, bin/sixpn: static, needs only Go
 	CGO_ENABLED=0 go build -o $(BIN) ./cmd/sixpn
@@ -34,6 +34,10 @@ test: ## go vet and every test, with the race detector, as root
 	go tool gotestsum --format pkgname-and-test-fails --hide-summary skipped \
 		--post-run-command "sh -c 'echo \$$((TESTS_TOTAL - TESTS_FAILED - TESTS_SKIPPED)) passed, \$$TESTS_FAILED failed'" \
 		-- -race -p $(PARALLEL) -timeout $(TIMEOUT) ./...
+
+test-kernels: ## the part of the tests that hangs on the kernel, on Linux 6.12 and 6.1 in QEMU
+	@scripts/prepare run kernels
+	scripts/test-kernels
 
 bench: build bin/coredns ## measure, beside plain routing, a bridge and other name servers, as root
 	@scripts/prepare run
