@@ -3,6 +3,7 @@ package wireguard_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -61,6 +62,25 @@ func (h *host) killEngine(s syscall.Signal) (pid int) {
 		h.t.Fatal(err)
 	}
 	return pid
+}
+
+// stopEngine stops the engine, and waits until it has.
+func (h *host) stopEngine() {
+	h.t.Helper()
+	pid := h.killEngine(syscall.SIGSTOP)
+	eventually(h.t, "the engine has stopped", func() bool {
+		tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", pid))
+		if err != nil {
+			h.t.Fatal(err)
+		}
+		for _, path := range tasks {
+			// A thread may end meanwhile.
+			if b, err := os.ReadFile(path); err == nil && !strings.Contains(string(b), "State:\tT") {
+				return false
+			}
+		}
+		return len(tasks) > 0
+	})
 }
 
 func TestEngineOutlivesTheAgent(t *testing.T) {
@@ -195,7 +215,7 @@ func TestOpenRestoresADeadEngine(t *testing.T) {
 
 func TestOpenReplacesAnEngineThatDoesNotAnswer(t *testing.T) {
 	a, b := newMesh(t, "IPv4")
-	a.killEngine(syscall.SIGSTOP)
+	a.stopEngine()
 	a.config.AnswerTimeout = time.Second
 	a.open()
 	a.reach(b)
@@ -243,7 +263,7 @@ func TestEngineOfAnotherNamespaceIsRefused(t *testing.T) {
 func TestReset(t *testing.T) {
 	for name, before := range map[string]func(a *host){
 		"running": func(*host) {},
-		"stopped": func(a *host) { a.killEngine(syscall.SIGSTOP) },
+		"stopped": func(a *host) { a.stopEngine() },
 		"dead": func(a *host) {
 			a.killEngine(syscall.SIGKILL)
 			eventually(a.t, "the engine is dead", func() bool { return a.engine() == 0 })
