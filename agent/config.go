@@ -28,6 +28,15 @@ type Config struct {
 	HostName string // in the store
 	Region   string // where this host is
 
+	Underlay string // where other hosts reach this one, ADDRESS or ADDRESS:PORT; "": it is alone
+	Join     string // token by which this host becomes one of a fleet
+
+	Store     []string // URLs of an etcd cluster of the operator's; empty: the fleet's own store
+	StoreCert string   // file of the client certificate for it, PEM, likewise below
+	StoreKey  string   // "": it is in StoreCert
+	StoreCA   string   // who signed the cluster's certificates; "": those that the host trusts
+	StoreUser string   // USER:PASSWORD
+
 	MTU           uint16 // of Machines that ask for none
 	FlowTableSize uint32 // Flycast flows of this host
 	ResetFlows    bool   // give up flows that this build cannot read
@@ -61,6 +70,8 @@ type Timeouts struct {
 	Grace       time.Duration // before a table element that nothing points to is reused
 	Expiry      time.Duration // from one pass over the flow table to the next
 	Repair      time.Duration // from one look for lost pins to the next
+	Certificate time.Duration // life of this host's certificate
+	Members     time.Duration // from one look at where the store is to the next
 }
 
 // RegionConfig is a region of the operator's own.
@@ -132,7 +143,11 @@ func (c *Config) complete() error {
 		// A program may have set it without Set. Regions are checked as a whole.
 		if again := f.of(&Config{}); !v.isZero() && f.key != "regions" {
 			if err := again.Set(v.String()); err != nil {
-				return &ConfigError{Key: f.key, Value: v.String(), Message: err.Error()}
+				wrong := &ConfigError{Key: f.key, Value: v.String(), Message: err.Error()}
+				if f.secret {
+					wrong.Value = ""
+				}
+				return wrong
 			}
 		}
 	}
@@ -146,6 +161,9 @@ func (c *Config) complete() error {
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if err := c.checkFleet(); err != nil {
+		return err
 	}
 	// Sockets below it: the agent's own, and the longest of a Machine's.
 	for _, socket := range []string{c.socket(), filepath.Join(c.machineRun(), "12345678901234.sock")} {

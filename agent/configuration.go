@@ -107,7 +107,11 @@ func (s *Sources) read() (Loaded, error) {
 			}
 			from[f.key] = l.from(f)
 			if err := setRaw(f.of(&loaded.Config), raw); err != nil {
-				return Loaded{}, &ConfigError{From: l.from(f), Key: f.key, Value: fmt.Sprint(raw), Message: err.Error()}
+				wrong := &ConfigError{From: l.from(f), Key: f.key, Value: fmt.Sprint(raw), Message: err.Error()}
+				if f.secret {
+					wrong.Value = ""
+				}
+				return Loaded{}, wrong
 			}
 			break
 		}
@@ -127,6 +131,9 @@ func (s *Sources) read() (Loaded, error) {
 		setting := Setting{Key: f.key, Value: f.of(&loaded.Config).String(), From: from[f.key]}
 		if f.of(&loaded.Config).isZero() && f.derived != "" {
 			setting.Value, setting.From = "", "default: "+f.derived
+		}
+		if f.secret && setting.Value != "" {
+			setting.Value = "(not shown)"
 		}
 		loaded.Settings = append(loaded.Settings, setting)
 	}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/sixpn/sixpn/api"
+	"github.com/sixpn/sixpn/fleet"
 	"github.com/sixpn/sixpn/flycast"
 	"github.com/sixpn/sixpn/machine"
 	"github.com/sixpn/sixpn/maps"
@@ -23,6 +24,7 @@ type field struct {
 	example  string // for the reference
 	doc      string // for people, without a full stop
 	place    bool   // says which agent is meant: "agent reset" has it too
+	secret   bool   // not shown
 	live     bool   // SIGHUP takes it up from the file; the others wait for a restart
 	of       func(*Config) value
 }
@@ -57,6 +59,24 @@ var fields = []field{
 		example: "fra", of: func(c *Config) value { return text{to: &c.Region} }},
 	{key: "regions", derived: "none", doc: "regions beside the built-in ones: code, name, latitude and longitude in degrees north and east; as a flag or variable CODE,LATITUDE,LONGITUDE,NAME",
 		example: `lab,52.5,13.4,Our cellar`, of: func(c *Config) value { return &regionList{to: &c.Regions} }},
+	{key: "underlay", derived: "none: this host is alone", doc: "address, and port if it is not 51821, at which other hosts reach this one: UDP for the mesh, TCP for joining, and the two TCP ports above for the store",
+		example: "192.0.2.1", of: func(c *Config) value { return text{&c.Underlay, checkUnderlay} }},
+	{key: "join", derived: "none", secret: true, doc: "token of \"sixpn hosts invite\" by which this host joins a fleet; once it has, the token is not looked at any more",
+		of: func(c *Config) value { return text{&c.Join, fleet.CheckToken} }},
+	{key: "store", derived: "that of the fleet", doc: "URLs of an etcd cluster that holds the state instead of the fleet's own store",
+		of: func(c *Config) value { return &list{to: &c.Store, parse: checkStore} }},
+	{key: "store_cert", derived: "none", doc: "file of the client certificate for that cluster, PEM",
+		of: func(c *Config) value { return text{&c.StoreCert, absolute} }},
+	{key: "store_key", derived: "the certificate's file", doc: "file of the key that belongs to it",
+		of: func(c *Config) value { return text{&c.StoreKey, absolute} }},
+	{key: "store_ca", derived: "those that the host trusts", doc: "file of the authorities that may have signed the certificates of that cluster",
+		of: func(c *Config) value { return text{&c.StoreCA, absolute} }},
+	{key: "store_user", derived: "none", secret: true, doc: "user of that cluster and password, USER:PASSWORD; better in the file or the environment than a flag, which others can see",
+		of: func(c *Config) value { return text{&c.StoreUser, checkStoreUser} }},
+	{key: "certificate_life", def: "720h0m0s", doc: "life of the certificate by which other hosts know this one; it is renewed when a third is left",
+		of: func(c *Config) value { return span{&c.Timeouts.Certificate} }},
+	{key: "members_interval", def: "30s", doc: "time from one look at where the members of the fleet's store are to the next",
+		of: func(c *Config) value { return span{&c.Timeouts.Members} }},
 	{key: "mtu", def: fmt.Sprint(machine.DefaultMTU), doc: "largest packet of Machines that ask for none, in bytes",
 		example: "1400", of: func(c *Config) value { return number[uint16]{&c.MTU, machine.MinMTU, machine.MaxMTU} }},
 	{key: "stop_timeout", def: "5s", doc: "time between a Machine's stop signal and SIGKILL, for Machines that say none",

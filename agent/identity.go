@@ -35,8 +35,15 @@ func register(ctx context.Context, c Config, store *state.Store) (state.Host, er
 			return state.Host{}, fmt.Errorf("remember which host this is: %w", err)
 		}
 	}
-	host, _, err := store.JoinHost(ctx, state.NewHost{Name: known.Name, Region: c.Region, Known: known.Host, Token: known.Token})
+	join := state.NewHost{Name: known.Name, Region: c.Region, Known: known.Host, Token: known.Token, Version: c.Version}
+	if at := c.underlay(); at.IsValid() {
+		join.Endpoint = at.String()
+	}
+	host, _, err := store.JoinHost(ctx, join)
 	if err != nil {
+		if known.Host == 0 && state.KindOf(err) == state.Conflict {
+			os.Remove(c.identityPath()) // with another name it is to be tried again
+		}
 		return state.Host{}, fmt.Errorf("register this host: %w", err)
 	}
 	if known.Host == host.ID {

@@ -47,7 +47,7 @@ func (a *agent) openMetrics(context.Context) (err error) {
 			status := a.loop.Status()
 			return observe.Progress{Wanted: status.Wanted, Applied: status.Applied, Failures: status.Failures}
 		},
-		Store: a.embedded.Health,
+		Store: a.storeHealth,
 		Log:   a.log,
 	})
 	return err

@@ -10,10 +10,11 @@ import (
 
 // The files of Config.Dir, all of mode 0600.
 const (
-	hostFile   = "host.pem"   // certificate, authority, key: one file, so that none is ever without the other
-	caFile     = "ca.pem"     // the authority alone
-	joinFile   = "join.pem"   // the key that a join was begun with
-	memberFile = "fleet.json" // where the store is, of a host that joined
+	hostFile = "host.pem" // certificate, authority, key: one file, so that none is ever without the other
+	caFile   = "ca.pem"   // the authority alone
+	joinFile = "join.pem" // the key that a join was begun with
+	// MemberFile is there once a host has joined: where the store is.
+	MemberFile = "fleet.json"
 )
 
 // member is what a host that has joined remembers.
@@ -47,7 +48,7 @@ func (f *Fleet) path(name string) string { return filepath.Join(f.config.Dir, na
 
 // readMember returns nil for a host that has not joined another's store.
 func (f *Fleet) readMember() (*member, error) {
-	content, err := os.ReadFile(f.path(memberFile))
+	content, err := os.ReadFile(f.path(MemberFile))
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, nil
 	}
@@ -56,7 +57,7 @@ func (f *Fleet) readMember() (*member, error) {
 	}
 	m := new(member)
 	if err := json.Unmarshal(content, m); err != nil || len(m.Endpoints) == 0 {
-		return nil, fmt.Errorf("%s cannot be read (%v): it is damaged; remove the directory %s and join again with a new token", f.path(memberFile), err, f.config.Dir)
+		return nil, fmt.Errorf("%s cannot be read (%v): it is damaged; remove the directory %s and join again with a new token", f.path(MemberFile), err, f.config.Dir)
 	}
 	return m, nil
 }
@@ -66,5 +67,5 @@ func (f *Fleet) writeMember(m member) error {
 	if err != nil {
 		return err
 	}
-	return writeFile(f.path(memberFile), append(content, '\n'))
+	return writeFile(f.path(MemberFile), append(content, '\n'))
 }

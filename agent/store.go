@@ -1,0 +1,176 @@
+package agent
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/sixpn/sixpn/state"
+)
+
+// openStore connects to the store, reads all of it, and finds out which host this is.
+// The store is the operator's (--store), else that of the fleet which this host has
+// joined, else its own.
+func (a *agent) openStore(ctx context.Context) (err error) {
+	a.closers = append(a.closers, a.closeStore)
+	switch {
+	case len(a.config.Store) > 0:
+		err = a.openOperatorsStore(ctx)
+	case a.fleet != nil && a.fleet.Joined():
+		err = a.openJoinedStore(ctx)
+	default:
+		err = a.openOwnStore(ctx, a.fleet != nil && a.fleet.Ready())
+	}
+	if err != nil {
+		return err
+	}
+	if err := a.foundFleet(ctx); err != nil {
+		return err
+	}
+	if a.host, err = register(ctx, a.config, a.store); err != nil {
+		return err
+	}
+	// The snapshot is older than the registration; whoever looks this host up needs it.
+	a.log.Info("this host", "id", a.host.ID, "name", a.host.Name, "region", a.host.Region)
+	return nil
+}
+
+// openOwnStore starts the embedded store; heard by other hosts once there is a
+// certificate to be heard with.
+func (a *agent) openOwnStore(ctx context.Context, heard bool) (err error) {
+	c := state.EmbeddedConfig{Dir: a.config.storeDir(), Log: a.log}
+	if heard {
+		c.Listen = a.fleet.Listen()
+	}
+	if a.embedded, err = state.StartEmbedded(ctx, c); err != nil {
+		return err
+	}
+	a.client = a.embedded.Client()
+	a.store, err = state.Open(ctx, a.client, a.log)
+	return err
+}
+
+func (a *agent) openJoinedStore(ctx context.Context) (err error) {
+	return a.openRemoteStore(ctx, state.RemoteConfig{Endpoints: a.fleet.Endpoints(), TLS: a.fleet.ClientTLS(), Log: a.log})
+}
+
+func (a *agent) openOperatorsStore(ctx context.Context) error {
+	c := state.RemoteConfig{Endpoints: a.config.Store, Log: a.log}
+	c.User, c.Password, _ = strings.Cut(a.config.StoreUser, ":")
+	var err error
+	if c.TLS, err = a.config.storeTLS(); err != nil {
+		return err
+	}
+	return a.openRemoteStore(ctx, c)
+}
+
+func (a *agent) openRemoteStore(ctx context.Context, c state.RemoteConfig) (err error) {
+	if a.client, err = state.OpenRemote(ctx, c); err != nil {
+		return err
+	}
+	a.store, err = state.Open(ctx, a.client, a.log)
+	return err
+}
+
+// closeStore lets go of whichever store it is.
+func (a *agent) closeStore() error {
+	if a.embedded != nil {
+		return a.embedded.Close()
+	}
+	if a.client != nil {
+		return a.client.Close()
+	}
+	return nil
+}
+
+// storeTLS is how an operator's store is called. The files are read for each
+// connection, so that a renewed certificate counts at once.
+func (c *Config) storeTLS() (*tls.Config, error) {
+	config := &tls.Config{MinVersion: tls.VersionTLS12}
+	if c.StoreCA != "" {
+		content, err := os.ReadFile(c.StoreCA)
+		if err != nil {
+			return nil, &ConfigError{Key: "store_ca", Value: c.StoreCA, Message: fmt.Sprintf("it cannot be read: %v", err)}
+		}
+		config.RootCAs = x509.NewCertPool()
+		if !config.RootCAs.AppendCertsFromPEM(content) {
+			return nil, &ConfigError{Key: "store_ca", Value: c.StoreCA, Message: "expected certificates in PEM"}
+		}
+	}
+	if c.StoreCert == "" {
+		return config, nil
+	}
+	key := c.StoreKey
+	setDefault(&key, c.StoreCert)
+	load := func() (*tls.Certificate, error) {
+		pair, err := tls.LoadX509KeyPair(c.StoreCert, key)
+		return &pair, err
+	}
+	if _, err := load(); err != nil {
+		return nil, &ConfigError{Key: "store_cert", Value: c.StoreCert, Message: fmt.Sprintf("expected a certificate and its key in PEM: %v", err)}
+	}
+	config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return load() }
+	return config, nil
+}
+
+// waitStore is the life of the embedded store, if there is one.
+func (a *agent) waitStore(ctx context.Context) error {
+	if a.embedded != nil {
+		return a.embedded.Wait(ctx)
+	}
+	<-ctx.Done()
+	return nil
+}
+
+// healthTimeout is how long a scrape waits for a store that runs elsewhere.
+const healthTimeout = time.Second
+
+func (a *agent) storeHealth() state.Health {
+	if a.embedded != nil {
+		return a.embedded.Health()
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), healthTimeout)
+	defer cancel()
+	return state.RemoteHealth(ctx, a.client)
+}
+
+// followStore remembers where the store of the fleet is, as its members come and go:
+// the next start must find one that is there.
+func (a *agent) followStore(ctx context.Context) error {
+	if a.fleet == nil || len(a.config.Store) > 0 || !a.fleet.Joined() {
+		<-ctx.Done()
+		return nil
+	}
+	ticker := time.NewTicker(a.config.Timeouts.Members)
+	defer ticker.Stop()
+	for {
+		if endpoints, err := storeEndpoints(ctx, a.client); err != nil {
+			a.log.Debug("the members of the store cannot be read", "error", err)
+		} else if len(endpoints) > 0 {
+			a.client.SetEndpoints(endpoints...)
+			if err := a.fleet.SetEndpoints(endpoints); err != nil {
+				a.log.Warn("the fleet's directory cannot be written", "error", err)
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+		}
+	}
+}
+
+// membersTimeout is for one look at the members of the store.
+const membersTimeout = 5 * time.Second
+
+func storeEndpoints(ctx context.Context, client *clientv3.Client) ([]string, error) {
+	ctx, cancel := context.WithTimeout(ctx, membersTimeout)
+	defer cancel()
+	return state.StoreEndpoints(ctx, client)
+}
