@@ -12,11 +12,8 @@ import (
 	"os"
 	"time"
 
-	clientv3 "go.etcd.io/etcd/client/v3"
-
 	"github.com/sixpn/sixpn/bpf"
 	"github.com/sixpn/sixpn/dns"
-	"github.com/sixpn/sixpn/fleet"
 	"github.com/sixpn/sixpn/flycast"
 	"github.com/sixpn/sixpn/loader"
 	"github.com/sixpn/sixpn/machine"
@@ -33,10 +30,7 @@ type agent struct {
 	log     *slog.Logger
 	started time.Time
 
-	fleet    *fleet.Fleet     // nil: this host is alone
-	hosts    net.Listener     // for other hosts, nil likewise
-	embedded *state.Embedded  // nil: the store is elsewhere
-	client   *clientv3.Client // of the store
+	embedded *state.Embedded
 	store    *state.Store
 	host     state.Host
 	private  *netns.Private
@@ -51,6 +45,7 @@ type agent struct {
 	metrics  *observe.Collector
 	listener net.Listener // of the metrics, nil: they are off
 	names    *dns.Server
+	trips    *flycast.RoundTrips
 	hostUp   chan struct{} // closed once the host port is a port
 
 	closers []func() error // in the order of opening
@@ -102,10 +97,10 @@ func run(ctx context.Context, c Config) (err error) {
 		do   func(context.Context) error
 	}{
 		{"metrics", a.listenMetrics},
-		{"fleet", a.openFleet},
 		{"store", a.openStore},
 		{"private namespace", a.openPrivate},
 		{"router", a.openRouter},
+		{"round trips", a.openRoundTrips},
 		{"tables", a.openTables},
 		{"machines", a.openMachines},
 		{"collector", a.openMetrics},
@@ -119,6 +114,24 @@ func run(ctx context.Context, c Config) (err error) {
 		}
 	}
 	return a.work(ctx)
+}
+
+// openStore starts the store, reads all of it, and finds out which host this is.
+func (a *agent) openStore(ctx context.Context) (err error) {
+	a.embedded, err = state.StartEmbedded(ctx, state.EmbeddedConfig{Dir: a.config.storeDir(), Log: a.log})
+	if err != nil {
+		return err
+	}
+	a.closers = append(a.closers, a.embedded.Close)
+	if a.store, err = state.Open(ctx, a.embedded.Client(), a.log); err != nil {
+		return err
+	}
+	if a.host, err = register(ctx, a.config, a.store); err != nil {
+		return err
+	}
+	// The snapshot is older than the registration; whoever looks this host up needs it.
+	a.log.Info("this host", "id", a.host.ID, "name", a.host.Name, "region", a.host.Region)
+	return nil
 }
 
 // openPrivate makes or finds the namespace of the agent's own sockets.
@@ -161,6 +174,7 @@ func (a *agent) settings(tables *bpf.RouterMaps) reconcile.Settings {
 		MachineFlows: cmp.Or(a.config.MachineFlows, reconcile.DefaultSettings.MachineFlows),
 		NetworkFlows: cmp.Or(a.config.NetworkFlows, reconcile.DefaultSettings.NetworkFlows),
 		TableFlows:   tables.Flows.MaxEntries(),
+		Rules:        flycast.Rules{Distance: a.distance},
 	}
 }
 

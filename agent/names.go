@@ -15,11 +15,11 @@ const resolver = "[::]:53"
 // agent's own: tenants have no part in them.
 func (a *agent) openNames(context.Context) error {
 	a.names = dns.NewServer(dns.Config{
-		Snapshot: a.store.Snapshot,
-		Region:   a.host.Region,
-		Forward:  dns.Forward{Upstreams: a.config.Upstreams},
-		Observer: a.metrics.Names(),
-		Log:      a.log,
+		Snapshot:  a.store.Snapshot,
+		Distances: a.trips.Distances,
+		Forward:   dns.Forward{Upstreams: a.config.Upstreams},
+		Observer:  a.metrics.Names(),
+		Log:       a.log,
 	})
 	return nil
 }

@@ -26,6 +26,7 @@ func (a *agent) serveAPI(ctx context.Context) error {
 		Pinger:    tenant{a},
 		Host:      a.host.ID,
 		Region:    a.host.Region,
+		Distances: a.trips.Distances,
 		Log:       a.log,
 	})
 	a.log.Info("ready", "name", a.config.Name, "socket", a.config.socket())

@@ -24,11 +24,8 @@ func (a *agent) work(ctx context.Context) error {
 	resets := &flycast.Resets{Source: a.tables, Sender: a.raw, Log: a.log}
 	group, ctx := errgroup.WithContext(ctx)
 	for _, t := range []task{
-		{"embedded store", a.waitStore},
+		{"embedded store", a.embedded.Wait},
 		{"store", a.store.Run},
-		{"members of the store", a.followStore},
-		{"certificate", a.keepCertificate},
-		{"other hosts", a.serveFleet},
 		{"tables", a.loop.Run},
 		{"machines", a.manager.Run},
 		{"flow expiry", a.pacer.Run},
@@ -38,6 +35,7 @@ func (a *agent) work(ctx context.Context) error {
 		{"names", a.serveNames},
 		{"metrics", a.serveMetrics},
 		{"health checks", a.checkHealth},
+		{"round trips", a.measureRoundTrips},
 		{"api", a.serveAPI},
 	} {
 		group.Go(func() error {

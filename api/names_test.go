@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"math"
 	"net/http"
 	"strings"
 	"testing"
@@ -85,9 +86,12 @@ func TestRegions(t *testing.T) {
 	for _, r := range list.Regions {
 		found[r.Code] = r
 	}
-	want := api.Region{Code: "ams", Name: "Amsterdam, Netherlands", Latitude: 52.31, Longitude: 4.76, Capacity: state.MaxHostMachines - 1, GeoRegion: "europe"}
+	want := api.Region{Code: "ams", Name: "Amsterdam, Netherlands", Latitude: 52.31, Longitude: 4.76, Capacity: state.MaxHostMachines - 1, GeoRegion: "europe", DistanceKm: new(float64)}
 	if diff := cmp.Diff(want, found["ams"]); diff != "" {
 		t.Errorf("region (-want +got):\n%s", diff)
+	}
+	if fra := found["fra"]; fra.RoundTripMs == nil || *fra.RoundTripMs != 9.5 || fra.DistanceKm == nil || math.Round(*fra.DistanceKm) != 367 {
+		t.Errorf("fra is %v km and %v ms away, expected 367 and 9.5", fra.DistanceKm, fra.RoundTripMs)
 	}
 	if c := found["fra"].Capacity; c != 0 {
 		t.Errorf("capacity %d of a region without a host, expected 0", c)

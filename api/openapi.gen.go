@@ -766,10 +766,13 @@ type Reached struct {
 // Region defines model for Region.
 type Region struct {
 	// Capacity How many more Machines its hosts take.
-	Capacity         int    `json:"capacity"`
-	Code             string `json:"code"`
-	Deprecated       bool   `json:"deprecated"`
-	GatewayAvailable bool   `json:"gateway_available"`
+	Capacity   int    `json:"capacity"`
+	Code       string `json:"code"`
+	Deprecated bool   `json:"deprecated"`
+
+	// DistanceKm Great-circle distance from this host's region; missing if that has no place.
+	DistanceKm       *float64 `json:"distance_km,omitempty"`
+	GatewayAvailable bool     `json:"gateway_available"`
 
 	// GeoRegion africa, asia_pacific, europe, north_america or south_america.
 	GeoRegion    string  `json:"geo_region"`
@@ -780,6 +783,9 @@ type Region struct {
 	// Name The city.
 	Name             string `json:"name"`
 	RequiresPaidPlan bool   `json:"requires_paid_plan"`
+
+	// RoundTripMs Measured through the mesh to the nearest host there; missing if there is none, or none that answers.
+	RoundTripMs *float64 `json:"round_trip_ms,omitempty"`
 }
 
 // RegionList defines model for RegionList.

@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"math"
 
 	"github.com/sixpn/sixpn/state"
 )
@@ -10,14 +11,26 @@ func (o *operations) ListRegions(context.Context, ListRegionsRequestObject) (Lis
 	snapshot := o.config.Store.Snapshot()
 	capacity := map[string]int{}
 	for _, host := range snapshot.Hosts {
+		if host.Draining || !snapshot.Present(host.ID) {
+			continue
+		}
 		capacity[host.Region] += max(0, state.MaxHostMachines-len(snapshot.HostMachines(host.ID)))
 	}
+	distances := o.config.Distances()
 	list := RegionList{Nearest: o.config.Region, Regions: []Region{}}
 	for _, r := range state.Regions() {
-		list.Regions = append(list.Regions, Region{
+		region := Region{
 			Code: r.Code, Name: r.Name, Latitude: r.Latitude, Longitude: r.Longitude,
 			Capacity: capacity[r.Code], GeoRegion: continent(r),
-		})
+		}
+		if kilometres := distances.Kilometres(r.Code); !math.IsInf(kilometres, 1) {
+			region.DistanceKm = &kilometres
+		}
+		if measured, ok := distances.Measured(r.Code); ok {
+			took := float64(measured.Microseconds()) / 1000
+			region.RoundTripMs = &took
+		}
+		list.Regions = append(list.Regions, region)
 	}
 	return ListRegions200JSONResponse(list), nil
 }

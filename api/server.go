@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/sixpn/sixpn"
+	"github.com/sixpn/sixpn/state"
 )
 
 // Config is what a server needs. The settings at the end have defaults.
@@ -21,6 +22,8 @@ type Config struct {
 	Pinger    Pinger
 	Host      sixpn.Host // where new Machines go
 	Region    string     // of Machines that name none
+	// Distances is how far regions are from this host. nil: as the great circle has it.
+	Distances func() *state.Distances
 	Log       *slog.Logger
 
 	MaxBody       int64         // of a request, bytes; default 1 MiB
@@ -45,6 +48,10 @@ func NewServer(c Config) *Server {
 	setDefault(&c.ShutdownGrace, 5*time.Second)
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.Distances == nil {
+		unmeasured := state.NewDistances(c.Region, nil)
+		c.Distances = func() *state.Distances { return unmeasured }
 	}
 	s := &Server{config: c}
 	mux := http.NewServeMux()

@@ -46,6 +46,9 @@ const (
 	applyTimeout = 2 * time.Second
 )
 
+// measured is how far the regions are from the host.
+var measured = state.NewDistances("ams", map[string]time.Duration{"fra": 9500 * time.Microsecond})
+
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	// A test's own directory may be too long for a socket.
@@ -73,7 +76,7 @@ func newWorld(t *testing.T) *world {
 	must(t, err)
 	server := api.NewServer(api.Config{
 		Store: w.store, Machines: w.machines, DataPlane: w.plane, Resolver: w.names, Pinger: w.names,
-		Host: w.host, Region: "ams", Log: log,
+		Host: w.host, Region: "ams", Distances: func() *state.Distances { return measured }, Log: log,
 		MaxBody: maxBody, MaxOutput: maxOutput, ApplyTimeout: applyTimeout,
 	})
 	served := make(chan error, 1)

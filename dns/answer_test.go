@@ -49,7 +49,7 @@ func TestAnswer(t *testing.T) {
 		t.Run(row.title, func(t *testing.T) {
 			row, query := row.defaults()
 			query = overWire(t, query)
-			reply := NewView(world(), here).Answer(row.asker, query)
+			reply := NewView(world(), fromHere).Answer(row.asker, query)
 			equal(t, describe(reply), row.want)
 
 			if !reply.Response || reply.Id != query.Id || reply.RecursionDesired != query.RecursionDesired && query.Opcode == miekg.OpcodeQuery {
@@ -84,19 +84,19 @@ func overWire(t *testing.T, message *miekg.Msg) *miekg.Msg {
 func TestAnswerIgnoresReplies(t *testing.T) {
 	query := ask("web.internal.", miekg.TypeAAAA)
 	query.Response = true
-	equal(t, describe(NewView(world(), here).Answer(acme, query)), "silence")
+	equal(t, describe(NewView(world(), fromHere).Answer(acme, query)), "silence")
 }
 
 func TestAnswerCopiesTheDNSSECBit(t *testing.T) {
 	query := ask("web.internal.", miekg.TypeAAAA).SetEdns0(MaxUDP, true)
-	if reply := NewView(world(), here).Answer(acme, query); !reply.IsEdns0().Do() {
+	if reply := NewView(world(), fromHere).Answer(acme, query); !reply.IsEdns0().Do() {
 		t.Error("the DO bit of the query is not in the reply (RFC 3225)")
 	}
 }
 
 func TestAnswerShuffles(t *testing.T) {
 	const machines = 5
-	view := NewView(crowd(machines), here)
+	view := NewView(crowd(machines), fromHere)
 	first := make(map[string]int)
 	for range 1000 {
 		reply := view.Answer(acme, ask("web.internal.", miekg.TypeAAAA))

@@ -3,7 +3,6 @@ package dns
 import (
 	"cmp"
 	"maps"
-	"math"
 	"net"
 	"slices"
 	"strconv"
@@ -175,23 +174,9 @@ func regions(machines []*state.Machine) []string {
 	return slices.Sorted(maps.Keys(seen))
 }
 
-// byDistance sorts Machines by how far their region is from the resolver's, then
-// by id. A region that nobody knows is farther than all others.
+// byDistance sorts Machines by how far their region is from the resolver, then by id.
 func (v *View) byDistance(machines []*state.Machine) []*state.Machine {
-	here, known := state.LookupRegion(v.region)
-	far := make(map[string]float64)
-	for _, m := range machines {
-		there, ok := state.LookupRegion(m.Region)
-		switch {
-		case m.Region == v.region:
-			far[m.Region] = 0
-		case known && ok:
-			far[m.Region] = state.Distance(here, there)
-		default:
-			far[m.Region] = math.Inf(1)
-		}
-	}
 	return slices.SortedFunc(slices.Values(machines), func(a, b *state.Machine) int {
-		return cmp.Or(cmp.Compare(far[a.Region], far[b.Region]), cmp.Compare(a.ID, b.ID))
+		return cmp.Or(cmp.Compare(v.distances.Rank(a.Region), v.distances.Rank(b.Region)), cmp.Compare(a.ID, b.ID))
 	})
 }

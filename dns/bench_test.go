@@ -24,7 +24,7 @@ func BenchmarkAnswer(b *testing.B) {
 		{"reverse", arpa("fdaa:0:863:a7b:bea:0:1:2"), miekg.TypePTR},
 	} {
 		b.Run(row.title, func(b *testing.B) {
-			view := NewView(crowd(1000), here)
+			view := NewView(crowd(1000), fromHere)
 			query := ask(row.name, row.rrtype)
 			view.Answer(acme, query) // makes the zones
 			b.ReportAllocs()
@@ -41,7 +41,7 @@ func BenchmarkZones(b *testing.B) {
 	snapshot := crowd(1000)
 	b.ReportAllocs()
 	for b.Loop() {
-		NewView(snapshot, here).Answer(acme, ask("web.internal.", miekg.TypeAAAA))
+		NewView(snapshot, fromHere).Answer(acme, ask("web.internal.", miekg.TypeAAAA))
 	}
 }
 

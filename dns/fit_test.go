@@ -31,7 +31,7 @@ func TestFit(t *testing.T) {
 			if test.edns != 0 {
 				query.SetEdns0(test.edns, false)
 			}
-			view := NewView(crowd(test.machines), here)
+			view := NewView(crowd(test.machines), fromHere)
 			seen := make(map[string]bool)
 			for range 60 {
 				reply := view.Answer(acme, query)
@@ -76,7 +76,7 @@ func TestFitText(t *testing.T) {
 		{"over TCP the most that a message takes", 1023, false, 1010, true},
 	} {
 		t.Run(test.title, func(t *testing.T) {
-			reply := NewView(street(test.apps), here).Answer(acme, query)
+			reply := NewView(street(test.apps), fromHere).Answer(acme, query)
 			Fit(reply, query, test.udp)
 			if _, err := reply.Pack(); err != nil {
 				t.Fatal(err)

@@ -101,7 +101,9 @@ func (p private) serve(config Config) {
 		snapshot := world()
 		config.Snapshot = func() *state.Snapshot { return snapshot }
 	}
-	setDefault(&config.Region, here)
+	if config.Distances == nil {
+		config.Distances = func() *state.Distances { return fromHere }
+	}
 	if config.Forward.Dial == nil && config.Forward.Upstreams == nil {
 		// No test asks this host's resolvers.
 		config.Forward = p.forwarding(p.upstream("127.0.0.1:5300", refuse).address)

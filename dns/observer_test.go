@@ -77,7 +77,7 @@ func TestServerResolves(t *testing.T) {
 	p := newPrivate(t)
 	snapshot := world()
 	server := NewServer(Config{
-		Snapshot: func() *state.Snapshot { return snapshot }, Region: here, Log: quiet,
+		Snapshot: func() *state.Snapshot { return snapshot }, Distances: func() *state.Distances { return fromHere }, Log: quiet,
 		Forward: p.forwarding(p.upstream(first, refuse).address),
 	})
 	defer server.forward.close()
@@ -92,7 +92,7 @@ func TestServerResolves(t *testing.T) {
 			t.Errorf("%s: the reply does not say that it resolves other names", row.title)
 		}
 	}
-	big := NewServer(Config{Snapshot: func() *state.Snapshot { return crowd(100) }, Region: here, Log: quiet, Forward: p.forwarding(nobody)})
+	big := NewServer(Config{Snapshot: func() *state.Snapshot { return crowd(100) }, Distances: func() *state.Distances { return fromHere }, Log: quiet, Forward: p.forwarding(nobody)})
 	defer big.forward.close()
 	if reply := big.Resolve(t.Context(), acme, ask("web.internal.", miekg.TypeAAAA)); len(reply.Answer) != 100 || reply.Truncated {
 		t.Errorf("%d records, truncation bit %v", len(reply.Answer), reply.Truncated)

@@ -3,7 +3,9 @@ package dns
 import (
 	"fmt"
 	"slices"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	miekg "github.com/miekg/dns"
 
@@ -34,7 +36,7 @@ func TestNearest(t *testing.T) {
 		{"moon", 3, []int{5, 1, 2}}, // nobody knows where that is: only it is near
 		{"", 2, []int{1, 2}},
 	} {
-		view := NewView(snapshot, row.region)
+		view := NewView(snapshot, state.NewDistances(row.region, nil))
 		for range 10 {
 			reply := view.Answer(acme, ask(fmt.Sprintf("top%d.nearest.of.web.internal.", row.number), miekg.TypeAAAA))
 			var got []int
@@ -67,6 +69,29 @@ func TestServerFollowsTheState(t *testing.T) {
 			if reply := converse(t, conn, ask(name, miekg.TypeAAAA)); len(reply.Answer) != machines {
 				t.Errorf("%s has %d addresses, expected %d", name, len(reply.Answer), machines)
 			}
+		}
+	}
+}
+
+// Round trips are measured while the agent runs; an answer goes by the latest.
+func TestServerFollowsTheDistances(t *testing.T) {
+	p := newPrivate(t)
+	var latest atomic.Pointer[state.Distances]
+	snapshot := world()
+	p.serve(Config{Snapshot: func() *state.Snapshot { return snapshot }, Distances: latest.Load})
+	conn := p.dial("udp6", client(acme), sixpn.DNS)
+	for _, row := range []struct {
+		measured map[string]time.Duration
+		nearest  byte // Machine by number
+	}{
+		{nil, 1},
+		{map[string]time.Duration{"fra": 90 * time.Millisecond, "iad": 5 * time.Millisecond}, 2},
+		{map[string]time.Duration{"fra": 3 * time.Millisecond, "iad": 5 * time.Millisecond}, 1},
+	} {
+		latest.Store(state.NewDistances("ams", row.measured))
+		reply := converse(t, conn, ask("top1.nearest.of.web.internal.", miekg.TypeAAAA))
+		if len(reply.Answer) != 1 || reply.Answer[0].(*miekg.AAAA).AAAA[13] != row.nearest {
+			t.Errorf("measured %v: the nearest is %v, expected Machine %d", row.measured, reply.Answer, row.nearest)
 		}
 	}
 }

@@ -22,10 +22,12 @@ import (
 type Config struct {
 	// Snapshot is the state to answer from, asked anew for each query.
 	Snapshot func() *state.Snapshot
-	Region   string   // where this resolver is
-	Forward  Forward  // how all other names are resolved
-	Observer Observer // nil: nobody counts
-	Log      *slog.Logger
+	// Distances is how far regions are from this resolver, asked anew for each query;
+	// the same pointer as long as nothing has changed. nil: all are as far.
+	Distances func() *state.Distances
+	Forward   Forward  // how all other names are resolved
+	Observer  Observer // nil: nobody counts
+	Log       *slog.Logger
 
 	ReadTimeout        time.Duration // for the first query of a connection, each message's rest, and each reply to be taken, 2 s
 	IdleTimeout        time.Duration // between the queries of a connection, 10 s
@@ -50,6 +52,10 @@ func NewServer(config Config) *Server {
 	setDefault(&config.Connections, 1024)
 	setDefault(&config.ConnectionsNetwork, max(config.Connections/4, 1))
 	setDefault(&config.ConnectionsMachine, 16)
+	if config.Distances == nil {
+		unknown := state.NewDistances("", nil)
+		config.Distances = func() *state.Distances { return unknown }
+	}
 	return &Server{config: config, forward: newForwarder(config.Forward, config.Observer, config.Log)}
 }
 
@@ -164,13 +170,13 @@ func (s *Server) handle(ctx context.Context, w miekg.ResponseWriter, query *miek
 	}
 }
 
-// current is the view of the latest snapshot. What was looked up in one goes with
-// it.
+// current is the view of the latest snapshot and distances. What was looked up in one
+// goes with it.
 func (s *Server) current() *View {
-	snapshot := s.config.Snapshot()
+	snapshot, distances := s.config.Snapshot(), s.config.Distances()
 	view := s.view.Load()
-	if view == nil || view.snapshot != snapshot {
-		view = NewView(snapshot, s.config.Region)
+	if view == nil || view.snapshot != snapshot || view.distances != distances {
+		view = NewView(snapshot, distances)
 		s.view.Store(view)
 	}
 	return view

@@ -7,21 +7,21 @@ import (
 	"github.com/sixpn/sixpn/state"
 )
 
-// View is one snapshot as it is seen from one region, with the zones that were
+// View is one snapshot as it is seen from one place, with the zones that were
 // asked of so far. A zone is made when somebody first asks of it and kept as long
 // as the view, so that an answer costs a look-up, however many Machines there are.
 type View struct {
-	snapshot *state.Snapshot
-	region   string
+	snapshot  *state.Snapshot
+	distances *state.Distances
 
 	apps     sync.Map // by name: a *appZone; only of apps that exist
 	networks sync.Map // by sixpn.Network: a *networkZone
 }
 
-// NewView is a view of a snapshot. region is where the resolver is: what is
-// nearest is nearest to there.
-func NewView(snapshot *state.Snapshot, region string) *View {
-	return &View{snapshot: snapshot, region: region}
+// NewView is a view of a snapshot. What is nearest is so by the distances from where
+// the resolver is.
+func NewView(snapshot *state.Snapshot, distances *state.Distances) *View {
+	return &View{snapshot: snapshot, distances: distances}
 }
 
 // app is the zone of an app of the asker's network.

@@ -25,6 +25,9 @@ const (
 	asker sixpn.Machine = 0xfe
 )
 
+// fromHere is how far regions are from the resolver.
+var fromHere = state.NewDistances(here, nil)
+
 // world has web with Machines in every state, api with none started, both of
 // acme, and db of globex, which acme reaches by an address of its own network.
 func world() *state.Snapshot {

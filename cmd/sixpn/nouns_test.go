@@ -137,7 +137,9 @@ func TestConfirm(t *testing.T) {
 func TestPlatformRegions(t *testing.T) {
 	newWorld(t)
 	rows := columns(do(t, "platform", "regions"))
-	if rows[0] != "NAME CODE GATEWAY LATITUDE LONGITUDE THIS HOST" || !strings.Contains(strings.Join(rows, "\n"), "Amsterdam, Netherlands ams 52.31 4.76 ✓") {
+	if rows[0] != "NAME CODE GATEWAY LATITUDE LONGITUDE DISTANCE ROUND TRIP THIS HOST" ||
+		!strings.Contains(strings.Join(rows, "\n"), "Amsterdam, Netherlands ams no 52.31 4.76 0 km ✓") ||
+		!strings.Contains(strings.Join(rows, "\n"), "Frankfurt, Germany fra no 50.03 8.57 367 km") {
 		t.Errorf("platform regions: %q", rows)
 	}
 	if list := asJSON[api.RegionList](t, "platform", "regions"); list.Nearest != "ams" || len(list.Regions) != len(rows)-1 {
