@@ -25,6 +25,7 @@ enum address_class {
 	CLASS_OWN_BACKEND,
 	CLASS_DNS,
 	CLASS_AGENT,
+	CLASS_HOST_AGENT, /* among hosts, network 0 */
 };
 
 static __always_inline enum address_class classify(const struct address *address)
@@ -32,11 +33,11 @@ static __always_inline enum address_class classify(const struct address *address
 	if (address->prefix != PREFIX)
 		return CLASS_NONE;
 	if (address->host >= HOST_FIRST) {
-		if (!address->network)
-			return CLASS_NONE;
-		if (address->machine)
+		if (address->network && address->machine)
 			return CLASS_MACHINE;
-		return address->low == LOW_AGENT ? CLASS_AGENT : CLASS_NONE;
+		if (address->machine || address->low != LOW_AGENT)
+			return CLASS_NONE;
+		return address->network ? CLASS_AGENT : CLASS_HOST_AGENT;
 	}
 	if (address->host == HOST_DNS)
 		return !address->machine && address->low == LOW_DNS ? CLASS_DNS : CLASS_NONE;

@@ -116,9 +116,42 @@ static __always_inline int admit_host(const struct packet *packet)
 	case CLASS_VIP:
 		return DROP_NONE;
 	case CLASS_AGENT:
+	case CLASS_HOST_AGENT:
 		return source->host == host ? DROP_NONE : DROP_SPOOFED_SOURCE;
 	default:
 		return is_link_local(source->prefix) || !source->prefix ? DROP_NEIGHBOUR_NOISE : DROP_SPOOFED_SOURCE;
+	}
+}
+
+/*
+ * What another host may send. Cryptokey routing proves its host field, and nothing
+ * else: a host can pretend to be any Machine of its own, never one of another host.
+ */
+static __always_inline int admit_mesh(const struct packet *packet, const struct port *port)
+{
+	const struct address *source = &packet->source, *destination = &packet->destination;
+
+	if (port->kind != PORT_MESH)
+		return DROP_UNKNOWN_PORT;
+	if (packet->protocol == IPPROTO_ICMPV6 && is_neighbour_message(packet->icmp_type))
+		return DROP_NEIGHBOUR_SPOOFING;
+	switch (classify(source)) {
+	case CLASS_MACHINE:
+	case CLASS_AGENT:
+	case CLASS_HOST_AGENT:
+		if (source->host != host)
+			break;
+		return DROP_SPOOFED_SOURCE;
+	default:
+		return DROP_SPOOFED_SOURCE;
+	}
+	switch (classify(destination)) {
+	case CLASS_MACHINE:
+	case CLASS_AGENT:
+	case CLASS_HOST_AGENT:
+		return destination->host == host ? DROP_NONE : DROP_OTHER_HOST;
+	default:
+		return DROP_UNKNOWN_DESTINATION;
 	}
 }
 

@@ -149,6 +149,21 @@ __noinline int answer_reset(struct __sk_buff *skb, struct packet *packet, struct
 }
 
 /*
+ * Makes room for `bytes` before the packet whose headers are `asked`. A device without
+ * link layer is given what begins at the network header as the kernel knows it, which
+ * has to move with the room there.
+ */
+static __always_inline int make_room(struct __sk_buff *skb, const struct port *port, __u32 bytes,
+				     const struct headers *asked)
+{
+	if (port->kind != PORT_MESH)
+		return bpf_skb_change_head(skb, bytes, 0);
+	/* Where the kernel sees the end of the link-layer header, the room may cut the packet's own. */
+	return bpf_skb_adjust_room(skb, bytes, BPF_ADJ_ROOM_MAC, 0) ||
+	       bpf_skb_store_bytes(skb, L3 + bytes, (const void *)asked + L3, sizeof(asked->ip), 0);
+}
+
+/*
  * RFC 4443, 2.4 and 3: from the agent's address in the sender's network. A packet
  * whose checksum the kernel still has to complete keeps that mark inside the
  * quote, so the sum counts what will stand there: the complement of what the
@@ -209,7 +224,7 @@ __noinline int answer_error(struct __sk_buff *skb, struct packet *packet, struct
 	answer.icmp.icmp6_cksum = bpf_htons(~fold(sum));
 
 	/* The old Ethernet header is overwritten: 48 new bytes are the new headers. */
-	if (bpf_skb_change_head(skb, sizeof(answer) - ETH_HLEN, 0) ||
+	if (make_room(skb, port, sizeof(answer) - ETH_HLEN, &asked) ||
 	    bpf_skb_store_bytes(skb, 0, &answer, sizeof(answer), 0))
 		return DROP_INTERNAL;
 	return DROP_NONE;

@@ -14,7 +14,8 @@
 
 #include "types.h"
 
-#define VERDICT_DROP 2 /* TCX_DROP */
+#define VERDICT_DROP 2     /* TCX_DROP */
+#define VERDICT_REDIRECT 7 /* TCX_REDIRECT */
 
 #define L3 ETH_HLEN
 #define L4 (ETH_HLEN + 40) /* where it is without extension headers */
@@ -45,6 +46,7 @@ enum way {
 	PATH_FORWARD, /* from a client to a backend, by an exact flow entry */
 	PATH_REPLY,   /* back, by an exact flow entry */
 	PATH_HOST,    /* into the private namespace */
+	PATH_ALLOCATED, /* to or from a backend of another network, whose client is on another host */
 };
 
 /* What the stages know of a packet. Ports, lengths and addresses in host byte order. */
@@ -71,7 +73,7 @@ struct packet {
 	__u8 path;     /* enum way */
 	__u8 flags;    /* FLOW_* of the entry it matched */
 	__u8 hop_limit;
-	__u8 pad;
+	__u8 quoted;   /* protocol of the packet that an ICMPv6 error is about */
 	__u16 checksum_start; /* frame offsets, if it is PARTIAL or INNER */
 	__u16 checksum_field;
 	__u16 mtu; /* what a Packet Too Big will say */

@@ -9,8 +9,8 @@
 
 #include "checksum.h"
 #include "flycast.h"
+#include "mesh.h"
 
-#define QUOTE (L4 + 8)
 #define QUOTE_READ (40 + 4) /* up to the ports */
 
 struct quote {
@@ -25,6 +25,29 @@ static __always_inline int is_error(const struct packet *packet)
 {
 	return packet->protocol == IPPROTO_ICMPV6 && packet->icmp_type < ICMP_ECHO_REQUEST &&
 	       packet->fragment != FRAGMENT_LATER;
+}
+
+/*
+ * 1 if an allocation allows the pair and ports that the packet leaves with: to the
+ * backend, or as its reply, which begins nothing. An error has the ports, turned
+ * round, and the protocol of what it quotes.
+ */
+static __noinline int is_allocated(const struct packet *packet, int reply)
+{
+	const struct address *client = reply ? &packet->new_destination : &packet->new_source;
+	const struct address *backend = reply ? &packet->new_source : &packet->new_destination;
+	struct allocation_key key = {
+		.client_network = client->network,
+		.backend_network = backend->network,
+		.backend_machine = backend->machine,
+		.port = reply ? packet->new_source_port : packet->new_destination_port,
+		.protocol = is_error(packet) ? packet->quoted : packet->protocol,
+	};
+
+	if (packet->fragment || (key.protocol != IPPROTO_TCP && key.protocol != IPPROTO_UDP) ||
+	    (reply && is_bare_syn(packet)))
+		return 0;
+	return !!bpf_map_lookup_elem(&allocations, &key);
 }
 
 /* Writes an address into the frame. */
@@ -112,6 +135,18 @@ static __noinline int error_to_backend(struct packet *packet, const struct quote
 	return 0;
 }
 
+/*
+ * Who may complain of a packet: whoever it was sent to, and, if that is on another
+ * host, the router there. The private namespace quotes what no check here has seen.
+ */
+static __always_inline int may_complain(const struct packet *packet, const struct port *port,
+					const struct quote *quoted)
+{
+	if (port->kind == PORT_HOST || same_machine(&quoted->destination, &packet->source))
+		return 1;
+	return port->kind == PORT_MESH && !packet->source.machine && packet->source.host == quoted->destination.host;
+}
+
 __noinline int resolve_error(struct __sk_buff *skb, struct packet *packet, struct port *port)
 {
 	struct quote quoted = {};
@@ -132,8 +167,8 @@ __noinline int resolve_error(struct __sk_buff *skb, struct packet *packet, struc
 	quoted.source_port = bpf_ntohs(*(__be16 *)(data + QUOTE + 40));
 	quoted.destination_port = bpf_ntohs(*(__be16 *)(data + QUOTE + 42));
 
-	/* A Machine may only complain of what was sent to it, and only to who sent it. */
-	if (port->kind != PORT_HOST && !same_machine(&quoted.destination, &packet->source))
+	/* And it is told to who sent it, nobody else. */
+	if (!may_complain(packet, port, &quoted))
 		return DROP_UNMATCHED_ERROR;
 	to_vip = packet->destination.host == HOST_VIP;
 	if (!same_machine(&quoted.source, &packet->destination) ||
@@ -149,6 +184,16 @@ __noinline int resolve_error(struct __sk_buff *skb, struct packet *packet, struc
 	}
 	if (found)
 		return write_quote(skb, packet, &quoted);
+	if (packet->source.network != packet->destination.network && packet->source.machine &&
+	    packet->destination.machine) {
+		/* About a flow that another host has the entry of: its packets were allowed, or not, by an allocation. */
+		packet->quoted = quoted.protocol;
+		packet->new_source_port = quoted.destination_port;
+		packet->new_destination_port = quoted.source_port;
+		if (port->kind == PORT_MESH ? is_allocated(packet, 0) :
+					      packet->destination.host != host && is_allocated(packet, 1))
+			packet->path = PATH_ALLOCATED;
+	}
 	return to_vip || packet->destination.host == HOST_OWN_BACKEND ? DROP_UNMATCHED_ERROR : DROP_NONE;
 }
 

@@ -57,7 +57,7 @@ func newGuest(t *testing.T, w *world, m *member) *guest {
 	m.ifindex, m.router = uint32(device.Attrs().Index), mac(device.Attrs().HardwareAddr)
 	g.configure()
 	w.setPort(bpf.RouterPort{
-		Ifindex: m.ifindex, Network: uint32(m.network), Host: uint32(thisHost), Machine: uint32(m.machine), Counters: m.counters,
+		Ifindex: m.ifindex, Network: uint32(m.network), Host: uint32(m.host), Machine: uint32(m.machine), Counters: m.counters,
 		Mtu: testMTU, Kind: uint8(bpf.RouterPortKindPORT_MACHINE), Mac: m.router,
 	})
 	w.setDevice(m, testMTU)

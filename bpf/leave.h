@@ -9,6 +9,8 @@
 #include "checksum.h"
 #include "count.h"
 #include "flycast.h"
+#include "mesh.h"
+#include "wall.h"
 
 /* The device that new_destination is on. */
 static __always_inline struct machine *find_device(const struct packet *packet)
@@ -39,50 +41,6 @@ static __always_inline __u32 wire_length(struct __sk_buff *skb, const struct pac
 	if (!segment)
 		return packet->length - L3;
 	return packet->l4 - L3 + segment + (packet->protocol == IPPROTO_TCP ? packet->tcp_length : 8);
-}
-
-/*
- * What may leave: the table of docs/architecture.md. It reads only the pair that
- * the packet is about to carry, the two ports, and what the flow entry says, so
- * that no mistake of an earlier stage crosses a wall.
- */
-static __always_inline int may_leave(const struct packet *packet, const struct port *in, __u32 ifindex)
-{
-	const struct address *source = &packet->new_source, *destination = &packet->new_destination;
-	enum address_class from = classify(source), to = classify(destination);
-	int same_network = source->network == destination->network;
-
-	if (in->kind == PORT_MACHINE && packet->path != PATH_HOST) {
-		if (to != CLASS_MACHINE || destination->host != host)
-			return 0;
-		switch (from) {
-		case CLASS_MACHINE:
-			return same_network || (packet->path == PATH_FORWARD && packet->flags & FLOW_CROSS_NETWORK);
-		case CLASS_VIP:
-			return same_network && packet->path == PATH_REPLY;
-		case CLASS_OWN_BACKEND:
-			return same_network && source->machine == destination->machine &&
-			       packet->path == PATH_FORWARD && packet->flags & FLOW_OWN_BACKEND &&
-			       ifindex == packet->ifindex;
-		default:
-			return 0;
-		}
-	}
-	if (in->kind == PORT_MACHINE) {
-		if (from != CLASS_MACHINE)
-			return 0;
-		if (to == CLASS_DNS)
-			return same_network || !destination->network;
-		return same_network && (to == CLASS_VIP || (to == CLASS_AGENT && destination->host == host));
-	}
-	if (in->kind == PORT_HOST && packet->path == PATH_PLAIN) {
-		if (to != CLASS_MACHINE || destination->host != host)
-			return 0;
-		if (from == CLASS_DNS)
-			return same_network || !source->network;
-		return same_network && (from == CLASS_VIP || (from == CLASS_AGENT && source->host == host));
-	}
-	return 0;
 }
 
 /* Writes the new pair and ports; the checksum follows them. */
@@ -131,30 +89,89 @@ static __always_inline int rewrite(struct __sk_buff *skb, const struct packet *p
 	return DROP_NONE;
 }
 
-/* Sends the packet on. DROP_NONE: *verdict is the program's. */
-static __always_inline int leave(struct __sk_buff *skb, struct packet *packet, struct port *in, int *verdict)
+/* What no device may ask of the router, and what this one cannot take. */
+static __always_inline int leave_limits(struct __sk_buff *skb, struct packet *packet, __u16 mtu)
 {
-	void *data, *end;
-	struct ethhdr *ethernet;
-	struct ipv6hdr *ip;
-	struct machine *out;
-	__u32 ifindex;
-	int reason;
-
-	if (packet->path != PATH_HOST && packet->new_destination.host != host)
-		return DROP_OTHER_HOST;
-	out = find_device(packet);
-	if (!out)
-		return packet->path == PATH_HOST ? DROP_HOST_SERVICE : DROP_NO_MACHINE;
-	if (packet->length - L3 > out->mtu && wire_length(skb, packet) > out->mtu) {
-		packet->mtu = out->mtu;
+	if (packet->length - L3 > mtu && wire_length(skb, packet) > mtu) {
+		packet->mtu = mtu;
 		return DROP_TOO_BIG;
 	}
 	if (packet->hop_limit <= 1 && packet->path != PATH_HOST)
 		return DROP_HOP_LIMIT;
 	/* What a tunnel left to the kernel is not where a translation would look for it. */
-	if (packet->checksum == CHECKSUM_INNER && packet->path != PATH_PLAIN)
+	if (packet->checksum == CHECKSUM_INNER && (packet->path == PATH_FORWARD || packet->path == PATH_REPLY))
 		return DROP_CHECKSUM_OFFLOAD;
+	return DROP_NONE;
+}
+
+/* Takes a hop of a packet whose IPv6 header is readable. */
+static __always_inline void take_hop(struct __sk_buff *skb, struct ipv6hdr *ip, const struct packet *packet)
+{
+	ip->hop_limit = packet->hop_limit - 1;
+	/* The pair, its ports and the checksum cancel out; the hop limit does not. */
+	if (packet->checksum == CHECKSUM_COMPLETE)
+		bpf_csum_update(skb, bpf_htons(0xfffe));
+}
+
+/*
+ * To another host. The kernel takes the Ethernet header off for a device that has
+ * none. Not inlined: between Machines of one host nothing of this is met.
+ */
+__noinline int leave_host(struct __sk_buff *skb, struct packet *packet, struct port *in)
+{
+	__u32 zero = 0, ifindex;
+	struct host_device *out = bpf_map_lookup_elem(&mesh_device, &zero);
+	void *data, *end;
+	int reason;
+
+	if (!packet || !in)
+		return DROP_INTERNAL;
+	ifindex = out ? *(volatile __u32 *)&out->ifindex : 0;
+	if (!ifindex)
+		return DROP_OTHER_HOST;
+	reason = leave_limits(skb, packet, out->mtu);
+	if (reason)
+		return reason;
+	if (!may_leave_host(packet, in))
+		return DROP_WALL;
+	if (packet->path == PATH_FORWARD) {
+		reason = rewrite(skb, packet);
+		if (reason)
+			return reason;
+	}
+	data = (void *)(long)skb->data;
+	end = (void *)(long)skb->data_end;
+	if (data + L4 > end)
+		return DROP_INTERNAL;
+	take_hop(skb, data + L3, packet);
+	reason = rotate_frame(skb);
+	if (reason)
+		return reason;
+	count_forwarded(skb, packet, in->counters, out->counters);
+	return bpf_redirect(ifindex, 0) == VERDICT_REDIRECT ? DROP_NONE : DROP_INTERNAL;
+}
+
+/* Sends the packet on. DROP_NONE: *verdict is the program's. `mesh`: it came from another host. */
+static __always_inline int leave(struct __sk_buff *skb, struct packet *packet, struct port *in, int mesh, int *verdict)
+{
+	void *data, *end;
+	struct ethhdr *ethernet;
+	struct machine *out;
+	__u32 ifindex;
+	int reason;
+
+	if (packet->path != PATH_HOST && packet->new_destination.host != host) {
+		if (mesh)
+			return DROP_OTHER_HOST;
+		*verdict = VERDICT_REDIRECT;
+		return leave_host(skb, packet, in);
+	}
+	out = find_device(packet);
+	if (!out)
+		return packet->path == PATH_HOST ? DROP_HOST_SERVICE : DROP_NO_MACHINE;
+	reason = leave_limits(skb, packet, out->mtu);
+	if (reason)
+		return reason;
 	ifindex = *(volatile __u32 *)&out->ifindex;
 	if (!may_leave(packet, in, ifindex))
 		return DROP_WALL;
@@ -172,18 +189,14 @@ static __always_inline int leave(struct __sk_buff *skb, struct packet *packet, s
 	if (data + L4 > end)
 		return DROP_INTERNAL;
 	ethernet = data;
-	ip = data + L3;
-	if (packet->path != PATH_HOST) {
-		ip->hop_limit = packet->hop_limit - 1;
-		/* The pair, its ports and the checksum cancel out; the hop limit does not. */
-		if (packet->checksum == CHECKSUM_COMPLETE)
-			bpf_csum_update(skb, bpf_htons(0xfffe));
-	}
+	if (packet->path != PATH_HOST)
+		take_hop(skb, data + L3, packet);
 	__builtin_memcpy(ethernet->h_dest, out->mac, ETH_ALEN);
 	__builtin_memcpy(ethernet->h_source, out->router_mac, ETH_ALEN);
 
 	count_forwarded(skb, packet, in->counters, out->counters);
-	if (packet->path == PATH_HOST || (out->redirect == REDIRECT_PEER && ifindex != packet->ifindex))
+	/* From a TUN, going through the veth is faster than passing it by. */
+	if (!mesh && (packet->path == PATH_HOST || (out->redirect == REDIRECT_PEER && ifindex != packet->ifindex)))
 		*verdict = bpf_redirect_peer(ifindex, 0);
 	else
 		*verdict = bpf_redirect(ifindex, 0);

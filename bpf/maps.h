@@ -11,6 +11,7 @@
 #define MAX_PORTS 8192
 #define MAX_VIPS 65536
 #define MAX_SERVICES 65536
+#define MAX_ALLOCATIONS 65536
 #define MAX_BACKENDS 131072
 #define MAX_MAGLEV (4 << 20)
 #define MAX_FLOWS (1 << 18)
@@ -38,6 +39,14 @@ struct {
 	__type(key, __u32);
 	__type(value, struct host_device);
 } host_port SEC(".maps");
+
+/* The device that leads to all other hosts. Written by Go. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct host_device);
+} mesh_device SEC(".maps");
 
 /* Packets and bytes of a port; Go hands out the indices. Written here. */
 struct {
@@ -92,6 +101,17 @@ struct {
 	__type(key, struct vip_key);
 	__type(value, __u32);
 } vips SEC(".maps");
+
+/*
+ * What clients on other hosts may reach here across networks; a client on this host
+ * has a flow entry instead. The value says nothing yet. Written by Go.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, MAX_ALLOCATIONS);
+	__type(key, struct allocation_key);
+	__type(value, __u32);
+} allocations SEC(".maps");
 
 /* Services of single ports. Written by Go, after its region and backends. */
 struct {

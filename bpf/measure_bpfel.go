@@ -29,6 +29,7 @@ type MeasureShortFrame struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	MeasureMapAllocations          = "allocations"
 	MeasureMapBackendLoad          = "backend_load"
 	MeasureMapBackends             = "backends"
 	MeasureMapDrops                = "drops"
@@ -43,6 +44,7 @@ const (
 	MeasureMapLiveFrame            = "live_frame"
 	MeasureMapMachineSlots         = "machine_slots"
 	MeasureMapMaglev               = "maglev"
+	MeasureMapMeshDevice           = "mesh_device"
 	MeasureMapPortCounters         = "port_counters"
 	MeasureMapPortDrops            = "port_drops"
 	MeasureMapPortSlots            = "port_slots"
@@ -57,6 +59,7 @@ const (
 	MeasureProgSixpnExpire         = "sixpn_expire"
 	MeasureProgSixpnLive           = "sixpn_live"
 	MeasureProgSixpnMeasure        = "sixpn_measure"
+	MeasureProgSixpnMesh           = "sixpn_mesh"
 	MeasureProgSixpnRestore        = "sixpn_restore"
 	MeasureProgSixpnRouter         = "sixpn_router"
 	MeasureProgSixpnSink           = "sixpn_sink"
@@ -118,6 +121,7 @@ type MeasureProgramSpecs struct {
 	SixpnExpire  *ebpf.ProgramSpec `ebpf:"sixpn_expire"`
 	SixpnLive    *ebpf.ProgramSpec `ebpf:"sixpn_live"`
 	SixpnMeasure *ebpf.ProgramSpec `ebpf:"sixpn_measure"`
+	SixpnMesh    *ebpf.ProgramSpec `ebpf:"sixpn_mesh"`
 	SixpnRestore *ebpf.ProgramSpec `ebpf:"sixpn_restore"`
 	SixpnRouter  *ebpf.ProgramSpec `ebpf:"sixpn_router"`
 	SixpnSink    *ebpf.ProgramSpec `ebpf:"sixpn_sink"`
@@ -127,6 +131,7 @@ type MeasureProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type MeasureMapSpecs struct {
+	Allocations   *ebpf.MapSpec `ebpf:"allocations"`
 	BackendLoad   *ebpf.MapSpec `ebpf:"backend_load"`
 	Backends      *ebpf.MapSpec `ebpf:"backends"`
 	Drops         *ebpf.MapSpec `ebpf:"drops"`
@@ -141,6 +146,7 @@ type MeasureMapSpecs struct {
 	LiveFrame     *ebpf.MapSpec `ebpf:"live_frame"`
 	MachineSlots  *ebpf.MapSpec `ebpf:"machine_slots"`
 	Maglev        *ebpf.MapSpec `ebpf:"maglev"`
+	MeshDevice    *ebpf.MapSpec `ebpf:"mesh_device"`
 	PortCounters  *ebpf.MapSpec `ebpf:"port_counters"`
 	PortDrops     *ebpf.MapSpec `ebpf:"port_drops"`
 	PortSlots     *ebpf.MapSpec `ebpf:"port_slots"`
@@ -189,6 +195,7 @@ func (o *MeasureObjects) Close() error {
 //
 // It can be passed to LoadMeasureObjects or ebpf.CollectionSpec.LoadAndAssign.
 type MeasureMaps struct {
+	Allocations   *ebpf.Map `ebpf:"allocations"`
 	BackendLoad   *ebpf.Map `ebpf:"backend_load"`
 	Backends      *ebpf.Map `ebpf:"backends"`
 	Drops         *ebpf.Map `ebpf:"drops"`
@@ -203,6 +210,7 @@ type MeasureMaps struct {
 	LiveFrame     *ebpf.Map `ebpf:"live_frame"`
 	MachineSlots  *ebpf.Map `ebpf:"machine_slots"`
 	Maglev        *ebpf.Map `ebpf:"maglev"`
+	MeshDevice    *ebpf.Map `ebpf:"mesh_device"`
 	PortCounters  *ebpf.Map `ebpf:"port_counters"`
 	PortDrops     *ebpf.Map `ebpf:"port_drops"`
 	PortSlots     *ebpf.Map `ebpf:"port_slots"`
@@ -217,6 +225,7 @@ type MeasureMaps struct {
 
 func (m *MeasureMaps) Close() error {
 	return _MeasureClose(
+		m.Allocations,
 		m.BackendLoad,
 		m.Backends,
 		m.Drops,
@@ -231,6 +240,7 @@ func (m *MeasureMaps) Close() error {
 		m.LiveFrame,
 		m.MachineSlots,
 		m.Maglev,
+		m.MeshDevice,
 		m.PortCounters,
 		m.PortDrops,
 		m.PortSlots,
@@ -268,6 +278,7 @@ type MeasurePrograms struct {
 	SixpnExpire  *ebpf.Program `ebpf:"sixpn_expire"`
 	SixpnLive    *ebpf.Program `ebpf:"sixpn_live"`
 	SixpnMeasure *ebpf.Program `ebpf:"sixpn_measure"`
+	SixpnMesh    *ebpf.Program `ebpf:"sixpn_mesh"`
 	SixpnRestore *ebpf.Program `ebpf:"sixpn_restore"`
 	SixpnRouter  *ebpf.Program `ebpf:"sixpn_router"`
 	SixpnSink    *ebpf.Program `ebpf:"sixpn_sink"`
@@ -279,6 +290,7 @@ func (p *MeasurePrograms) Close() error {
 		p.SixpnExpire,
 		p.SixpnLive,
 		p.SixpnMeasure,
+		p.SixpnMesh,
 		p.SixpnRestore,
 		p.SixpnRouter,
 		p.SixpnSink,

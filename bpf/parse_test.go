@@ -9,7 +9,8 @@ import (
 
 // tables are all packet tables; TestEveryReasonHasARow reads them.
 func tables() []table {
-	return slices.Concat(parseTables(), admitTables(), resolveTables(), errorTables(), leaveTables(), flycastTables(), replyTables())
+	return slices.Concat(parseTables(), admitTables(), resolveTables(), errorTables(), leaveTables(), flycastTables(), replyTables(),
+		arriveTables(), departTables(), remoteFlowTables())
 }
 
 func TestPackets(t *testing.T) {

@@ -41,7 +41,69 @@ static __always_inline int resolve_echo(const struct packet *packet)
 	return bpf_map_lookup_elem(&vips, &vip) ? admit_echo(packet) : DROP_NO_VIP;
 }
 
-static __always_inline int resolve(struct __sk_buff *skb, struct packet *packet, struct port *port)
+/*
+ * To an agent's address. The one inside a network takes answers; of those of other
+ * hosts, so does its own router's check again when they arrive. Among hosts, the
+ * agent asks the others' routers for an echo.
+ */
+static __always_inline int resolve_agent(struct packet *packet, const struct port *port)
+{
+	const struct address *destination = &packet->destination;
+	int reason;
+
+	if (destination->low != LOW_AGENT)
+		return DROP_UNKNOWN_DESTINATION;
+	if (port->kind == PORT_HOST) {
+		if (destination->network || packet->source.network || destination->host == host)
+			return DROP_UNKNOWN_DESTINATION;
+		return packet->protocol == IPPROTO_ICMPV6 ? DROP_NONE : DROP_HOST_SERVICE;
+	}
+	reason = resolve_host(packet);
+	if (destination->host != host)
+		packet->path = PATH_PLAIN;
+	return reason;
+}
+
+/* From another host; admit has seen that the destination is here. */
+static __always_inline int resolve_mesh(struct packet *packet)
+{
+	const struct address *destination = &packet->destination;
+	int same_network = destination->network == packet->source.network;
+
+	if (!destination->machine) {
+		if (!same_network)
+			return DROP_OTHER_NETWORK;
+		/* Among hosts agents ask agents, inside a network Machines do. */
+		if (!destination->network == !!packet->source.machine)
+			return DROP_HOST_SERVICE;
+		if (packet->protocol == IPPROTO_ICMPV6 && packet->icmp_type == ICMP_ECHO_REQUEST)
+			return admit_echo(packet);
+		if (!destination->network && packet->protocol != IPPROTO_ICMPV6)
+			return DROP_HOST_SERVICE;
+		return resolve_host(packet);
+	}
+	if (destination->low & SLOT_BIT && resolve_reply(packet))
+		return DROP_NONE;
+	if (same_network)
+		return DROP_NONE;
+	if (packet->fragment)
+		return DROP_FRAGMENT;
+	if (!packet->source.machine || !is_allocated(packet, 0))
+		return DROP_OTHER_NETWORK;
+	packet->path = PATH_ALLOCATED;
+	return DROP_NONE;
+}
+
+/* From a Machine to another network's on another host: only a backend to its client. */
+static __noinline int resolve_allocated(struct packet *packet)
+{
+	if (!packet->destination.machine || !is_allocated(packet, 1))
+		return DROP_OTHER_NETWORK;
+	packet->path = PATH_ALLOCATED;
+	return DROP_NONE;
+}
+
+static __always_inline int resolve(struct __sk_buff *skb, struct packet *packet, struct port *port, int mesh)
 {
 	struct address *destination = &packet->destination;
 
@@ -56,6 +118,9 @@ static __always_inline int resolve(struct __sk_buff *skb, struct packet *packet,
 		if (reason || packet->path != PATH_PLAIN)
 			return reason;
 	}
+
+	if (mesh)
+		return resolve_mesh(packet);
 
 	if (destination->host < HOST_FIRST) {
 		if (port->kind == PORT_HOST)
@@ -85,15 +150,8 @@ static __always_inline int resolve(struct __sk_buff *skb, struct packet *packet,
 	    port->kind == PORT_MACHINE && resolve_reply(packet))
 		return DROP_NONE;
 	if (port->kind == PORT_MACHINE && destination->network != packet->source.network)
-		return DROP_OTHER_NETWORK;
-	if (!destination->machine) {
-		if (destination->low != LOW_AGENT || !destination->network || port->kind == PORT_HOST)
-			return DROP_UNKNOWN_DESTINATION;
-		if (destination->host != host)
-			return DROP_OTHER_HOST;
-		return resolve_host(packet);
-	}
-	return DROP_NONE;
+		return destination->host == host ? DROP_OTHER_NETWORK : resolve_allocated(packet);
+	return destination->machine ? DROP_NONE : resolve_agent(packet, port);
 }
 
 #endif

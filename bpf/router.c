@@ -29,24 +29,29 @@ const struct drop_event *export_drop_event __attribute__((unused));
 const struct expiry_request *export_expiry_request __attribute__((unused));
 const struct reset_event *export_reset_event __attribute__((unused));
 
-static __always_inline int stages(struct __sk_buff *skb, struct packet *packet, struct port *port, int *verdict)
+/* `mesh` is known when it is compiled: what only one of the two programs needs costs the other nothing. */
+static __always_inline int stages(struct __sk_buff *skb, struct packet *packet, struct port *port, int mesh,
+				  int *verdict)
 {
-	int reason = parse(skb, packet);
+	int reason = mesh ? mesh_frame(skb) : DROP_NONE;
 
+	if (reason)
+		return reason;
+	reason = parse(skb, packet);
 	if (reason)
 		return reason;
 	if (!port)
 		return DROP_UNKNOWN_PORT;
-	reason = admit(skb, packet, port);
+	reason = mesh ? admit_mesh(packet, port) : admit(skb, packet, port);
 	if (reason)
 		return reason;
-	reason = resolve(skb, packet, port);
+	reason = resolve(skb, packet, port, mesh);
 	if (reason)
 		return reason;
-	return leave(skb, packet, port, verdict);
+	return leave(skb, packet, port, mesh, verdict);
 }
 
-static __always_inline int route(struct __sk_buff *skb)
+static __always_inline int route(struct __sk_buff *skb, int mesh)
 {
 	struct packet packet = {};
 	__u32 ifindex = skb->ifindex;
@@ -54,12 +59,12 @@ static __always_inline int route(struct __sk_buff *skb)
 	int verdict = VERDICT_DROP, reason;
 
 	packet.ifindex = ifindex;
-	reason = stages(skb, &packet, port, &verdict);
+	reason = stages(skb, &packet, port, mesh, &verdict);
 	if (!reason)
 		return verdict;
 	if (reason < DROP_REASONS)
 		count_drop(skb, reason, port);
-	if (port && answer(skb, &packet, port, reason))
+	if (port && answer(skb, &packet, port, reason) && (!mesh || !rotate_frame(skb)))
 		return bpf_redirect(ifindex, 0);
 	if (reason > DROP_REASONS)
 		count_drop(skb, DROP_INTERNAL, port);
@@ -70,7 +75,14 @@ static __always_inline int route(struct __sk_buff *skb)
 SEC("tc")
 int sixpn_router(struct __sk_buff *skb)
 {
-	return route(skb);
+	return route(skb, 0);
+}
+
+/* The mesh: its device has no link layer, its packets no Ethernet header. */
+SEC("tc")
+int sixpn_mesh(struct __sk_buff *skb)
+{
+	return route(skb, 1);
 }
 
 /* What measurements are compared with: it does nothing, and drops. */

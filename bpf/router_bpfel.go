@@ -13,6 +13,16 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type RouterAllocationKey struct {
+	_              structs.HostLayout
+	ClientNetwork  uint32
+	BackendNetwork uint32
+	BackendMachine uint32
+	Port           uint16
+	Protocol       uint8
+	Pad            uint8
+}
+
 type RouterBackend struct {
 	_          structs.HostLayout
 	Network    uint32
@@ -299,6 +309,7 @@ type RouterVipKey struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	RouterMapAllocations          = "allocations"
 	RouterMapBackendLoad          = "backend_load"
 	RouterMapBackends             = "backends"
 	RouterMapDrops                = "drops"
@@ -311,6 +322,7 @@ const (
 	RouterMapHostPort             = "host_port"
 	RouterMapMachineSlots         = "machine_slots"
 	RouterMapMaglev               = "maglev"
+	RouterMapMeshDevice           = "mesh_device"
 	RouterMapPortCounters         = "port_counters"
 	RouterMapPortDrops            = "port_drops"
 	RouterMapPortSlots            = "port_slots"
@@ -321,6 +333,7 @@ const (
 	RouterMapVips                 = "vips"
 	RouterProgSixpnEmpty          = "sixpn_empty"
 	RouterProgSixpnExpire         = "sixpn_expire"
+	RouterProgSixpnMesh           = "sixpn_mesh"
 	RouterProgSixpnRouter         = "sixpn_router"
 	RouterVarEventsPerSecond      = "events_per_second"
 	RouterVarExportDropEvent      = "export_drop_event"
@@ -378,6 +391,7 @@ type RouterSpecs struct {
 type RouterProgramSpecs struct {
 	SixpnEmpty  *ebpf.ProgramSpec `ebpf:"sixpn_empty"`
 	SixpnExpire *ebpf.ProgramSpec `ebpf:"sixpn_expire"`
+	SixpnMesh   *ebpf.ProgramSpec `ebpf:"sixpn_mesh"`
 	SixpnRouter *ebpf.ProgramSpec `ebpf:"sixpn_router"`
 }
 
@@ -385,6 +399,7 @@ type RouterProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type RouterMapSpecs struct {
+	Allocations   *ebpf.MapSpec `ebpf:"allocations"`
 	BackendLoad   *ebpf.MapSpec `ebpf:"backend_load"`
 	Backends      *ebpf.MapSpec `ebpf:"backends"`
 	Drops         *ebpf.MapSpec `ebpf:"drops"`
@@ -397,6 +412,7 @@ type RouterMapSpecs struct {
 	HostPort      *ebpf.MapSpec `ebpf:"host_port"`
 	MachineSlots  *ebpf.MapSpec `ebpf:"machine_slots"`
 	Maglev        *ebpf.MapSpec `ebpf:"maglev"`
+	MeshDevice    *ebpf.MapSpec `ebpf:"mesh_device"`
 	PortCounters  *ebpf.MapSpec `ebpf:"port_counters"`
 	PortDrops     *ebpf.MapSpec `ebpf:"port_drops"`
 	PortSlots     *ebpf.MapSpec `ebpf:"port_slots"`
@@ -443,6 +459,7 @@ func (o *RouterObjects) Close() error {
 //
 // It can be passed to LoadRouterObjects or ebpf.CollectionSpec.LoadAndAssign.
 type RouterMaps struct {
+	Allocations   *ebpf.Map `ebpf:"allocations"`
 	BackendLoad   *ebpf.Map `ebpf:"backend_load"`
 	Backends      *ebpf.Map `ebpf:"backends"`
 	Drops         *ebpf.Map `ebpf:"drops"`
@@ -455,6 +472,7 @@ type RouterMaps struct {
 	HostPort      *ebpf.Map `ebpf:"host_port"`
 	MachineSlots  *ebpf.Map `ebpf:"machine_slots"`
 	Maglev        *ebpf.Map `ebpf:"maglev"`
+	MeshDevice    *ebpf.Map `ebpf:"mesh_device"`
 	PortCounters  *ebpf.Map `ebpf:"port_counters"`
 	PortDrops     *ebpf.Map `ebpf:"port_drops"`
 	PortSlots     *ebpf.Map `ebpf:"port_slots"`
@@ -467,6 +485,7 @@ type RouterMaps struct {
 
 func (m *RouterMaps) Close() error {
 	return _RouterClose(
+		m.Allocations,
 		m.BackendLoad,
 		m.Backends,
 		m.Drops,
@@ -479,6 +498,7 @@ func (m *RouterMaps) Close() error {
 		m.HostPort,
 		m.MachineSlots,
 		m.Maglev,
+		m.MeshDevice,
 		m.PortCounters,
 		m.PortDrops,
 		m.PortSlots,
@@ -512,6 +532,7 @@ type RouterVariables struct {
 type RouterPrograms struct {
 	SixpnEmpty  *ebpf.Program `ebpf:"sixpn_empty"`
 	SixpnExpire *ebpf.Program `ebpf:"sixpn_expire"`
+	SixpnMesh   *ebpf.Program `ebpf:"sixpn_mesh"`
 	SixpnRouter *ebpf.Program `ebpf:"sixpn_router"`
 }
 
@@ -519,6 +540,7 @@ func (p *RouterPrograms) Close() error {
 	return _RouterClose(
 		p.SixpnEmpty,
 		p.SixpnExpire,
+		p.SixpnMesh,
 		p.SixpnRouter,
 	)
 }

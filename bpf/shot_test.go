@@ -47,10 +47,16 @@ func from(m *member, to netip.Addr, protocol uint8, l4 []byte) shot {
 	return shot{ifindex: m.ifindex, frame: seal(m.frame(ipv6(m.addr(), to, protocol, l4)))}
 }
 
-// fire runs the router over a frame: its verdict and the frame afterwards.
+// fire runs the router over a frame: its verdict and the frame afterwards. By the mesh
+// the packet alone comes, turned.
 func (w *world) fire(s shot) (verdict uint32, frame []byte) {
 	w.t.Helper()
-	verdict, frame, err := runProgram(w.SixpnRouter, s)
+	program := w.SixpnRouter
+	if w.mesh != nil && s.ifindex == w.mesh.ifindex {
+		program = w.SixpnMesh
+		s.frame = turned(s.frame)[offsetIP:]
+	}
+	verdict, frame, err := runProgram(program, s)
 	if err != nil {
 		w.t.Fatalf("run the router: %v", err)
 	}

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -68,7 +69,7 @@ func newTap(t *testing.T, w *world, m *member, withHeader bool, offload int) *ta
 	m.ifindex = uint32(device.Attrs().Index)
 	m.router = mac(device.Attrs().HardwareAddr)
 	w.setPort(bpf.RouterPort{
-		Ifindex: m.ifindex, Network: uint32(m.network), Host: uint32(thisHost), Machine: uint32(m.machine), Counters: m.counters,
+		Ifindex: m.ifindex, Network: uint32(m.network), Host: uint32(m.host), Machine: uint32(m.machine), Counters: m.counters,
 		Mtu: testMTU, Kind: uint8(bpf.RouterPortKindPORT_MACHINE), Mac: m.router,
 	})
 	w.setTap(m, testMTU)
@@ -87,11 +88,16 @@ func (w *world) setTap(m *member, mtu uint16) {
 // raise sets a device up as the loader does: silent, with the router on it.
 func raise(t *testing.T, w *world, name string) netlink.Link {
 	t.Helper()
+	return raiseWith(t, w.SixpnRouter, name)
+}
+
+func raiseWith(t *testing.T, program *ebpf.Program, name string) netlink.Link {
+	t.Helper()
 	must(t, os.WriteFile(filepath.Join("/proc/sys/net/ipv6/conf", name, "disable_ipv6"), []byte("1"), 0o644))
 	device, err := netlink.LinkByName(name)
 	must(t, err)
 	attached, err := link.AttachTCX(link.TCXOptions{
-		Interface: device.Attrs().Index, Program: w.SixpnRouter, Attach: attachIngress,
+		Interface: device.Attrs().Index, Program: program, Attach: attachIngress,
 	})
 	must(t, err)
 	t.Cleanup(func() { must(t, attached.Close()) })

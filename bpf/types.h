@@ -161,15 +161,16 @@ struct port_drop_key {
 ASSERT_SIZE(struct port_drop_key, 8);
 
 /*
- * The device into the private namespace. Only element of `host_port`. Laid out as
- * struct machine, so that one piece of code sends to either.
+ * A device of the host's own. Only element of `host_port`, the way into the private
+ * namespace, and of `mesh_device`. Laid out as struct machine, so that one piece of
+ * code sends to either.
  */
 struct host_device {
-	__u32 ifindex; /* 0: there is none, DNS is unreachable */
+	__u32 ifindex; /* 0: there is none; then DNS, or every other host, is unreachable */
 	__u32 counters;
 	__u16 mtu;
 	__u8 pad[2];
-	__u8 mac[6]; /* of the device inside the private namespace */
+	__u8 mac[6]; /* of the device inside the private namespace; the mesh has none */
 	__u8 router_mac[6];
 	__u8 unused[8];
 };
@@ -181,6 +182,20 @@ struct vip_key {
 	__u32 number;  /* N of fdaa:<network>:0:1::N, the low 32 bits */
 };
 ASSERT_SIZE(struct vip_key, 8);
+
+/*
+ * Clients of one network may reach this port of a Machine of this host that is of
+ * another network. Key of `allocations`.
+ */
+struct allocation_key {
+	__u32 client_network;
+	__u32 backend_network;
+	__u32 backend_machine;
+	__u16 port;    /* of the backend */
+	__u8 protocol; /* IPPROTO_TCP or IPPROTO_UDP */
+	__u8 pad;
+};
+ASSERT_SIZE(struct allocation_key, 16);
 
 enum service_action {
 	SERVICE_REFUSE = 0,

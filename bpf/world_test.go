@@ -33,6 +33,7 @@ const (
 type member struct {
 	name     string
 	ifindex  uint32
+	host     sixpn.Host
 	network  sixpn.Network
 	machine  sixpn.Machine
 	counters uint32
@@ -45,7 +46,7 @@ func (m *member) addr() netip.Addr { return m.low(linkLow) }
 
 // low is an address of the Machine's /112.
 func (m *member) low(low uint16) netip.Addr {
-	return sixpn.Fields{Network: m.network, Host: thisHost, Machine: m.machine, Low: low}.Addr()
+	return sixpn.Fields{Network: m.network, Host: m.host, Machine: m.machine, Low: low}.Addr()
 }
 
 func (m *member) key() bpf.RouterMachineKey {
@@ -66,6 +67,8 @@ type world struct {
 	bpf.RouterObjects
 	t                                       testing.TB
 	client, server, spare, foreign, private *member
+	mesh                                    *member // nil: there is none
+	host                                    sixpn.Host
 	members                                 []*member
 	region                                  uint32 // first unused element of maglev
 	backend                                 uint32 // last used element of backends
@@ -73,13 +76,14 @@ type world struct {
 
 // settings are what a test may want of a world before it is loaded.
 type settings struct {
+	host            sixpn.Host
 	flows           uint32
 	eventsPerSecond uint32
 }
 
 func newWorld(t testing.TB, change ...func(*settings)) *world {
 	t.Helper()
-	wanted := settings{flows: 4096, eventsPerSecond: 100}
+	wanted := settings{host: thisHost, flows: 4096, eventsPerSecond: 100}
 	for _, f := range change {
 		f(&wanted)
 	}
@@ -91,13 +95,13 @@ func newWorld(t testing.TB, change ...func(*settings)) *world {
 	for name, size := range map[string]uint32{
 		bpf.RouterMapFlows: wanted.flows, bpf.RouterMapMaglev: 4096, bpf.RouterMapBackends: 256,
 		bpf.RouterMapBackendLoad: 256, bpf.RouterMapVips: 64, bpf.RouterMapServices: 64, bpf.RouterMapPortCounters: 64,
-		bpf.RouterMapErrorBudget: 64, bpf.RouterMapQuotas: 64,
+		bpf.RouterMapErrorBudget: 64, bpf.RouterMapQuotas: 64, bpf.RouterMapAllocations: 64,
 	} {
 		spec.Maps[name].MaxEntries = size
 	}
-	must(t, spec.Variables["host"].Set(uint32(thisHost)))
+	must(t, spec.Variables["host"].Set(uint32(wanted.host)))
 	must(t, spec.Variables["events_per_second"].Set(wanted.eventsPerSecond))
-	w := &world{t: t}
+	w := &world{t: t, host: wanted.host}
 	if err := spec.LoadAndAssign(&w.RouterObjects, nil); err != nil {
 		t.Fatalf("load the router: %+v", err)
 	}
@@ -116,14 +120,15 @@ func (w *world) reset() {
 			must(w.t, bpf.MachineSlots(w.MachineSlots).Delete(m.key()))
 		}
 	}
-	for _, table := range []*ebpf.Map{w.Flows, w.Quotas, w.Vips, w.Services, w.ServiceRanges} {
+	for _, table := range []*ebpf.Map{w.Flows, w.Quotas, w.Vips, w.Services, w.ServiceRanges, w.Allocations} {
 		w.empty(table)
 	}
 	for ; w.backend > 0; w.backend-- {
 		w.put(w.Backends, w.backend, bpf.RouterBackend{})
 		w.put(w.BackendLoad, w.backend, bpf.RouterLoad{})
 	}
-	w.members, w.region = nil, 0
+	w.put(w.MeshDevice, uint32(0), bpf.RouterHostDevice{})
+	w.members, w.mesh, w.region = nil, nil, 0
 
 	w.client = w.machine("client", red, 0x000a0011)
 	w.server = w.machine("server", red, 0x000b0012)
@@ -131,7 +136,7 @@ func (w *world) reset() {
 	w.foreign = w.machine("foreign", blue, 0x000b0014)
 	w.private = w.add("private", 0, 0)
 	w.setPort(bpf.RouterPort{
-		Ifindex: w.private.ifindex, Host: uint32(thisHost), Counters: w.private.counters, Mtu: testMTU,
+		Ifindex: w.private.ifindex, Host: uint32(w.host), Counters: w.private.counters, Mtu: testMTU,
 		Kind: uint8(bpf.RouterPortKindPORT_HOST), Mac: w.private.router,
 	})
 	w.put(w.HostPort, uint32(0), bpf.RouterHostDevice{
@@ -176,7 +181,7 @@ func (w *world) put(table *ebpf.Map, key, value any) {
 func (w *world) add(name string, network sixpn.Network, machine sixpn.Machine) *member {
 	n := byte(len(w.members) + 1)
 	m := &member{
-		name: name, ifindex: devices[n-1], network: network, machine: machine, counters: uint32(n) + 10,
+		name: name, ifindex: devices[n-1], host: w.host, network: network, machine: machine, counters: uint32(n) + 10,
 		guest: mac{2, 0, 0, 0, 1, n}, router: mac{2, 0, 0, 0, 2, n},
 	}
 	w.members = append(w.members, m)
@@ -186,7 +191,7 @@ func (w *world) add(name string, network sixpn.Network, machine sixpn.Machine) *
 func (w *world) machine(name string, network sixpn.Network, machine sixpn.Machine) *member {
 	m := w.add(name, network, machine)
 	w.setPort(bpf.RouterPort{
-		Ifindex: m.ifindex, Network: uint32(network), Host: uint32(thisHost), Machine: uint32(machine), Counters: m.counters, Mtu: testMTU,
+		Ifindex: m.ifindex, Network: uint32(network), Host: uint32(w.host), Machine: uint32(machine), Counters: m.counters, Mtu: testMTU,
 		Kind: uint8(bpf.RouterPortKindPORT_MACHINE), Redirect: uint8(bpf.RouterRedirectMethodREDIRECT_PEER), Mac: m.router,
 	})
 	w.setDevice(m, testMTU)
@@ -220,7 +225,7 @@ func (w *world) addBackend(m *member, port uint16, service uint32) uint32 {
 	w.backend++
 	w.put(w.BackendLoad, w.backend, bpf.RouterLoad{Generation: 7})
 	w.put(w.Backends, w.backend, bpf.RouterBackend{
-		Network: uint32(m.network), Host: uint32(thisHost), Machine: uint32(m.machine), Generation: 7, Port: port, Service: service,
+		Network: uint32(m.network), Host: uint32(m.host), Machine: uint32(m.machine), Generation: 7, Port: port, Service: service,
 	})
 	return w.backend
 }
