@@ -55,11 +55,18 @@ func findDevice(name string) (netlink.Link, error) {
 	if err != nil {
 		return nil, fmt.Errorf("look for device %s: %w", device, err)
 	}
-	if alias := link.Attrs().Alias; alias != Alias(name) {
+	if !isOurs(link, name) {
 		return nil, fmt.Errorf("device %s exists and is not this agent's (its alias is %q, expected %q): remove it or rename the agent",
-			device, alias, Alias(name))
+			device, link.Attrs().Alias, Alias(name))
 	}
 	return link, nil
+}
+
+// isOurs goes by the alias. One of the kernel's that is down and has none is what an
+// agent leaves that is killed before it could name it.
+func isOurs(link netlink.Link, name string) bool {
+	a := link.Attrs()
+	return a.Alias == Alias(name) || a.Alias == "" && kindOf(link) == kernel && a.RawFlags&unix.IFF_UP == 0
 }
 
 // kindOf says who does the work of a device, "" for a type that no mesh has.
@@ -100,12 +107,35 @@ func choose(wanted kind, link netlink.Link, makeKernel func() error) (kind, erro
 	return "", fmt.Errorf("make the kernel's WireGuard device: %w", err)
 }
 
-// makeKernelDevice makes a device of the kernel's WireGuard, in one request with
-// all that tells whose it is. It is down.
+// makeKernelDevice makes a device of the kernel's WireGuard. It is down and has no
+// alias yet: the kernel takes none with the request that makes a device.
 func makeKernelDevice(name string, mtu uint16) error {
 	attrs := netlink.NewLinkAttrs()
-	attrs.Name, attrs.Alias, attrs.MTU = DeviceName(name), Alias(name), int(mtu)
+	attrs.Name, attrs.MTU = DeviceName(name), int(mtu)
 	return netlink.LinkAdd(&netlink.Wireguard{LinkAttrs: attrs})
+}
+
+// adjust finds the agent's device and gives it what it lacks of its alias and its
+// MTU.
+func adjust(name string, mtu uint16) (netlink.Link, error) {
+	link, err := findDevice(name)
+	if err != nil {
+		return nil, err
+	}
+	if link == nil {
+		return nil, fmt.Errorf("device %s went away just now", DeviceName(name))
+	}
+	if link.Attrs().Alias != Alias(name) {
+		if err := netlink.LinkSetAlias(link, Alias(name)); err != nil {
+			return nil, fmt.Errorf("set the alias of %s: %w", DeviceName(name), err)
+		}
+	}
+	if link.Attrs().MTU != int(mtu) {
+		if err := netlink.LinkSetMTU(link, int(mtu)); err != nil {
+			return nil, fmt.Errorf("set the MTU of %s to %d: %w", DeviceName(name), mtu, err)
+		}
+	}
+	return link, nil
 }
 
 // portFree tries whether anybody holds a UDP port in the namespace of the thread.

@@ -30,6 +30,32 @@ func TestDeviceName(t *testing.T) {
 	}
 }
 
+// What an agent that was killed too early left of the kernel's device is taken over.
+func TestNamelessDeviceIsTakenOver(t *testing.T) {
+	a := newHost(t, 7)
+	a.config.Engine = "auto"
+	if !a.open().Device().Kernel {
+		return // the engine names its device before it makes it stay
+	}
+	var index int
+	a.in(func() error {
+		link, err := netlink.LinkByName(wireguard.DeviceName(a.config.Name))
+		if err != nil {
+			return err
+		}
+		index = link.Attrs().Index
+		return netlink.LinkSetAlias(link, "")
+	})
+	d := a.open().Device()
+	a.in(func() error {
+		link, err := netlink.LinkByIndex(index)
+		if err != nil || link.Attrs().Alias != wireguard.Alias(a.config.Name) || int(d.Ifindex) != index {
+			t.Errorf("the device is %+v, said to be %+v", link, d)
+		}
+		return err
+	})
+}
+
 // Which kind of device is chosen, by what is wanted, what is there, and what the
 // kernel says when it is asked for one.
 func TestChoice(t *testing.T) {
@@ -120,12 +146,15 @@ func TestWrongConfigurationIsRefused(t *testing.T) {
 
 // A port that something else has is named, with what to do, and nothing is left.
 func TestPortInUse(t *testing.T) {
-	for network, address := range map[string]string{"udp4": "0.0.0.0", "udp6": "::", "udp": "127.0.0.1"} {
-		t.Run(network+" "+address, func(t *testing.T) {
+	for _, c := range [][3]string{
+		{"userspace", "udp4", "0.0.0.0"}, {"userspace", "udp6", "::"}, {"userspace", "udp", "127.0.0.1"}, {"auto", "udp4", "0.0.0.0"},
+	} {
+		t.Run(strings.Join(c[:], " "), func(t *testing.T) {
 			a := newHost(t, 7)
+			a.config.Engine = c[0]
 			var other net.PacketConn
 			a.in(func() (err error) {
-				other, err = net.ListenPacket(network, net.JoinHostPort(address, fmt.Sprint(port)))
+				other, err = net.ListenPacket(c[1], net.JoinHostPort(c[2], fmt.Sprint(port)))
 				return err
 			})
 			err := a.openError()

@@ -162,29 +162,21 @@ func (m *Mesh) establish(ctx context.Context) error {
 			return err
 		}
 	}
-	device := Device{Name: DeviceName(m.config.Name), MTU: m.config.MTU, Kernel: chosen == kernel}
-	up := false
-	if err := m.home.Do(func() error {
-		link, err := findDevice(m.config.Name)
-		if err != nil {
-			return err
-		}
-		if link == nil {
-			return fmt.Errorf("device %s went away just now", device.Name)
-		}
-		device.Ifindex, up = uint32(link.Attrs().Index), link.Attrs().RawFlags&unix.IFF_UP != 0
-		if link.Attrs().MTU == int(m.config.MTU) {
-			return nil
-		}
-		if err := netlink.LinkSetMTU(link, int(m.config.MTU)); err != nil {
-			return fmt.Errorf("set the MTU of %s to %d: %w", device.Name, m.config.MTU, err)
-		}
-		return nil
+	var found netlink.Link
+	if err := m.home.Do(func() (err error) {
+		found, err = adjust(m.config.Name, m.config.MTU)
+		return err
 	}); err != nil {
 		return err
 	}
-	m.device = device
-	return m.instruct(ctx, up)
+	m.reached("device named")
+	m.device = Device{Name: found.Attrs().Name, Ifindex: uint32(found.Attrs().Index), MTU: m.config.MTU, Kernel: chosen == kernel}
+	err := m.instruct(ctx, found.Attrs().RawFlags&unix.IFF_UP != 0)
+	if err != nil && chosen == kernel && link == nil {
+		// It is of no use to anybody, and would be a surprise.
+		_ = m.home.Do(func() error { return netlink.LinkDel(found) })
+	}
+	return err
 }
 
 // ensureEngine adopts the engine that runs, or starts one. present says whether

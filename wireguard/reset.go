@@ -61,7 +61,7 @@ func Reset(ctx context.Context, c Config) (removed []string, err error) {
 func removeDevice(home *netns.Namespace, name string) (removed []string, err error) {
 	err = home.Do(func() error {
 		link, err := netlink.LinkByName(DeviceName(name))
-		if errors.As(err, &netlink.LinkNotFoundError{}) || err == nil && link.Attrs().Alias != Alias(name) {
+		if errors.As(err, &netlink.LinkNotFoundError{}) || err == nil && !isOurs(link, name) {
 			return nil
 		}
 		if err == nil {

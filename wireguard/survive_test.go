@@ -83,16 +83,11 @@ func (h *host) stopEngine() {
 	})
 }
 
-func TestEngineOutlivesTheAgent(t *testing.T) {
-	a, b := newPair(t, "IPv4")
-	b.open()
+func TestMeshOutlivesTheAgent(t *testing.T) { engines(t, meshOutlivesTheAgent) }
+
+func meshOutlivesTheAgent(t *testing.T, a, b *host) {
 	first := a.agent("", b.peer())
 	pid, ifindex := a.engine(), a.ifindex()
-	a.open() // its key is needed
-	b.setPeers(a.peer())
-	a.connect()
-	b.connect()
-	a.reach(b)
 	before := a.status(b.number)
 
 	stop := traffic(t, b, a)
@@ -172,8 +167,9 @@ func TestLostEngineIsRestored(t *testing.T) {
 	}
 }
 
-func TestDeletedDeviceIsMadeAgain(t *testing.T) {
-	a, b := newMesh(t, "IPv4")
+func TestDeletedDeviceIsMadeAgain(t *testing.T) { engines(t, deletedDeviceIsMadeAgain) }
+
+func deletedDeviceIsMadeAgain(t *testing.T, a, b *host) {
 	a.run()
 	before := a.mesh.Device()
 	a.in(func() error {
