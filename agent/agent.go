@@ -12,8 +12,11 @@ import (
 	"os"
 	"time"
 
+	clientv3 "go.etcd.io/etcd/client/v3"
+
 	"github.com/sixpn/sixpn/bpf"
 	"github.com/sixpn/sixpn/dns"
+	"github.com/sixpn/sixpn/fleet"
 	"github.com/sixpn/sixpn/flycast"
 	"github.com/sixpn/sixpn/loader"
 	"github.com/sixpn/sixpn/machine"
@@ -30,7 +33,10 @@ type agent struct {
 	log     *slog.Logger
 	started time.Time
 
-	embedded *state.Embedded
+	fleet    *fleet.Fleet     // nil: this host is alone
+	hosts    net.Listener     // for other hosts, nil likewise
+	embedded *state.Embedded  // nil: the store is elsewhere
+	client   *clientv3.Client // of the store
 	store    *state.Store
 	host     state.Host
 	private  *netns.Private
@@ -97,6 +103,7 @@ func run(ctx context.Context, c Config) (err error) {
 		do   func(context.Context) error
 	}{
 		{"metrics", a.listenMetrics},
+		{"fleet", a.openFleet},
 		{"store", a.openStore},
 		{"private namespace", a.openPrivate},
 		{"router", a.openRouter},
@@ -114,24 +121,6 @@ func run(ctx context.Context, c Config) (err error) {
 		}
 	}
 	return a.work(ctx)
-}
-
-// openStore starts the store, reads all of it, and finds out which host this is.
-func (a *agent) openStore(ctx context.Context) (err error) {
-	a.embedded, err = state.StartEmbedded(ctx, state.EmbeddedConfig{Dir: a.config.storeDir(), Log: a.log})
-	if err != nil {
-		return err
-	}
-	a.closers = append(a.closers, a.embedded.Close)
-	if a.store, err = state.Open(ctx, a.embedded.Client(), a.log); err != nil {
-		return err
-	}
-	if a.host, err = register(ctx, a.config, a.store); err != nil {
-		return err
-	}
-	// The snapshot is older than the registration; whoever looks this host up needs it.
-	a.log.Info("this host", "id", a.host.ID, "name", a.host.Name, "region", a.host.Region)
-	return nil
 }
 
 // openPrivate makes or finds the namespace of the agent's own sockets.

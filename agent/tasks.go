@@ -24,8 +24,11 @@ func (a *agent) work(ctx context.Context) error {
 	resets := &flycast.Resets{Source: a.tables, Sender: a.raw, Log: a.log}
 	group, ctx := errgroup.WithContext(ctx)
 	for _, t := range []task{
-		{"embedded store", a.embedded.Wait},
+		{"embedded store", a.waitStore},
 		{"store", a.store.Run},
+		{"members of the store", a.followStore},
+		{"certificate", a.keepCertificate},
+		{"other hosts", a.serveFleet},
 		{"tables", a.loop.Run},
 		{"machines", a.manager.Run},
 		{"flow expiry", a.pacer.Run},
