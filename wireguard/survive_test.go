@@ -114,24 +114,26 @@ func meshOutlivesTheAgent(t *testing.T, a, b *host) {
 
 // An agent may be killed after any step: the next one goes on from there.
 func TestAgentKilledAtAnyStep(t *testing.T) {
-	for _, step := range []string{"engine started", "peers set"} {
-		t.Run(step, func(t *testing.T) {
+	for _, c := range [][2]string{
+		{"userspace", "engine started"}, {"userspace", "device named"}, {"userspace", "peers set"},
+		{"auto", "device named"}, {"auto", "peers set"},
+	} {
+		t.Run(c[0]+" "+c[1], func(t *testing.T) {
 			a, b := newPair(t, "IPv6")
+			a.config.Engine = c[0]
 			b.open()
-			agent := a.agent(step, b.peer())
+			agent := a.agent(c[1], b.peer())
 			_ = agent.Wait()
 			if status := agent.ProcessState.Sys().(syscall.WaitStatus); status.Signal() != syscall.SIGKILL {
 				t.Fatalf("the agent ended with %v, expected by its own signal", status)
 			}
-			pid := a.engine()
-			a.open()
-			a.setPeers(b.peer())
-			b.setPeers(a.peer())
-			a.connect()
-			b.connect()
-			a.reach(b)
-			if now := a.engine(); now != pid || pid == 0 {
+			pid, ifindex := a.engine(), a.ifindex()
+			a.meet(b)
+			if now := a.engine(); now != pid {
 				t.Errorf("the engine is process %d, expected the one of the killed agent, %d", now, pid)
+			}
+			if now := a.ifindex(); now != ifindex {
+				t.Errorf("the device has index %d, expected that of the killed agent's, %d", now, ifindex)
 			}
 		})
 	}
