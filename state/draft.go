@@ -15,6 +15,20 @@ type draft struct {
 	next   Snapshot
 	copied map[any]bool // by the address of the field
 	whole  bool         // read from nothing, not derived
+
+	keepRaw bool
+	raw     map[string]*rawRecord // what changed, nil for what is gone; only if keepRaw
+}
+
+// newWhole is the draft of everything.
+func newWhole() *draft {
+	d := newDraft(&Snapshot{
+		Orgs: map[string]Org{}, Networks: map[sixpn.Network]Network{}, Apps: map[string]App{},
+		Machines: map[string]Machine{}, VIPs: map[netip.Addr]VIP{}, Hosts: map[sixpn.Host]Host{},
+		alive: map[sixpn.Host]presence{},
+	})
+	d.whole = true
+	return d
 }
 
 func newDraft(from *Snapshot) *draft {
@@ -35,13 +49,24 @@ func own[K comparable, V any](d *draft, m *map[K]V) map[K]V {
 // put applies a written record. The error is that of a record that cannot be read;
 // the draft then keeps what it had of it.
 func (d *draft) put(key string, value []byte, revision int64) error {
-	err := d.decode(key, parseKey(key), value, revision)
+	k := parseKey(key)
+	if d.keepRaw && k.kind != kindNone {
+		d.note(key, &rawRecord{value, revision})
+	}
+	err := d.decode(key, k, value, revision)
 	if err != nil {
 		own(d, &d.next.Unreadable)[key] = err.Error()
 	} else if _, was := d.next.Unreadable[key]; was {
 		delete(own(d, &d.next.Unreadable), key)
 	}
 	return err
+}
+
+func (d *draft) note(key string, r *rawRecord) {
+	if d.raw == nil {
+		d.raw = map[string]*rawRecord{}
+	}
+	d.raw[key] = r
 }
 
 func (d *draft) decode(key string, k recordKey, value []byte, revision int64) error {
@@ -90,6 +115,8 @@ func (d *draft) decode(key string, k recordKey, value []byte, revision int64) er
 		r, err := Decode[presence](value, revision)
 		own(d, &d.next.alive)[sixpn.Host(k.number)] = r.Value
 		return err
+	case kindFleet:
+		d.next.fleet = string(value)
 	case kindNone:
 	}
 	return nil
@@ -117,6 +144,9 @@ func (d *draft) remove(key string) {
 		delete(own(d, &d.next.Unreadable), key)
 	}
 	k := parseKey(key)
+	if d.keepRaw && k.kind != kindNone {
+		d.note(key, nil)
+	}
 	switch k.kind {
 	case kindOrg:
 		delete(own(d, &d.next.Orgs), k.name)
@@ -147,7 +177,7 @@ func (d *draft) remove(key string) {
 		}
 	case kindAlive:
 		delete(own(d, &d.next.alive), sixpn.Host(k.number))
-	case kindNone:
+	case kindFleet, kindNone: // a fleet has its name for good
 	}
 }
 
@@ -223,7 +253,7 @@ func (d *draft) keep(older *Snapshot) {
 			if _, ok := d.next.deleted[at]; ok {
 				include(d, &d.next.appDeleted, k.app, k.name, strings.Compare)
 			}
-		case kindAlive, kindNone:
+		case kindAlive, kindFleet, kindNone:
 		}
 	}
 }

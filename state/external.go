@@ -13,6 +13,8 @@ import (
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 )
 
 // RemoteConfig says how to reach a store that runs elsewhere: the fleet's own, which
@@ -25,6 +27,8 @@ type RemoteConfig struct {
 	Log            *slog.Logger
 	// Patience is how long the first answer may take. 0: ten seconds.
 	Patience time.Duration
+	// Lazy does without a first answer: for a host that has a last state to go on with.
+	Lazy bool
 }
 
 const (
@@ -37,7 +41,15 @@ const (
 	silenceLimit = 3 * time.Second
 )
 
-// OpenRemote returns a client of a store that runs elsewhere, once that has answered. Of
+// connecting is how connections are tried again. By itself gRPC would wait up to two
+// minutes after an outage, and leases do not.
+var connecting = grpc.ConnectParams{
+	Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 2 * time.Second},
+	MinConnectTimeout: dialTimeout,
+}
+
+// OpenRemote returns a client of a store that runs elsewhere, once that has answered,
+// unless the configuration says Lazy. Of
 // several endpoints those that do not answer are passed over, then and later. The error
 // is of kind Unavailable, or Invalid when the endpoints or the credentials are wrong.
 func OpenRemote(ctx context.Context, c RemoteConfig) (*clientv3.Client, error) {
@@ -62,9 +74,13 @@ func OpenRemote(ctx context.Context, c RemoteConfig) (*clientv3.Client, error) {
 		DialKeepAliveTime:    silenceAsked,
 		DialKeepAliveTimeout: silenceLimit,
 		MaxCallSendMsgSize:   maxSendBytes,
+		DialOptions:          []grpc.DialOption{grpc.WithConnectParams(connecting)},
 	})
 	if err != nil {
 		return nil, explainRemote(c, err)
+	}
+	if c.Lazy {
+		return client, nil
 	}
 	// New only prepares. Reading something shows that the store is there, and that this
 	// client may use it.

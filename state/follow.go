@@ -1,16 +1,14 @@
 package state
 
 import (
+	"cmp"
 	"context"
 	"errors"
-	"net/netip"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
-
-	"github.com/sixpn/sixpn"
 )
 
 const (
@@ -24,9 +22,18 @@ const (
 	retryLast  = 5 * time.Second
 )
 
-// Run keeps the snapshot current until the context ends. While the store is away
-// the last snapshot stays: only a complete read, or an event, changes it.
+// Run keeps the snapshot current until the context ends, and the file too, if there is
+// one. While the store is away the last snapshot stays: only a complete read, or an
+// event, of the store that was known changes it.
 func (s *Store) Run(ctx context.Context) error {
+	if s.file != "" {
+		saving := make(chan struct{})
+		go func() {
+			defer close(saving)
+			s.keepSaving(ctx)
+		}()
+		defer func() { <-saving }()
+	}
 	retry := retryFirst
 	for ctx.Err() == nil {
 		before := s.Snapshot().Revision
@@ -44,7 +51,11 @@ func (s *Store) Run(ctx context.Context) error {
 		if s.Snapshot().Revision > before {
 			retry = retryFirst
 		}
-		if err != nil {
+		news := s.noteContact(err)
+		switch {
+		case errors.Is(err, errStranger) && news:
+			s.log.Error("the store is refused", "error", err)
+		case err != nil && !errors.Is(err, errStranger):
 			s.log.Warn("the store cannot be watched: the last state stays in force", "error", err, "again_in", retry)
 		}
 		select {
@@ -56,10 +67,17 @@ func (s *Store) Run(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// watch applies events from the snapshot's revision on, until the stream breaks.
+// watch applies events from the snapshot's revision on, until the stream breaks or the
+// store is another one. A watch of a revision that is still to come would be silent, so
+// the store is asked first, and again and again, for the client connects anew by itself.
 func (s *Store) watch(ctx context.Context) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
+	if err := s.probe(ctx); err != nil {
+		return err
+	}
+	s.noteContact(nil)
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	go s.keepProbing(ctx, cancel)
 	// A member cut off from its leader would be silent for ever otherwise.
 	stream := s.client.Watch(clientv3.WithRequireLeader(ctx), root, clientv3.WithPrefix(),
 		clientv3.WithRev(s.Snapshot().Revision+1), clientv3.WithProgressNotify())
@@ -67,15 +85,49 @@ func (s *Store) watch(ctx context.Context) error {
 		if err := response.Err(); err != nil {
 			return err
 		}
+		if err := s.recognise(response.Header, 0, ""); err != nil {
+			return err
+		}
+		if s.doubtful(response.Header) {
+			if err := s.probe(ctx); err != nil {
+				return err
+			}
+		}
 		s.apply(response.Events)
 	}
-	return ctx.Err()
+	return context.Cause(ctx)
+}
+
+// keepProbing ends a watch when the store turns out to be another one.
+func (s *Store) keepProbing(ctx context.Context, end context.CancelCauseFunc) {
+	ticker := time.NewTicker(s.probeInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		err := s.probe(ctx)
+		if errors.Is(err, errStranger) {
+			end(err)
+			return
+		}
+		if ctx.Err() == nil && s.noteContact(err) {
+			if err != nil {
+				s.log.Warn("the store does not answer: the last state stays in force", "error", err)
+			} else {
+				s.log.Info("the store answers again")
+			}
+		}
+	}
 }
 
 // apply makes one snapshot of the events of one response. etcd never splits a
 // revision over two responses, so no snapshot shows half a transaction.
 func (s *Store) apply(events []*clientv3.Event) {
 	d := newDraft(s.Snapshot())
+	d.keepRaw = s.file != ""
 	for _, e := range events {
 		d.next.Revision = max(d.next.Revision, e.Kv.ModRevision)
 		if e.Type == mvccpb.Event_DELETE {
@@ -100,16 +152,12 @@ func (s *Store) put(d *draft, kv *mvccpb.KeyValue) {
 func (s *Store) readAll(ctx context.Context) (*draft, error) {
 	var err error
 	for range readAttempts {
-		d := newDraft(&Snapshot{
-			Orgs: map[string]Org{}, Networks: map[sixpn.Network]Network{}, Apps: map[string]App{},
-			Machines: map[string]Machine{}, VIPs: map[netip.Addr]VIP{}, Hosts: map[sixpn.Host]Host{},
-			alive: map[sixpn.Host]presence{},
-		})
-		d.whole = true
+		d := newWhole()
+		d.keepRaw = s.file != ""
 		if err = s.readPages(ctx, d); err == nil {
 			if older := s.Snapshot(); older != nil {
 				d.keep(older)
-				d.next.held, d.next.alarm = older.held, older.alarm
+				d.next.held = older.held
 			}
 			return d, nil
 		}
@@ -117,10 +165,17 @@ func (s *Store) readAll(ctx context.Context) (*draft, error) {
 			break
 		}
 	}
+	if errors.Is(err, errStranger) {
+		return nil, err
+	}
 	return nil, unavailable("read the whole state", err)
 }
 
 func (s *Store) readPages(ctx context.Context, d *draft) error {
+	var known int64
+	if older := s.Snapshot(); older != nil {
+		known = older.Revision
+	}
 	from, end := root, clientv3.GetPrefixRangeEnd(root)
 	for {
 		// Revision 0 is the newest; the first page says which that is.
@@ -130,13 +185,16 @@ func (s *Store) readPages(ctx context.Context, d *draft) error {
 			return err
 		}
 		if d.next.Revision == 0 {
+			if err := s.recognise(response.Header, known, ""); err != nil {
+				return err
+			}
 			d.next.Revision = response.Header.Revision
 		}
 		for _, kv := range response.Kvs {
 			s.put(d, kv)
 		}
 		if !response.More {
-			return nil
+			return s.recognise(response.Header, known, cmp.Or(d.next.fleet, noFleet))
 		}
 		from = string(response.Kvs[len(response.Kvs)-1].Key) + "\x00"
 	}

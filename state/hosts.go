@@ -42,6 +42,9 @@ func (s *Store) JoinHost(ctx context.Context, h NewHost) (Host, int64, error) {
 	var record Record[Host]
 	created := now()
 	revision, err := s.transact(ctx, creating, "register host "+h.Name, func(t *transaction) error {
+		if err := t.nameFleet(); err != nil {
+			return err
+		}
 		var found bool
 		var err error
 		if record, found, err = t.sameHost(h); err != nil {

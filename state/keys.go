@@ -20,6 +20,7 @@ import (
 //	networks/<net>/deleted/<app>/<id>             Machine that is no more, for a while
 //	hosts/<host>/host                             Host
 //	hosts/<host>/alive                            presence, as long as the host's lease lives
+//	fleet                                         its name: random letters and digits, made with the first host
 //
 // The rest is written in the same transactions and is never part of a snapshot:
 //
@@ -36,6 +37,7 @@ const root = "/sixpn/v1/"
 const (
 	counterNetworks = root + "counters/networks"
 	counterHosts    = root + "counters/hosts"
+	keyFleet        = root + "fleet"
 )
 
 func counterMachines(n sixpn.Network) string { return root + "counters/machines/" + hex8(n) }
@@ -94,6 +96,7 @@ const (
 	kindHost
 	kindDeleted
 	kindAlive
+	kindFleet
 )
 
 // recordKey is a key taken apart.
@@ -113,6 +116,9 @@ func parseKey(key string) recordKey {
 	parts := strings.Split(rest, "/")
 	if len(parts) == 2 && parts[0] == "orgs" {
 		return recordKey{kind: kindOrg, name: parts[1]}
+	}
+	if key == keyFleet {
+		return recordKey{kind: kindFleet}
 	}
 	if len(parts) < 3 {
 		return recordKey{}

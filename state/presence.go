@@ -116,6 +116,9 @@ func (k *keeper) establish(ctx context.Context) error {
 		return unavailable("keep host "+k.host.String()+" alive", err)
 	}
 	revision, err := k.store.transact(ctx, "alive", "keep host "+k.host.String()+" alive", func(t *transaction) error {
+		if err := t.mustBeKnown(); err != nil {
+			return err
+		}
 		if _, found, err := load[Host](t, keyHost(k.host)); err != nil {
 			return err
 		} else if !found {

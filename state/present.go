@@ -18,7 +18,9 @@ func (s *Snapshot) Present(h sixpn.Host) bool { return !s.Absent[h] }
 
 // Alarm says why hosts count as present though their leases are over, or why what the
 // store says is not believed; "" when there is no reason to.
-func (s *Snapshot) Alarm() string { return s.alarm }
+func (s *Snapshot) Alarm() string {
+	return strings.Join(slices.DeleteFunc([]string{s.lostAll, s.refusal}, func(a string) bool { return a == "" }), "; ")
+}
 
 // holdTogether is which hosts keep their place though their lease is over. When at
 // least two of them, and at least a third of all hosts, lost it within one window, they
@@ -114,10 +116,13 @@ func (s *Store) judge(next *Snapshot) {
 	})
 	next.held = holdTogether(next.Hosts, next.alive, next.held, s.lost, at, s.window)
 	next.Absent = absentHosts(next.Hosts, next.alive, next.held, s.self)
-	before := next.alarm
-	if next.alarm = heldAlarm(next.Hosts, next.held); next.alarm != "" && next.alarm != before {
-		s.log.Error("hosts are lost together", "alarm", next.alarm)
-	} else if next.alarm == "" && before != "" {
+	before := ""
+	if s.snapshot != nil {
+		before = s.snapshot.lostAll
+	}
+	if next.lostAll = heldAlarm(next.Hosts, next.held); next.lostAll != "" && next.lostAll != before {
+		s.log.Error("hosts are lost together", "alarm", next.lostAll)
+	} else if next.lostAll == "" && before != "" {
 		s.log.Info("the hosts that were lost together are back, or removed")
 	}
 }

@@ -22,14 +22,24 @@ type Store struct {
 	log    *slog.Logger
 	queues queues
 	// session names this Store among all that ever said to be some host.
-	session string
-	window  time.Duration
+	session       string
+	window        time.Duration
+	file          string
+	saveInterval  time.Duration
+	patience      time.Duration
+	probeInterval time.Duration
+	saved         int64 // revision that is in the file; of openLast and keepSaving only
 
 	mu       sync.Mutex
 	snapshot *Snapshot
 	changed  chan struct{} // closed when snapshot is replaced
 	self     sixpn.Host    // 0: on none
 	lost     map[sixpn.Host]time.Time
+	raw      map[string]rawRecord // of the snapshot, if there is a file
+	cluster  uint64               // etcd's id of the known store, 0: none was known yet
+	term     uint64               // of its latest election that was heard of
+	contact  time.Time            // of the last answer
+	away     error                // of the exchange after that, nil if there was none
 }
 
 // StoreConfig is what a Store is made of.
@@ -40,7 +50,26 @@ type StoreConfig struct {
 	// Window is the time within which leases that end have ended together; it should be
 	// their TTL. 0: DefaultPresenceTTL.
 	Window time.Duration
+	// File, if not empty, is where the last state is kept, for a start without the store.
+	// Its directory exists, and no other process writes there.
+	File string
+	// SaveInterval is how far the file may be behind, besides what writing takes: it is
+	// written as often, if there is something new, and when Run ends. 0: ten seconds.
+	SaveInterval time.Duration
+	// Patience is how long the store may take to answer: to a first read when there is a
+	// last state, and to a probe. 0: five seconds.
+	Patience time.Duration
+	// ProbeInterval is how often Run asks the store whether it is the one that was known.
+	// 0: five seconds.
+	ProbeInterval time.Duration
 }
+
+// Defaults of a StoreConfig.
+const (
+	defaultSaveInterval  = 10 * time.Second
+	defaultAnswerTime    = 5 * time.Second
+	defaultProbeInterval = 5 * time.Second
+)
 
 // Open is OpenStore with nothing but a client.
 func Open(ctx context.Context, client *clientv3.Client, log *slog.Logger) (*Store, error) {
@@ -48,17 +77,32 @@ func Open(ctx context.Context, client *clientv3.Client, log *slog.Logger) (*Stor
 }
 
 // OpenStore reads everything once. Nothing keeps the snapshot current until Run does.
-// The error is of kind Unavailable.
+// When the store does not answer, or is not the one that was known, and there is a last
+// state on disk, that one is in force, and Contact and Snapshot.Alarm say so. Without
+// one the error is of kind Unavailable.
 func OpenStore(ctx context.Context, c StoreConfig) (*Store, error) {
 	s := &Store{
 		client: c.Client, log: c.Log, session: rand.Text(), window: orDefault(c.Window, DefaultPresenceTTL),
-		changed: make(chan struct{}), self: c.Host, lost: map[sixpn.Host]time.Time{},
+		file: c.File, saveInterval: orDefault(c.SaveInterval, defaultSaveInterval),
+		patience: orDefault(c.Patience, defaultAnswerTime), probeInterval: orDefault(c.ProbeInterval, defaultProbeInterval),
+		changed: make(chan struct{}), self: c.Host, lost: map[sixpn.Host]time.Time{}, raw: map[string]rawRecord{},
 	}
-	d, err := s.readAll(ctx)
-	if err != nil {
+	known := s.openLast()
+	readCtx, cancel := ctx, context.CancelFunc(func() {})
+	if known {
+		readCtx, cancel = context.WithTimeout(ctx, s.patience)
+	}
+	defer cancel()
+	d, err := s.readAll(readCtx)
+	switch {
+	case err == nil:
+		s.publish(d)
+	case !known || ctx.Err() != nil:
 		return nil, err
+	default:
+		s.log.Error("the store cannot be read: the last state on disk is in force", "error", err, "of", s.contact, "revision", s.snapshot.Revision)
 	}
-	s.publish(d)
+	s.noteContact(err)
 	return s, nil
 }
 
@@ -94,7 +138,18 @@ func (s *Store) publish(d *draft) {
 	if s.snapshot == nil || d.hostsChanged() {
 		s.judge(&d.next)
 	} else {
-		d.next.held, d.next.Absent, d.next.alarm = s.snapshot.held, s.snapshot.Absent, s.snapshot.alarm
+		d.next.held, d.next.Absent, d.next.lostAll = s.snapshot.held, s.snapshot.Absent, s.snapshot.lostAll
+	}
+	d.next.refusal = "" // whoever is refused publishes nothing
+	if d.whole {
+		clear(s.raw)
+	}
+	for key, r := range d.raw {
+		if r == nil {
+			delete(s.raw, key)
+		} else {
+			s.raw[key] = *r
+		}
 	}
 	s.replace(&d.next)
 }

@@ -24,7 +24,9 @@ import (
 // when it was checked holds when it is written.
 type transaction struct {
 	ctx      context.Context
+	store    *Store
 	client   *clientv3.Client
+	known    int64            // revision of the snapshot when it began
 	revision int64            // of all reads, 0 before the first
 	keys     map[string]int64 // revision of each key that was read, 0 for an absent one
 	prefixes map[string]int64 // revision at which the keys of each were counted or listed
@@ -48,7 +50,7 @@ func (s *Store) transact(ctx context.Context, queue, doing string, fn func(*tran
 	}
 	defer leave()
 	for limit := conflictFirst; ; limit = min(2*limit, conflictLast) {
-		t := &transaction{ctx: ctx, client: s.client, keys: map[string]int64{}, prefixes: map[string]int64{}}
+		t := &transaction{ctx: ctx, store: s, client: s.client, known: s.Snapshot().Revision, keys: map[string]int64{}, prefixes: map[string]int64{}}
 		err := fn(t)
 		var read *readError
 		switch {
@@ -129,6 +131,10 @@ func (t *transaction) read(key string, options ...clientv3.OpOption) (*clientv3.
 		return nil, &readError{err}
 	}
 	if t.revision == 0 {
+		// No read of the same store is older than a snapshot of it.
+		if err := t.store.recognise(response.Header, t.known, ""); err != nil {
+			return nil, err
+		}
 		t.revision = response.Header.Revision
 	}
 	return response, nil

@@ -157,7 +157,7 @@ type watchedKV struct {
 func (k *watchedKV) Get(ctx context.Context, key string, opts ...clientv3.OpOption) (*clientv3.GetResponse, error) {
 	if key == "/sixpn/v1/" {
 		k.fullReads.Add(1)
-	} else if k.failing.Load() {
+	} else if k.failing.Load() && key != "/sixpn/v1/fleet" {
 		select {
 		case k.failed <- struct{}{}:
 		case <-ctx.Done():
