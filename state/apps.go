@@ -126,7 +126,7 @@ func (s *Store) DestroyApp(ctx context.Context, app string) (int64, error) {
 		for _, m := range machines {
 			before := m.Value
 			m.Value.Desired, m.Value.Stop = Destroyed, StopConfig{}
-			if err := t.writeMachine(before, m, sourceUser); err != nil {
+			if err := t.writeMachine(before, &m, sourceUser); err != nil {
 				return err
 			}
 		}

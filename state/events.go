@@ -55,6 +55,8 @@ func asked(before, after Machine) string {
 	switch {
 	case before.Network != after.Network:
 		return "move"
+	case after.Leaving() && !reflect.DeepEqual(before.Migration, after.Migration):
+		return "migrate"
 	case before.Desired != after.Desired && after.Desired == Destroyed:
 		return "destroy"
 	case !reflect.DeepEqual(before.Config, after.Config):

@@ -75,7 +75,7 @@ func (t *transaction) moveMachines(from, to App) error {
 		r.Value.Network, r.Value.Number = to.Network, sixpn.Machine(number)
 		number++
 		restartMoved(&r.Value)
-		if err := t.writeMachine(before, r, sourceUser); err != nil {
+		if err := t.writeMachine(before, &r, sourceUser); err != nil {
 			return err
 		}
 	}

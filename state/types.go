@@ -98,9 +98,10 @@ type Machine struct {
 	Restarts  int           `json:"restarts,omitempty"`  // by policy, since it was last asked to start
 	Cordoned  bool          `json:"cordoned,omitempty"`  // takes no new Flycast flow until it is uncordoned
 	Lease     *Lease        `json:"lease,omitempty"`
-	Checks    []CheckStatus `json:"checks,omitempty"`  // by name, of the run that InstanceID names; written by its host when one changes
-	Relayed   []uint16      `json:"relayed,omitempty"` // internal ports, of TCP or UDP, on which it listens with IPv4 only, so that Flycast reaches it through a relay that hides the client's address
-	Events    []Event       `json:"events,omitempty"`  // the latest MaxEvents, newest first
+	Migration *Migration    `json:"migration,omitempty"` // to another host, nil: it is not on its way, nor did the last one fail
+	Checks    []CheckStatus `json:"checks,omitempty"`    // by name, of the run that InstanceID names; written by its host when one changes
+	Relayed   []uint16      `json:"relayed,omitempty"`   // internal ports, of TCP or UDP, on which it listens with IPv4 only, so that Flycast reaches it through a relay that hides the client's address
+	Events    []Event       `json:"events,omitempty"`    // the latest MaxEvents, newest first
 	CreatedAt time.Time     `json:"created_at"`
 	UpdatedAt time.Time     `json:"updated_at"`
 }
@@ -154,7 +155,7 @@ const (
 // Event is something that happened to a Machine.
 type Event struct {
 	ID        string       `json:"id"`
-	Type      string       `json:"type"`   // "launch", "start", "exit", "stop", "suspend", "resume", "restart", "update", "destroy", "cordon", …
+	Type      string       `json:"type"`   // "launch", "start", "exit", "stop", "suspend", "resume", "restart", "update", "destroy", "cordon", "migrate", …
 	Status    MachineState `json:"status"` // of the Machine afterwards
 	Source    string       `json:"source"` // "user" or "flyd", as the Machines API calls who did it
 	Timestamp time.Time    `json:"timestamp"`

@@ -46,6 +46,7 @@ func (s *Store) updateMachine(ctx context.Context, id, source string, change fun
 			return err
 		}
 		forgetChecks(&record.Value)
+		arrive(&record.Value)
 		if reflect.DeepEqual(before.Value, record.Value) {
 			return nil
 		}
@@ -66,13 +67,13 @@ func (s *Store) updateMachine(ctx context.Context, id, source string, change fun
 }
 
 // writeMachine writes a Machine that a larger transaction changes, under its network.
-func (t *transaction) writeMachine(before Machine, r Record[Machine], source string) error {
+func (t *transaction) writeMachine(before Machine, r *Record[Machine], source string) error {
 	if reflect.DeepEqual(before, r.Value) {
 		return nil
 	}
 	r.Value.UpdatedAt = now()
 	r.Value.Events = eventsOf(before, r.Value, source)
-	return write(t, keyMachine(r.Value.Network, r.Value.ID), r)
+	return write(t, keyMachine(r.Value.Network, r.Value.ID), *r)
 }
 
 func validateUpdate(before, after Machine) error {
@@ -80,6 +81,7 @@ func validateUpdate(before, after Machine) error {
 	fixed.Desired, fixed.State, fixed.InstanceID, fixed.Config = before.Desired, before.State, before.InstanceID, before.Config
 	fixed.ExitCode, fixed.Message, fixed.Restarts, fixed.Stop = before.ExitCode, before.Message, before.Restarts, before.Stop
 	fixed.Pending, fixed.Cordoned, fixed.Checks, fixed.Relayed = before.Pending, before.Cordoned, before.Checks, before.Relayed
+	fixed.Migration = before.Migration // see arrive
 	if !reflect.DeepEqual(before, fixed) {
 		return refuse(Invalid, "", "what identifies machine %s cannot be changed (id, name, app, network, host, number, region, times), nor its lease and events: create another Machine", before.ID)
 	}
