@@ -33,20 +33,27 @@ type kernelTables struct {
 	clock time.Duration // how far the tables' clock is ahead
 }
 
-// openTables opens what is pinned: one version of the tables, and all of them.
-func openTables(t *testing.T, w *world) *kernelTables {
+// versionDir has the pins of the tables, of which there is one version.
+func versionDir(t *testing.T, w *world) string {
 	t.Helper()
 	versions := nettest.Get[[]string](t)(filepath.Glob(filepath.Join(w.PinDir(), "v*")))
 	if len(versions) != 1 {
 		t.Fatalf("the versions of tables are %q, expected one", versions)
 	}
+	return versions[0]
+}
+
+// openTables opens all tables that are pinned.
+func openTables(t *testing.T, w *world) *kernelTables {
+	t.Helper()
+	dir := versionDir(t, w)
 	k := &kernelTables{}
 	fields := reflect.ValueOf(&k.maps).Elem()
 	for i := range fields.NumField() {
 		name := fields.Type().Field(i).Tag.Get("ebpf")
-		m, err := ebpf.LoadPinnedMap(filepath.Join(versions[0], name), nil)
+		m, err := ebpf.LoadPinnedMap(filepath.Join(dir, name), nil)
 		if err != nil { // as an adopted table is called
-			m = nettest.Get[*ebpf.Map](t)(ebpf.LoadPinnedMap(filepath.Join(versions[0], name[:min(len(name), 15)]), nil))
+			m = nettest.Get[*ebpf.Map](t)(ebpf.LoadPinnedMap(filepath.Join(dir, name[:min(len(name), 15)]), nil))
 		}
 		fields.Field(i).Set(reflect.ValueOf(m))
 	}

@@ -1,0 +1,137 @@
+package e2e_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+
+	"github.com/sixpn/sixpn"
+	"github.com/sixpn/sixpn/bpf"
+	"github.com/sixpn/sixpn/internal/nettest"
+)
+
+// routerName is the program on the devices, and the name of its pin.
+const routerName = "sixpn_router"
+
+// otherwise are the tables that are laid out in another way: one that is carried over
+// and some that are made of the state.
+var otherwise = []string{bpf.RouterMapBackends, bpf.RouterMapServices, bpf.RouterMapServiceRanges, bpf.RouterMapVips}
+
+// TestBuildOfAnotherLayout has an agent take the place of a router of a build whose
+// tables it cannot go on with. It fills its own before a packet meets them: no flow
+// ends, and none is refused.
+func TestBuildOfAnotherLayout(t *testing.T) {
+	ctx := nettest.Context(t)
+	w := newWorld(ctx, t)
+	flows := newProber(t, w, rand.New(rand.NewPCG(1, 1)))
+	tables := openTables(t, w)
+	nettest.Must(t, nettest.Eventually(ctx, "there is traffic", func(context.Context) error {
+		if all, err := tables.flows(); err != nil || len(all) < 3 {
+			return errors.Join(err, fmt.Errorf("there are %d flows", len(all)))
+		}
+		return nil
+	}))
+
+	nettest.Must(t, w.KillAgent())
+	layOtherwise(t, w)
+	for _, datagram := range []bool{false, true} { // the other build is as good as this one
+		conn, _, err := flows.connect(ctx, flows.inside[0], w.vips.all[0], datagram)
+		nettest.Must(t, err)
+		flows.held = append(flows.held, conn)
+	}
+	nettest.Must(t, w.StartAgent(ctx))
+
+	spec := nettest.Get[*ebpf.CollectionSpec](t)(bpf.LoadRouter())
+	for _, name := range otherwise {
+		m := nettest.Get[*ebpf.Map](t)(ebpf.LoadPinnedMap(filepath.Join(versionDir(t, w), name), nil))
+		if m.MaxEntries() != spec.Maps[name].MaxEntries {
+			t.Errorf("table %s has still the layout of the other build", name)
+		}
+		nettest.Must(t, m.Close())
+	}
+	connects(ctx, t, w.clients[0], netip.AddrPortFrom(w.vips.all[0], vipPort))
+	nettest.EndTraffic(ctx, t, w.traffic)
+	awaitRest(ctx, t, w)
+}
+
+// layOtherwise makes the running router one of a build whose tables are half as large.
+// What they hold is the same.
+func layOtherwise(t *testing.T, w *world) {
+	t.Helper()
+	dir := versionDir(t, w)
+	spec := nettest.Get[*ebpf.CollectionSpec](t)(bpf.LoadRouter())
+	for name := range spec.Programs {
+		if name != routerName {
+			delete(spec.Programs, name)
+		}
+	}
+	nettest.Must(t, spec.Variables["host"].Set(uint32(sixpn.FirstHost)))
+	running := map[string]*ebpf.Map{}
+	for _, entry := range entries(t, dir) {
+		if entry != routerName {
+			running[entry] = nettest.Get[*ebpf.Map](t)(ebpf.LoadPinnedMap(filepath.Join(dir, entry), nil))
+			defer running[entry].Close()
+		}
+	}
+	used := map[string]*ebpf.Map{}
+	for name := range spec.Maps {
+		if running[name] != nil {
+			used[name] = running[name]
+		}
+	}
+	for _, name := range otherwise {
+		spec.Maps[name].MaxEntries /= 2
+		delete(used, name)
+	}
+	build := nettest.Get[*ebpf.Collection](t)(ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: used}))
+	defer build.Close()
+
+	program := build.Programs[routerName]
+	for _, name := range otherwise {
+		copyTable(t, running[name], build.Maps[name])
+		repin(t, filepath.Join(dir, name), build.Maps[name])
+		running[name] = build.Maps[name]
+	}
+	for _, m := range running { // its signature is among them
+		if err := program.BindMap(m); err != nil && !errors.Is(err, os.ErrExist) {
+			t.Fatal(err)
+		}
+	}
+	before := nettest.Get[*ebpf.Program](t)(ebpf.LoadPinnedProgram(filepath.Join(dir, routerName), nil))
+	defer before.Close()
+	id, _ := nettest.Get[*ebpf.ProgramInfo](t)(before.Info()).ID()
+	for _, entry := range entries(t, filepath.Join(w.PinDir(), "links")) {
+		x := nettest.Get[link.Link](t)(link.LoadPinnedLink(filepath.Join(w.PinDir(), "links", entry), nil))
+		if nettest.Get[*link.Info](t)(x.Info()).Program == id {
+			nettest.Must(t, x.Update(program))
+		}
+		nettest.Must(t, x.Close())
+	}
+	repin(t, filepath.Join(dir, routerName), program)
+}
+
+// copyTable copies all that one table holds into another.
+func copyTable(t *testing.T, from, to *ebpf.Map) {
+	t.Helper()
+	var key, value []byte
+	all := from.Iterate()
+	for n := uint32(0); n < to.MaxEntries() && all.Next(&key, &value); n++ {
+		nettest.Must(t, to.Put(key, value))
+	}
+	nettest.Must(t, all.Err())
+}
+
+// repin pins something in the place of something else.
+func repin(t *testing.T, path string, what interface{ Pin(string) error }) {
+	t.Helper()
+	nettest.Must(t, os.Remove(path))
+	nettest.Must(t, what.Pin(path))
+}
