@@ -39,19 +39,19 @@ var appRows = []appRow{
 	{"global.<app>.internal", func(z zone, _, _ []*state.Machine) {
 		z.at("global").addresses = z.at("").addresses
 	}},
-	{"<region>.<app>.internal", func(z zone, all, _ []*state.Machine) {
-		z.group("", all, func(m *state.Machine) []string { return []string{m.Region} })
+	{"<region>.<app>.internal", func(z zone, all, started []*state.Machine) {
+		z.group("", all, started, func(m *state.Machine) []string { return []string{m.Region} })
 	}},
-	{"<id>.vm.<app>.internal", func(z zone, all, _ []*state.Machine) {
-		z.group("vm", all, func(m *state.Machine) []string { return []string{m.ID} })
+	{"<id>.vm.<app>.internal", func(z zone, all, started []*state.Machine) {
+		z.group("vm", all, started, func(m *state.Machine) []string { return []string{m.ID} })
 	}},
-	{"<group>.process.<app>.internal", func(z zone, all, _ []*state.Machine) {
-		z.group("process", all, func(m *state.Machine) []string { return []string{m.ProcessGroup()} })
+	{"<group>.process.<app>.internal", func(z zone, all, started []*state.Machine) {
+		z.group("process", all, started, func(m *state.Machine) []string { return []string{m.ProcessGroup()} })
 	}},
-	{"<value>.<key>.kv._metadata.<app>.internal", func(z zone, all, _ []*state.Machine) {
+	{"<value>.<key>.kv._metadata.<app>.internal", func(z zone, all, started []*state.Machine) {
 		// Both may hold dots, so that one name can be made of different pairs: it
 		// leads to the Machines of each.
-		z.group("kv._metadata", all, func(m *state.Machine) (pairs []string) {
+		z.group("kv._metadata", all, started, func(m *state.Machine) (pairs []string) {
 			for key, value := range m.Config.Metadata {
 				pairs = append(pairs, value+"."+key)
 			}
@@ -73,7 +73,7 @@ var appRows = []appRow{
 
 func (v *View) newAppZone(app state.App) *appZone {
 	all := v.named(app)
-	started := slices.DeleteFunc(slices.Clone(all), func(m *state.Machine) bool { return !leads(m) })
+	started := slices.DeleteFunc(slices.Clone(all), func(m *state.Machine) bool { return !v.leads(m) })
 	z := &appZone{zone: zone{}, started: started, nearest: addresses(v.byDistance(started))}
 	for _, row := range appRows {
 		row.fill(z.zone, all, started)
@@ -115,20 +115,25 @@ func (v *View) named(app state.App) (named []*state.Machine) {
 	return named
 }
 
-// leads says whether answers lead to a Machine: it is started, and nobody has
-// asked it to stop. Its host learns of that a moment later than this.
-func leads(m *state.Machine) bool {
-	return m.State == state.Started && m.Desired == state.Started
+// leads says whether answers lead to a Machine: it is started, on a host that is
+// present, and nobody has asked it to stop. Its host learns of that a moment later
+// than this.
+func (v *View) leads(m *state.Machine) bool {
+	return m.State == state.Started && m.Desired == state.Started && v.snapshot.Present(m.Host)
 }
 
 // group gives each Machine the names that its keys say, below a place of the zone.
-// Only a started one is found by them.
-func (z zone) group(below string, all []*state.Machine, keys func(*state.Machine) []string) {
+// Only those of started, which are in the order of all, are found by them.
+func (z zone) group(below string, all, started []*state.Machine, keys func(*state.Machine) []string) {
 	if below != "" {
 		z.at(below)
 		below = "." + below
 	}
 	for _, m := range all {
+		leads := len(started) > 0 && started[0] == m
+		if leads {
+			started = started[1:]
+		}
 		address := net.IP(m.Addr().AsSlice())
 		for _, key := range keys(m) {
 			name, ok := spell(key)
@@ -138,7 +143,7 @@ func (z zone) group(below string, all []*state.Machine, keys func(*state.Machine
 			at := z.at(name + below)
 			// Two pairs of one Machine may be the same name.
 			again := len(at.addresses) > 0 && at.addresses[len(at.addresses)-1].Equal(address)
-			if leads(m) && !again {
+			if leads && !again {
 				at.addresses = append(at.addresses, address)
 			}
 		}

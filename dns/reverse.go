@@ -37,7 +37,7 @@ func (v *View) reverse(asker sixpn.Network) *reverse {
 	for _, app := range v.snapshot.NetworkApps(asker) {
 		for _, m := range v.named(app) {
 			named := namedPrefix{Prefix: sixpn.MachinePrefix(m.Network, m.Host, m.Number)}
-			if leads(m) {
+			if v.leads(m) {
 				named.name = m.ID + ".vm." + m.App + ".internal."
 			}
 			r.prefixes = append(r.prefixes, named)
