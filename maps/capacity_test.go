@@ -23,6 +23,11 @@ func TestCapacity(t *testing.T) {
 		{bpf.RouterMapVips, 1, func(w *sixpnmaps.Want) {
 			w.VIPs = append(w.VIPs, sixpnmaps.VIP{Network: red, Number: 4})
 		}},
+		{bpf.RouterMapAllocations, 1, func(w *sixpnmaps.Want) {
+			for port := uint16(1); port < 3; port++ {
+				w.Allocations = append(w.Allocations, sixpnmaps.Allocation{Client: blue, Network: red, Machine: 1, Protocol: sixpnmaps.ProtocolTCP, Port: port})
+			}
+		}},
 		{bpf.RouterMapServices, 1, func(w *sixpnmaps.Want) {
 			w.Services = append(w.Services, serviceOf(red, 3, 81, 81))
 		}},

@@ -35,6 +35,7 @@ func Carry(from, to *bpf.RouterMaps) error {
 		carry[bpf.RouterServiceKey, bpf.RouterService](tableServices, from.Services, to.Services),
 		carry[bpf.RouterServiceRangeKey, bpf.RouterService](tableRanges, from.ServiceRanges, to.ServiceRanges),
 		carry[bpf.RouterVipKey, uint32](tableVIPs, from.Vips, to.Vips),
+		carry[bpf.RouterAllocationKey, uint32](tableAllocations, from.Allocations, to.Allocations),
 	)
 }
 

@@ -53,6 +53,7 @@ var hints = map[string]string{
 	tableMachines:     "remove Machines or WireGuard peers from this host",
 	tableQuotas:       "remove Machines from this host, or wait for the flows of removed ones to end",
 	tableVIPs:         "release addresses of the networks on this host",
+	tableAllocations:  "release addresses that other networks have for apps on this host, or publish fewer ports there",
 	tableServices:     "release addresses or publish fewer ports in the networks on this host",
 	tableRanges:       "publish fewer or better aligned port ranges in the networks on this host",
 	tableBackends:     "wait for the flows of backends that are gone to end, or publish fewer ports",

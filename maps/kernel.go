@@ -11,14 +11,16 @@ import (
 
 // kernel is what the tables hold, kept true by every write of a Sync.
 type kernel struct {
-	ports    table[uint32, bpf.RouterPort]
-	machines table[bpf.RouterMachineKey, bpf.RouterMachine]
-	host     table[uint32, bpf.RouterHostDevice] // one element, 0
-	vips     table[bpf.RouterVipKey, uint32]
-	services table[bpf.RouterServiceKey, bpf.RouterService]
-	ranges   table[bpf.RouterServiceRangeKey, bpf.RouterService]
-	quotas   table[bpf.RouterMachineKey, bpf.RouterQuota]
-	backends elements
+	ports       table[uint32, bpf.RouterPort]
+	machines    table[bpf.RouterMachineKey, bpf.RouterMachine]
+	host        table[uint32, bpf.RouterHostDevice] // one element, 0; so has
+	mesh        table[uint32, bpf.RouterHostDevice]
+	vips        table[bpf.RouterVipKey, uint32]
+	services    table[bpf.RouterServiceKey, bpf.RouterService]
+	ranges      table[bpf.RouterServiceRangeKey, bpf.RouterService]
+	allocations table[bpf.RouterAllocationKey, uint32]
+	quotas      table[bpf.RouterMachineKey, bpf.RouterQuota]
+	backends    elements
 }
 
 // elements is the array `backends`. Element 0 is no backend: its service field is the
@@ -37,13 +39,15 @@ const flagGone = 1
 
 func (t *Tables) readKernel() (*kernel, error) {
 	k := &kernel{
-		ports:    newPorts(t.maps.PortSlots),
-		machines: newMachines(t.maps.MachineSlots),
-		host:     newHashed[uint32, bpf.RouterHostDevice](tableHostPort, t.maps.HostPort),
-		vips:     newHashed[bpf.RouterVipKey, uint32](tableVIPs, t.maps.Vips),
-		services: newHashed[bpf.RouterServiceKey, bpf.RouterService](tableServices, t.maps.Services),
-		ranges:   newHashed[bpf.RouterServiceRangeKey, bpf.RouterService](tableRanges, t.maps.ServiceRanges),
-		quotas:   newHashed[bpf.RouterMachineKey, bpf.RouterQuota](tableQuotas, t.maps.Quotas),
+		ports:       newPorts(t.maps.PortSlots),
+		machines:    newMachines(t.maps.MachineSlots),
+		host:        newHashed[uint32, bpf.RouterHostDevice](tableHostPort, t.maps.HostPort),
+		mesh:        newHashed[uint32, bpf.RouterHostDevice](tableMesh, t.maps.MeshDevice),
+		allocations: newHashed[bpf.RouterAllocationKey, uint32](tableAllocations, t.maps.Allocations),
+		vips:        newHashed[bpf.RouterVipKey, uint32](tableVIPs, t.maps.Vips),
+		services:    newHashed[bpf.RouterServiceKey, bpf.RouterService](tableServices, t.maps.Services),
+		ranges:      newHashed[bpf.RouterServiceRangeKey, bpf.RouterService](tableRanges, t.maps.ServiceRanges),
+		quotas:      newHashed[bpf.RouterMachineKey, bpf.RouterQuota](tableQuotas, t.maps.Quotas),
 	}
 	var err error
 	limit := t.maps.Backends.MaxEntries()
@@ -51,7 +55,7 @@ func (t *Tables) readKernel() (*kernel, error) {
 		limit = t.highest + 1
 	}
 	k.backends.all, err = readArray[bpf.RouterBackend](t.maps.Backends, tableBackends, limit, t.maps.Backends.MaxEntries())
-	return k, errors.Join(err, t.readSlots(k), k.host.read(), k.vips.read(),
+	return k, errors.Join(err, t.readSlots(k), k.host.read(), k.mesh.read(), k.allocations.read(), k.vips.read(),
 		k.services.read(), k.ranges.read(), k.quotas.read())
 }
 

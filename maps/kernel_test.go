@@ -24,6 +24,7 @@ var small = sizes{
 	bpf.RouterMapQuotas:        64,
 	bpf.RouterMapPortCounters:  32,
 	bpf.RouterMapErrorBudget:   32,
+	bpf.RouterMapAllocations:   64,
 }
 
 // kernel is a set of real tables with a clock and a spread that tests control.
@@ -151,6 +152,12 @@ func serviceOf(network sixpn.Network, number uint32, first, last uint16, backend
 		VIP: sixpnmaps.VIP{Network: network, Number: number}, Protocol: sixpnmaps.ProtocolTCP,
 		First: first, Last: last, Action: bpf.RouterServiceActionSERVICE_BALANCE, Backends: backends,
 	}
+}
+
+// addMesh leads to other hosts by a device.
+func addMesh(want *sixpnmaps.Want, ifindex uint32, mtu uint16) {
+	want.Ports = append(want.Ports, sixpnmaps.Port{Ifindex: ifindex, Kind: bpf.RouterPortKindPORT_MESH, Host: here, MTU: mtu, Peer: true})
+	want.Mesh = sixpnmaps.MeshDevice{Ifindex: ifindex, MTU: mtu}
 }
 
 // addHost wants the device into the private namespace.

@@ -32,7 +32,16 @@ func drawWant(t *rapid.T) sixpnmaps.Want {
 	}
 	if rapid.Bool().Draw(t, "host port") {
 		addHost(&want, devices[0])
+		devices = devices[1:]
 	}
+	if rapid.Bool().Draw(t, "mesh") {
+		addMesh(&want, devices[0], rapid.SampledFrom([]uint16{1280, 1420}).Draw(t, "mtu"))
+	}
+	want.Allocations = rapid.SliceOfNDistinct(rapid.SampledFrom([]sixpnmaps.Allocation{
+		{Client: red, Network: blue, Machine: 1, Protocol: sixpnmaps.ProtocolTCP, Port: 8080},
+		{Client: red, Network: blue, Machine: 1, Protocol: sixpnmaps.ProtocolUDP, Port: 8080},
+		{Client: blue, Network: red, Machine: 2, Protocol: sixpnmaps.ProtocolTCP, Port: 8081},
+	}), 0, 3, func(a sixpnmaps.Allocation) sixpnmaps.Allocation { return a }).Draw(t, "allocations")
 	for _, network := range []sixpn.Network{red, blue} {
 		if !networks[network] {
 			continue

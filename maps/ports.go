@@ -62,6 +62,11 @@ func (p *pass) cutReusedDevices() error {
 			return err
 		}
 	}
+	if port, ok := wanted[p.mesh.have[0].Ifindex]; ok && port.Kind != bpf.RouterPortKindPORT_MESH {
+		if err := p.setMeshDevice(bpf.RouterHostDevice{}); err != nil {
+			return err
+		}
+	}
 	for ifindex, have := range p.ports.have {
 		port, ok := wanted[ifindex]
 		if !ok || have.Network == uint32(port.Network) && have.Host == uint32(port.Host) &&
@@ -223,7 +228,7 @@ func (p *pass) putVIPs() error {
 	return nil
 }
 
-// removePorts also closes the way into the private namespace, if none is wanted.
+// removePorts also closes the ways to other hosts and into the private namespace that are not wanted.
 func (p *pass) removePorts() error {
 	wanted := p.wantedPorts()
 	for ifindex := range p.ports.have {
@@ -231,6 +236,11 @@ func (p *pass) removePorts() error {
 			continue
 		}
 		if err := p.removePort(ifindex); err != nil {
+			return err
+		}
+	}
+	if p.want.Mesh.Ifindex == 0 {
+		if err := p.setMeshDevice(bpf.RouterHostDevice{}); err != nil {
 			return err
 		}
 	}

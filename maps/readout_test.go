@@ -110,13 +110,14 @@ func TestUses(t *testing.T) {
 	addHost(&want, 4)
 	addMachine(&want, 5, red, 1)
 	want.Quotas = append(want.Quotas, sixpnmaps.Quota{Network: red, Limit: 100})
+	want.Allocations = []sixpnmaps.Allocation{{Client: blue, Network: red, Machine: 1, Protocol: sixpnmaps.ProtocolTCP, Port: 8080}}
 	sync(t, tables, want)
 	must(t, k.Quotas.Put(bpf.RouterMachineKey{Network: uint32(red)}, bpf.RouterQuota{Used: 7, Limit: 100}))
 	must(t, k.PortDrops.Put(bpf.RouterPortDropKey{Ifindex: 5, Reason: 1}, make([]uint64, cpus())))
 	expected := map[string]uint32{
 		bpf.RouterMapPortSlots: 2, bpf.RouterMapPortCounters: 2, bpf.RouterMapMachineSlots: 1, bpf.RouterMapHostPort: 1,
 		bpf.RouterMapVips: 1, bpf.RouterMapServices: 1, bpf.RouterMapServiceRanges: 0, bpf.RouterMapMaglev: 15,
-		bpf.RouterMapBackends: 2, bpf.RouterMapBackendLoad: 2, bpf.RouterMapQuotas: 2,
+		bpf.RouterMapBackends: 2, bpf.RouterMapBackendLoad: 2, bpf.RouterMapQuotas: 2, bpf.RouterMapAllocations: 1,
 		bpf.RouterMapFlows: 7, bpf.RouterMapPortDrops: 1,
 	}
 	if d := cmp.Diff(expected, byTable()); d != "" {

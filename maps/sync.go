@@ -103,15 +103,18 @@ func (p *pass) run() error {
 		// The private namespace answers everybody: it comes first.
 		p.numberPorts,
 		p.putHostPorts,
+		p.putMeshDevice,
 		p.putQuotas,
 		p.putMachines,
 		p.putServices,
 		p.putVIPs,
+		p.putAllocations,
 		p.putMachinePorts,
 	}
 	if !p.want.AddOnly {
 		steps = append(steps,
 			p.removePorts,
+			p.removeAllocations,
 			p.removeVIPs,
 			p.removeServices,
 			p.removeMachines,
@@ -140,6 +143,7 @@ func (p *pass) makeRoom() error {
 	}{
 		// Every port has its counters, and these are fewer than places for ports.
 		{crowded(&p.ports, p.wantedPorts(), min(p.ports.max, p.maps.PortCounters.MaxEntries())), p.removePorts},
+		{crowded(&p.allocations, p.wantedAllocations(), p.allocations.max), p.removeAllocations},
 		{crowded(&p.vips, p.wantedVIPs(), p.vips.max), p.removeVIPs},
 		{crowded(&p.services, singles, p.services.max) || crowded(&p.ranges, ranges, p.ranges.max), p.removeServices},
 		{crowded(&p.machines, p.wantedMachines(), p.machines.max), p.removeMachines},

@@ -16,6 +16,11 @@ func town() sixpnmaps.Want {
 	addMachine(&want, 8, red, 2)
 	addMachine(&want, 9, blue, 3)
 	addHost(&want, 5)
+	addMesh(&want, 6, 1420)
+	want.Allocations = []sixpnmaps.Allocation{
+		{Client: red, Network: blue, Machine: 3, Protocol: sixpnmaps.ProtocolTCP, Port: 8443},
+		{Client: red, Network: blue, Machine: 3, Protocol: sixpnmaps.ProtocolUDP, Port: 8443},
+	}
 	want.VIPs = []sixpnmaps.VIP{{Network: red, Number: 3}, {Network: blue, Number: 3}}
 	want.Services = []sixpnmaps.Service{
 		serviceOf(red, 3, 80, 80, backendAt(red, 1, 8080), backendAt(red, 2, 8080)),
@@ -33,7 +38,13 @@ func otherTown() sixpnmaps.Want {
 	addMachine(&want, 9, red, 1)
 	addMachine(&want, 7, blue, 3)
 	addMachine(&want, 5, blue, 4)
+	addMachine(&want, 6, blue, 5)
 	addHost(&want, 8)
+	addMesh(&want, 10, 1280)
+	want.Allocations = []sixpnmaps.Allocation{
+		{Client: red, Network: blue, Machine: 3, Protocol: sixpnmaps.ProtocolTCP, Port: 8443},
+		{Client: red, Network: blue, Machine: 4, Protocol: sixpnmaps.ProtocolTCP, Port: 8443},
+	}
 	want.VIPs = []sixpnmaps.VIP{{Network: red, Number: 3}, {Network: blue, Number: 4}}
 	crossing := serviceOf(blue, 4, 443, 443, backendAt(red, 1, 8080), backendAt(red, 2, 8080))
 	crossing.Flags = sixpnmaps.CrossNetwork
@@ -174,6 +185,9 @@ func TestSyncRefusesMistakes(t *testing.T) {
 		"machine twice":            func(w *sixpnmaps.Want) { w.Machines = append(w.Machines, w.Machines[0]) },
 		"machine without a port":   func(w *sixpnmaps.Want) { w.Machines[0].Ifindex = 99 },
 		"host device without port": func(w *sixpnmaps.Want) { w.HostDevice.Ifindex = 99 },
+		"mesh device without port": func(w *sixpnmaps.Want) { w.Mesh.Ifindex = 99 },
+		"allocation of nothing":    func(w *sixpnmaps.Want) { w.Allocations[0].Port = 0 },
+		"allocation for itself":    func(w *sixpnmaps.Want) { w.Allocations[0].Client = blue },
 		"port 0":                   func(w *sixpnmaps.Want) { w.Services[0].First = 0 },
 		"range upside down":        func(w *sixpnmaps.Want) { w.Services[1].Last = 7999 },
 		"overlapping services":     func(w *sixpnmaps.Want) { w.Services[0].Last = 8000 },

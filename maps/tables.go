@@ -18,6 +18,8 @@ const (
 	tablePorts        = bpf.RouterMapPortSlots
 	tableMachines     = bpf.RouterMapMachineSlots
 	tableHostPort     = bpf.RouterMapHostPort
+	tableMesh         = bpf.RouterMapMeshDevice
+	tableAllocations  = bpf.RouterMapAllocations
 	tableVIPs         = bpf.RouterMapVips
 	tableServices     = bpf.RouterMapServices
 	tableRanges       = bpf.RouterMapServiceRanges

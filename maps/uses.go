@@ -26,6 +26,7 @@ func (k *kernel) used() map[string]uint32 {
 		tableVIPs:         uint32(len(k.vips.have)),
 		tableServices:     uint32(len(k.services.have)),
 		tableRanges:       uint32(len(k.ranges.have)),
+		tableAllocations:  uint32(len(k.allocations.have)),
 		tableQuotas:       uint32(len(k.quotas.have)),
 	}
 	if k.host.have[0].Ifindex != 0 {
@@ -59,6 +60,7 @@ func (t *Tables) Uses() ([]TableUse, error) {
 		{tableHostPort, t.maps.HostPort}, {tableVIPs, t.maps.Vips}, {tableServices, t.maps.Services},
 		{tableRanges, t.maps.ServiceRanges}, {tableMaglev, t.maps.Maglev}, {tableBackends, t.maps.Backends},
 		{tableBackendLoad, t.maps.BackendLoad}, {tableQuotas, t.maps.Quotas},
+		{tableAllocations, t.maps.Allocations},
 	} {
 		if used != nil {
 			uses = append(uses, TableUse{table.name, used[table.name], table.m.MaxEntries()})

@@ -15,14 +15,16 @@ import (
 // view is what the tables mean, without the numbers that are a matter of history:
 // ids, indices, offsets and generations are followed to where they lead.
 type view struct {
-	Ports    map[uint32]bpf.RouterPort
-	Machines map[bpf.RouterMachineKey]bpf.RouterMachine
-	Host     bpf.RouterHostDevice
-	VIPs     map[sixpnmaps.VIP]bool
-	Services map[serviceName]serviceView
-	Quotas   map[bpf.RouterMachineKey]uint32 // limits
-	Backends map[sixpnmaps.Backend]string    // "" or "gone"
-	Strays   int                             // elements of maglev in use by no service
+	Ports       map[uint32]bpf.RouterPort
+	Machines    map[bpf.RouterMachineKey]bpf.RouterMachine
+	Host        bpf.RouterHostDevice
+	Mesh        bpf.RouterHostDevice
+	Allocations map[sixpnmaps.Allocation]bool
+	VIPs        map[sixpnmaps.VIP]bool
+	Services    map[serviceName]serviceView
+	Quotas      map[bpf.RouterMachineKey]uint32 // limits
+	Backends    map[sixpnmaps.Backend]string    // "" or "gone"
+	Strays      int                             // elements of maglev in use by no service
 }
 
 type serviceName struct {
@@ -68,12 +70,13 @@ func (v view) forgetCounters() {
 func (k *kernel) glance() view {
 	k.t.Helper()
 	v := view{
-		Ports:    map[uint32]bpf.RouterPort{},
-		Machines: map[bpf.RouterMachineKey]bpf.RouterMachine{},
-		VIPs:     map[sixpnmaps.VIP]bool{},
-		Services: map[serviceName]serviceView{},
-		Quotas:   map[bpf.RouterMachineKey]uint32{},
-		Backends: map[sixpnmaps.Backend]string{},
+		Ports:       map[uint32]bpf.RouterPort{},
+		Machines:    map[bpf.RouterMachineKey]bpf.RouterMachine{},
+		VIPs:        map[sixpnmaps.VIP]bool{},
+		Services:    map[serviceName]serviceView{},
+		Allocations: map[sixpnmaps.Allocation]bool{},
+		Quotas:      map[bpf.RouterMachineKey]uint32{},
+		Backends:    map[sixpnmaps.Backend]string{},
 	}
 	for ifindex := uint32(1); ifindex <= lastIfindex; ifindex++ {
 		port, ok, err := bpf.PortSlots(k.PortSlots).Get(ifindex)
@@ -95,6 +98,14 @@ func (k *kernel) glance() view {
 	v.forgetCounters()
 	must(k.t, k.HostPort.Lookup(uint32(0), &v.Host))
 	v.Host.Counters = 0
+	must(k.t, k.MeshDevice.Lookup(uint32(0), &v.Mesh))
+	v.Mesh.Counters = 0
+	for key := range all[bpf.RouterAllocationKey, uint32](k.t, k.Allocations) {
+		v.Allocations[sixpnmaps.Allocation{
+			Client: sixpn.Network(key.ClientNetwork), Network: sixpn.Network(key.BackendNetwork),
+			Machine: sixpn.Machine(key.BackendMachine), Protocol: key.Protocol, Port: key.Port,
+		}] = true
+	}
 	for key := range all[bpf.RouterVipKey, uint32](k.t, k.Vips) {
 		v.VIPs[sixpnmaps.VIP{Network: sixpn.Network(key.Network), Number: key.Number}] = true
 	}
@@ -148,12 +159,13 @@ func follow(s bpf.RouterService, words []uint32, backends []bpf.RouterBackend, u
 // expect is the view of tables that hold a Want and nothing else.
 func (k *kernel) expect(want sixpnmaps.Want) view {
 	v := view{
-		Ports:    map[uint32]bpf.RouterPort{},
-		Machines: map[bpf.RouterMachineKey]bpf.RouterMachine{},
-		VIPs:     map[sixpnmaps.VIP]bool{},
-		Services: map[serviceName]serviceView{},
-		Quotas:   map[bpf.RouterMachineKey]uint32{},
-		Backends: map[sixpnmaps.Backend]string{},
+		Ports:       map[uint32]bpf.RouterPort{},
+		Machines:    map[bpf.RouterMachineKey]bpf.RouterMachine{},
+		VIPs:        map[sixpnmaps.VIP]bool{},
+		Services:    map[serviceName]serviceView{},
+		Allocations: map[sixpnmaps.Allocation]bool{},
+		Quotas:      map[bpf.RouterMachineKey]uint32{},
+		Backends:    map[sixpnmaps.Backend]string{},
 	}
 	for _, p := range want.Ports {
 		v.Ports[p.Ifindex] = bpf.RouterPort{
@@ -170,6 +182,10 @@ func (k *kernel) expect(want sixpnmaps.Want) view {
 	}
 	h := want.HostDevice
 	v.Host = bpf.RouterHostDevice{Ifindex: h.Ifindex, Mtu: h.MTU, Mac: h.InsideMAC, RouterMac: h.RouterMAC}
+	v.Mesh = bpf.RouterHostDevice{Ifindex: want.Mesh.Ifindex, Mtu: want.Mesh.MTU}
+	for _, allocation := range want.Allocations {
+		v.Allocations[allocation] = true
+	}
 	for _, vip := range want.VIPs {
 		v.VIPs[vip] = true
 	}
@@ -278,6 +294,14 @@ func (k *kernel) checkWall(t fataler, before, after view) {
 	if port, ok := now.Ports[now.Host.Ifindex]; ok && port.Kind != uint8(bpf.RouterPortKindPORT_HOST) {
 		t.Fatalf("the wall is open: the host device is the port of machine %d", port.Machine)
 	}
+	if port, ok := now.Ports[now.Mesh.Ifindex]; ok && port.Kind != uint8(bpf.RouterPortKindPORT_MESH) {
+		t.Fatalf("the wall is open: the mesh device is the port of machine %d", port.Machine)
+	}
+	for allocation := range now.Allocations {
+		if !before.Allocations[allocation] && !after.Allocations[allocation] {
+			t.Fatalf("the wall is open: %+v neither was allowed nor should be", allocation)
+		}
+	}
 	for name, service := range now.Services {
 		for backend := range service.To {
 			if !leads(before, name, backend) && !leads(after, name, backend) {
@@ -309,6 +333,14 @@ func checkAnswers(t fataler, now, before, after view) {
 		if after.VIPs[vip] && !now.VIPs[vip] {
 			t.Fatalf("address %+v is unknown for a moment", vip)
 		}
+	}
+	for allocation := range before.Allocations {
+		if after.Allocations[allocation] && !now.Allocations[allocation] {
+			t.Fatalf("%+v is refused for a moment", allocation)
+		}
+	}
+	if before.Mesh == after.Mesh && now.Mesh != before.Mesh {
+		t.Fatalf("other hosts cannot be reached for a moment")
 	}
 	answers, later := now.openPorts(), after.openPorts()
 	for port := range before.openPorts() {

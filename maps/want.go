@@ -19,12 +19,14 @@ const (
 // Want is all that the tables of a host should hold. It is a pure value; the order
 // of its slices means nothing, except that of a service's backends.
 type Want struct {
-	Ports      []Port
-	Machines   []Machine
-	HostDevice HostDevice // zero: there is none
-	VIPs       []VIP
-	Services   []Service
-	Quotas     []Quota
+	Ports       []Port
+	Machines    []Machine
+	HostDevice  HostDevice // zero: there is none
+	Mesh        MeshDevice // zero: there is none
+	VIPs        []VIP
+	Services    []Service
+	Allocations []Allocation
+	Quotas      []Quota
 
 	// AddOnly keeps what is in the tables and not in this Want. It is for the time
 	// after a start in which not every port of the host has been found again.
@@ -147,6 +149,14 @@ func (w Want) check() error {
 	}
 	if w.HostDevice.Ifindex != 0 && !ports[w.HostDevice.Ifindex] {
 		return fmt.Errorf("maps: the host device %d is no port: want that port too", w.HostDevice.Ifindex)
+	}
+	if w.Mesh.Ifindex != 0 && !ports[w.Mesh.Ifindex] {
+		return fmt.Errorf("maps: the mesh device %d is no port: want that port too", w.Mesh.Ifindex)
+	}
+	for _, allocation := range w.Allocations {
+		if err := allocation.check(); err != nil {
+			return err
+		}
 	}
 	sorted := slices.SortedFunc(slices.Values(w.Services), compareServices)
 	for i, service := range sorted {
