@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/sixpn/sixpn/api"
-	"github.com/sixpn/sixpn/fleet"
 	"github.com/sixpn/sixpn/flycast"
 	"github.com/sixpn/sixpn/machine"
 	"github.com/sixpn/sixpn/maps"
@@ -62,7 +61,7 @@ var fields = []field{
 	{key: "underlay", derived: "none: this host is alone", doc: "address, and port if it is not 51821, at which other hosts reach this one: UDP for the mesh, TCP for joining, and the two TCP ports above for the store",
 		example: "192.0.2.1", of: func(c *Config) value { return text{&c.Underlay, checkUnderlay} }},
 	{key: "join", derived: "none", secret: true, doc: "token of \"sixpn hosts invite\" by which this host joins a fleet; once it has, the token is not looked at any more",
-		of: func(c *Config) value { return text{&c.Join, fleet.CheckToken} }},
+		of: func(c *Config) value { return text{to: &c.Join} }},
 	{key: "store", derived: "that of the fleet", doc: "URLs of an etcd cluster that holds the state instead of the fleet's own store",
 		of: func(c *Config) value { return &list{to: &c.Store, parse: checkStore} }},
 	{key: "store_cert", derived: "none", doc: "file of the client certificate for that cluster, PEM",

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sixpn/sixpn/api"
 	"github.com/sixpn/sixpn/fleet"
 	"github.com/sixpn/sixpn/state"
 )
@@ -71,6 +72,11 @@ func checkStoreUser(s string) error {
 
 // checkFleet looks at the settings that only make sense together.
 func (c *Config) checkFleet() error {
+	if c.Join != "" {
+		if err := fleet.CheckToken(c.Join); err != nil {
+			return &ConfigError{Key: "join", Message: err.Error()}
+		}
+	}
 	switch {
 	case c.Join != "" && c.Underlay == "":
 		return &ConfigError{Key: "join", Message: "a host that joins a fleet must be reached by the others: give its address with --underlay"}
@@ -201,3 +207,30 @@ func (a *agent) endpointsForNewcomers(ctx context.Context) ([]string, error) {
 }
 
 var errOperatorsStore = errors.New("the store of this fleet is an etcd cluster of its own: start the new host with --store, and the credentials for it, instead of a token")
+
+// inviter is the API's way to let other hosts in; nil for a host that is alone.
+func (a *agent) inviter() api.Inviter {
+	if a.fleet == nil {
+		return nil
+	}
+	return inviter{a}
+}
+
+type inviter struct{ *agent }
+
+// Invite is api.Inviter. The token names this host first, then others that are there.
+func (i inviter) Invite(ctx context.Context, region string, life time.Duration) (api.Invitation, int64, error) {
+	if len(i.config.Store) > 0 {
+		return api.Invitation{}, 0, api.NotReady("%v", errOperatorsStore)
+	}
+	own := i.config.underlay()
+	addresses := []netip.AddrPort{own}
+	snapshot := i.store.Snapshot()
+	for id, h := range snapshot.Hosts {
+		if at, err := netip.ParseAddrPort(h.Endpoint); err == nil && id != i.host.ID && snapshot.Present(id) {
+			addresses = append(addresses, at)
+		}
+	}
+	made, revision, err := fleet.Invite(ctx, i.store, addresses, region, life)
+	return api.Invitation{ID: made.ID, Token: made.Token, Region: made.Region, ExpiresAt: made.ExpiresAt}, revision, err
+}

@@ -24,6 +24,7 @@ func (a *agent) serveAPI(ctx context.Context) error {
 		DataPlane: dataPlane{a},
 		Resolver:  tenant{a},
 		Pinger:    tenant{a},
+		Inviter:   a.inviter(),
 		Host:      a.host.ID,
 		Region:    a.host.Region,
 		Distances: a.trips.Distances,

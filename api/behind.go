@@ -32,8 +32,18 @@ type Store interface {
 	CreateMachine(ctx context.Context, m state.NewMachine) (state.Machine, int64, error)
 	// ChangeMachine changes one whose lease nobody else holds.
 	ChangeMachine(ctx context.Context, id, nonce string, change func(*state.Machine) error) (state.Machine, int64, error)
+	SetDraining(ctx context.Context, host sixpn.Host, draining bool) (int64, error)
+	RemoveHost(ctx context.Context, host sixpn.Host, force bool) (int64, error)
+
 	AcquireLease(ctx context.Context, id string, r state.LeaseRequest) (state.Lease, int64, error)
 	ReleaseLease(ctx context.Context, id, nonce string) (int64, error)
+}
+
+// Inviter lets other hosts into the fleet.
+type Inviter interface {
+	// Invite makes an invitation for a host in a region, "" for any, and returns the
+	// revision that has it.
+	Invite(ctx context.Context, region string, life time.Duration) (Invitation, int64, error)
 }
 
 // Machines reaches into the Machines of this host.

@@ -27,6 +27,7 @@ var bodies = map[string]body{
 	"POST /v1/orgs":                                                 {kind: reflect.TypeFor[CreateOrgRequest]()},
 	"POST /v1/orgs/{org_slug}/networks":                             {kind: reflect.TypeFor[CreateNetworkRequest]()},
 	"POST /v1/orgs/{org_slug}/ping":                                 {kind: reflect.TypeFor[PingRequest]()},
+	"POST /v1/hosts/invitations":                                    {kind: reflect.TypeFor[CreateInvitationRequest]()},
 	"POST /v1/apps":                                                 {kind: reflect.TypeFor[CreateAppRequest]()},
 	"POST /v1/apps/{app_name}/move":                                 {kind: reflect.TypeFor[MoveAppRequest]()},
 	"POST /v1/apps/{app_name}/machines":                             {kind: reflect.TypeFor[CreateMachineRequest]()},

@@ -48,6 +48,9 @@ func notFound(field, format string, args ...any) *Error {
 	return refuse(http.StatusNotFound, StatusNotFound, field, format, args...)
 }
 
+// NotReady is for what stands behind this package to refuse what is not possible now.
+func NotReady(format string, args ...any) error { return notReady(format, args...) }
+
 func notReady(format string, args ...any) *Error {
 	return refuse(http.StatusPreconditionFailed, StatusFailedPrecondition, "", format, args...)
 }
@@ -103,7 +106,7 @@ func fromState(err *state.Error) *Error {
 
 // members is what the API calls the fields that the store calls otherwise.
 var members = map[string]string{
-	"org": "org_slug", "app": "app_name", "lease": leaseHeader, "desired": "machine_id",
+	"org": "org_slug", "app": "app_name", "host": "host_name", "expires": "expires_in", "lease": leaseHeader, "desired": "machine_id",
 }
 
 // leaseHeader is the header that a lease's nonce comes in.

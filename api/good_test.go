@@ -27,6 +27,11 @@ var goods = []good{
 	{operation: "GetDocument", code: 200},
 	{operation: "GetStatus", code: 200},
 	{operation: "ListRegions", code: 200},
+	{operation: "ListHosts", code: 200},
+	{operation: "GetHost", code: 200},
+	{operation: "CreateInvitation", body: `{"region":"fra","expires_in":"5m"}`, code: 201, writes: true},
+	{operation: "DrainHost", code: 200, writes: true},
+	{operation: "UndrainHost", code: 200, writes: true},
 	{operation: "ListOrgs", code: 200},
 	{operation: "CreateOrg", body: `{"slug":"new","name":"New Inc."}`, code: 201, writes: true},
 	{operation: "GetOrg", code: 200},
@@ -68,6 +73,7 @@ var goods = []good{
 	{operation: "MoveApp", body: `{"org_slug":"other"}`, code: 200, path: map[string]string{"app_name": "idle"}, writes: true},
 	{operation: "DestroyApp", query: "force=true", code: 202, writes: true},
 	{operation: "DeleteNetwork", code: 200, path: map[string]string{"network": "unused"}, writes: true},
+	{operation: "RemoveHost", query: "force=false", code: 200, path: map[string]string{"host_name": "two"}, writes: true},
 	{operation: "DeleteOrg", code: 200, path: map[string]string{"org_slug": "empty"}, writes: true},
 }
 
@@ -115,12 +121,14 @@ func newStage(t *testing.T) *stage {
 		_, _, err := s.store.CreateNetwork(ctx, "acme", network)
 		must(t, err)
 	}
+	_, _, err := s.store.RegisterHost(ctx, "two", "fra", 0)
+	must(t, err)
 	_, revision, err := s.store.CreateApp(ctx, "idle", "acme", "")
 	must(t, err)
 	s.seen(revision)
 	s.machine = machine
 	s.parameters = map[string]string{
-		"org_slug": "acme", "network": "spare", "app_name": "web", "machine_id": machine.ID, "key": "role", "ip": ip.String(),
+		"host_name": "one", "org_slug": "acme", "network": "spare", "app_name": "web", "machine_id": machine.ID, "key": "role", "ip": ip.String(),
 	}
 	s.machines.exec = func(context.Context, string, api.Command) (int, error) { return 0, nil }
 	s.machines.signal = func(string, syscall.Signal) error { return nil }

@@ -159,7 +159,7 @@ func TestBodiesMadeFromTheDocument(t *testing.T) {
 func TestParametersMadeFromTheDocument(t *testing.T) {
 	s := newStage(t)
 	unknown := map[string]string{
-		"org_slug": "nobody", "network": "nowhere", "app_name": "nothing", "machine_id": "00000000000000", "ip": "fdaa:0:1:0:1::ff",
+		"host_name": "nobody", "org_slug": "nobody", "network": "nowhere", "app_name": "nothing", "machine_id": "00000000000000", "ip": "fdaa:0:1:0:1::ff",
 	}
 	for _, g := range goods {
 		operation := s.operations[g.operation]

@@ -5,9 +5,11 @@ import (
 	"io"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/sixpn/sixpn"
 	"github.com/sixpn/sixpn/api"
+	"github.com/sixpn/sixpn/state"
 )
 
 // playedMachines is the Machines of a host: their logs are what tests append.
@@ -89,6 +91,14 @@ func (p *playedPlane) Applied(ctx context.Context, revision int64) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+}
+
+// playedInviter is a fleet that keeps its invitations in the store.
+type playedInviter struct{ store *state.Store }
+
+func (p playedInviter) Invite(ctx context.Context, region string, life time.Duration) (api.Invitation, int64, error) {
+	i, revision, err := p.store.CreateInvitation(ctx, state.NewInvitation{ID: "invitation", Secret: []byte("secret"), Region: region, Lifetime: life})
+	return api.Invitation{ID: i.ID, Token: "sixpn1.token", Region: i.Region, ExpiresAt: i.ExpiresAt}, revision, err
 }
 
 // playedNames is a resolver and a pinger that tell what they were asked.

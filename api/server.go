@@ -20,6 +20,7 @@ type Config struct {
 	DataPlane DataPlane
 	Resolver  Resolver
 	Pinger    Pinger
+	Inviter   Inviter    // nil: this host is alone
 	Host      sixpn.Host // where new Machines go
 	Region    string     // of Machines that name none
 	// Distances is how far regions are from this host. nil: as the great circle has it.

@@ -24,6 +24,7 @@ var nouns = []struct{ tag, title string }{
 	{"ips", "Flycast addresses"},
 	{"machines", "Machines"},
 	{"names", "From inside a network"},
+	{"hosts", "Hosts"},
 	{"status", "The host"},
 }
 

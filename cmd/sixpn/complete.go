@@ -86,6 +86,7 @@ func (c *cli) completeArgs(command *cobra.Command) cobra.CompletionFunc {
 // argumentLists is what stands for which words of a usage.
 var argumentLists = map[string]lister{
 	"ID": machineshere, "APP": appshere, "ORG": orgshere, "NETWORK": networkshere, "ADDRESS": ipshere,
+	"HOST": hostshere,
 }
 
 // listed asks the agent. It fails in silence: the shell is in the middle of a line.
@@ -124,6 +125,17 @@ func appshere(ctx context.Context, client *api.ClientWithResponses, _ *cobra.Com
 	}
 	for _, app := range answer.JSON200.Apps {
 		found = append(found, cobra.CompletionWithDesc(app.Name, "of "+app.Organization.Slug))
+	}
+	return found, nil
+}
+
+func hostshere(ctx context.Context, client *api.ClientWithResponses, _ *cobra.Command) (found []cobra.Completion, _ error) {
+	answer, err := client.ListHostsWithResponse(ctx)
+	if err := api.Check(answer, err); err != nil {
+		return nil, err
+	}
+	for _, h := range answer.JSON200.Hosts {
+		found = append(found, cobra.CompletionWithDesc(h.Name, string(h.State)+", in "+h.Region))
 	}
 	return found, nil
 }

@@ -44,6 +44,8 @@ func TestCompletionAsksTheAgent(t *testing.T) {
 		{"apps create x --org _", []string{"acme"}},
 		{"apps create x --network _", []string{"default", "staging"}},
 		{"orgs delete _", []string{"acme"}},
+		{"hosts show _", []string{"one"}},
+		{"hosts invite --region am", []string{"ams"}},
 		{"networks delete _", []string{"default", "staging"}},
 		{"ips release -a web _", []string{"fdaa:0:1:0:1::1"}},
 		{"machine stop _", both},

@@ -161,8 +161,10 @@ func TestWait(t *testing.T) {
 	w := newWorldWithApps(t)
 	w.status.Revision = api.RevisionStatus{Wanted: 1, Applied: 1}
 	id := runs(t, "--", "run")
+	w.host2(t)
 	for _, args := range []string{
 		"orgs create o", "orgs delete o -y", "networks create n", "networks delete n", "apps create a -o acme", "apps destroy a -y",
+		"hosts invite", "hosts drain one", "hosts undrain one", "hosts remove two -y",
 		"ips allocate-v6 --private -a web", "ips release fdaa:0:1:0:1::1 -a web",
 		"machine run -a web -d -- run", "machine attach -a web --device tap0", "machine stop " + id, "machine start " + id, "machine restart " + id,
 		"machine suspend " + id, "machine resume " + id, "machine cordon " + id, "machine uncordon " + id, "machine update " + id + " -e A=1",
@@ -183,7 +185,7 @@ func TestWait(t *testing.T) {
 	// Every command that can change something has the flag.
 	var walk func(*cobra.Command)
 	walk = func(command *cobra.Command) {
-		if regexp.MustCompile(`^sixpn (orgs|apps|networks|ips|machine) `).MatchString(command.CommandPath()) && !command.HasSubCommands() {
+		if regexp.MustCompile(`^sixpn (orgs|apps|networks|hosts|ips|machine) `).MatchString(command.CommandPath()) && !command.HasSubCommands() {
 			_, reads := map[string]bool{"list": true, "show": true, "status": true, "logs": true, "exec": true, "private": true, "view": true, "kill": true}[command.Name()]
 			if has := command.Flags().Lookup("wait") != nil; has == reads {
 				t.Errorf("%s has --wait: %t", command.CommandPath(), has)

@@ -58,7 +58,7 @@ func newWorld(t *testing.T) *world {
 	w.host = host.ID
 	l, err := api.Listen(w.socket)
 	must(t, err)
-	server := api.NewServer(api.Config{Store: w.store, Machines: w, DataPlane: w, Host: w.host, Region: "ams", Log: log})
+	server := api.NewServer(api.Config{Store: w.store, Machines: w, DataPlane: w, Inviter: w, Host: w.host, Region: "ams", Log: log})
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	for _, task := range []func(context.Context) error{
@@ -233,6 +233,12 @@ func (w *world) writes(id, text string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.logs[id] = append(w.logs[id], text...)
+}
+
+// Invite is api.Inviter.
+func (w *world) Invite(ctx context.Context, region string, life time.Duration) (api.Invitation, int64, error) {
+	i, revision, err := w.store.CreateInvitation(ctx, state.NewInvitation{ID: "invitation", Secret: []byte("secret"), Region: region, Lifetime: life})
+	return api.Invitation{ID: i.ID, Token: "sixpn1.token", Region: i.Region, ExpiresAt: i.ExpiresAt}, revision, err
 }
 
 // Status is api.DataPlane.

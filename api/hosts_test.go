@@ -1,0 +1,89 @@
+package api_test
+
+import (
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/sixpn/sixpn/api"
+	"github.com/sixpn/sixpn/state"
+)
+
+// another is a second host of the fleet.
+func (w *world) another(name string) state.Host {
+	w.t.Helper()
+	h, revision, err := w.store.JoinHost(w.t.Context(), state.NewHost{
+		Name: name, Region: "fra", Token: name, Endpoint: "192.0.2.2:51821", PublicKey: "uZkvFHBcLFD0IFUwCLaStsrZ6fRbsECzwcbCHWjm6kM=", Version: "v2",
+	})
+	must(w.t, err)
+	w.seen(revision)
+	return h
+}
+
+func TestHosts(t *testing.T) {
+	w := newWorld(t)
+	w.seed()
+	two := w.another("two")
+	var list api.HostList
+	w.get("/v1/hosts").into(t, &list)
+	want := []api.Host{
+		{ID: w.host.String(), Name: "one", Region: "ams", State: "present", Machines: 1, ThisHost: true},
+		{ID: two.ID.String(), Name: "two", Region: "fra", State: "present", Endpoint: two.Endpoint, PublicKey: two.PublicKey, Version: "v2"},
+	}
+	if diff := cmp.Diff(want, list.Hosts, cmpopts.IgnoreFields(api.Host{}, "CreatedAt")); diff != "" {
+		t.Errorf("hosts (-want +got):\n%s", diff)
+	}
+	for _, verb := range []string{"drain", "undrain"} {
+		w.durable(t, w.post("/v1/hosts/two/"+verb, ""), http.StatusOK)
+		w.post("/v1/hosts/two/"+verb, "") // again, which changes nothing
+		var shown api.Host
+		w.get("/v1/hosts/two").into(t, &shown)
+		if draining := verb == "drain"; (shown.State == "draining") != draining || shown.Draining != draining {
+			t.Errorf("after %s: %+v", verb, shown)
+		}
+	}
+	for name, r := range map[string]refusal{
+		"its own": {method: "DELETE", path: "/v1/hosts/one", code: http.StatusConflict, status: "conflict", field: "host_name"},
+		"nobody":  {method: "DELETE", path: "/v1/hosts/nobody", code: http.StatusNotFound, status: "not_found", field: "host_name"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w.refused(t, r, func() answer { return w.ask(r.method, r.path, "", "") })
+		})
+	}
+	m, revision, err := w.store.CreateMachine(t.Context(), state.NewMachine{
+		App: "web", Region: "fra", Host: two.ID, Config: state.MachineConfig{Init: state.Init{Exec: []string{"true"}}},
+	})
+	must(t, err)
+	w.seen(revision)
+	w.refused(t, refusal{code: http.StatusConflict, status: "conflict", field: "host_name"}, func() answer {
+		return w.ask("DELETE", "/v1/hosts/two", "", "")
+	})
+	revision, err = w.store.DestroyMachine(t.Context(), m.ID)
+	must(t, err)
+	w.seen(revision)
+	w.durable(t, w.ask("DELETE", "/v1/hosts/two", "", ""), http.StatusOK)
+	if a := w.get("/v1/hosts/two"); a.code != http.StatusNotFound {
+		t.Errorf("a host that was removed: %d %s", a.code, a.body)
+	}
+}
+
+func TestInvitation(t *testing.T) {
+	w := newWorld(t)
+	a := w.post("/v1/hosts/invitations", `{}`)
+	w.durable(t, a, http.StatusCreated)
+	var i api.Invitation
+	a.into(t, &i)
+	if left := time.Until(i.ExpiresAt); i.Token == "" || i.Region != "" || left > time.Hour || left < 59*time.Minute {
+		t.Errorf("invitation %+v, expected one of an hour for anywhere", i)
+	}
+	for _, row := range []struct{ body, field string }{
+		{`{"region":"nowhere"}`, "region"}, {`{"expires_in":"721h"}`, "expires_in"}, {`{"expires_in":"-1s"}`, "expires_in"},
+	} {
+		w.refused(t, refusal{code: http.StatusUnprocessableEntity, status: "invalid_argument", field: row.field}, func() answer {
+			return w.post("/v1/hosts/invitations", row.body)
+		})
+	}
+}
