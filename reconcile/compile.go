@@ -33,9 +33,16 @@ type HostPort struct {
 	RouterMAC net.HardwareAddr
 }
 
+// MeshPort is the device that leads to all other hosts.
+type MeshPort struct {
+	Ifindex uint32
+	MTU     uint16 // largest IPv6 packet it takes, bytes
+}
+
 // Local is what this host has and no store knows.
 type Local struct {
 	HostPort HostPort // Ifindex 0: none
+	Mesh     MeshPort // Ifindex 0: none
 	Ports    []Port
 }
 
@@ -56,7 +63,8 @@ var DefaultSettings = Settings{MachineFlows: 16384, NetworkFlows: 65536}
 
 // Compile says what the tables of a host should hold. It wants the addresses and
 // services of the networks that have a Machine on this host, for nobody else can ask
-// for them here. What it returns is sorted, so equal inputs make equal outputs.
+// for them here, and the allocations of its Machines, whoever asks for them from other
+// hosts. What it returns is sorted, so equal inputs make equal outputs.
 func Compile(snapshot *state.Snapshot, host sixpn.Host, local Local, settings Settings) maps.Want {
 	var want maps.Want
 	if port := local.HostPort; port.Ifindex != 0 {
@@ -74,6 +82,10 @@ func Compile(snapshot *state.Snapshot, host sixpn.Host, local Local, settings Se
 			InsideMAC: mac(port.InsideMAC),
 			RouterMAC: mac(port.RouterMAC),
 		}
+	}
+	if port := local.Mesh; port.Ifindex != 0 {
+		want.Ports = append(want.Ports, maps.Port{Ifindex: port.Ifindex, Kind: bpf.RouterPortKindPORT_MESH, Host: host, MTU: port.MTU})
+		want.Mesh = maps.MeshDevice{Ifindex: port.Ifindex, MTU: port.MTU}
 	}
 	networks := map[sixpn.Network]int{} // Machines here
 	for _, port := range local.Ports {
@@ -115,13 +127,18 @@ func Compile(snapshot *state.Snapshot, host sixpn.Host, local Local, settings Se
 	for _, machine := range snapshot.Machines {
 		machines[machine.App] = append(machines[machine.App], machine)
 	}
+	view := view{snapshot, host, local.Mesh.Ifindex != 0}
 	for _, vip := range snapshot.VIPs {
+		app, known := snapshot.Apps[vip.App]
+		if known && vip.Network != app.Network {
+			want.Allocations = append(want.Allocations, allocations(vip, app, machines[vip.App], host)...)
+		}
 		if networks[vip.Network] == 0 {
 			continue
 		}
 		want.VIPs = append(want.VIPs, maps.VIP{Network: vip.Network, Number: vip.Number})
-		if app, ok := snapshot.Apps[vip.App]; ok {
-			want.Services = append(want.Services, compileServices(snapshot, vip, app, machines[vip.App], settings)...)
+		if known {
+			want.Services = append(want.Services, compileServices(view, vip, app, machines[vip.App], settings)...)
 		}
 	}
 	sortWant(&want)
@@ -147,6 +164,9 @@ func sortWant(want *maps.Want) {
 		return cmp.Or(cmp.Compare(a.Network, b.Network), cmp.Compare(a.Machine, b.Machine))
 	})
 	slices.SortFunc(want.VIPs, compareVIPs)
+	slices.SortFunc(want.Allocations, maps.Allocation.Compare)
+	// Two addresses of one network allow the same.
+	want.Allocations = slices.Compact(want.Allocations)
 	slices.SortFunc(want.Services, func(a, b maps.Service) int {
 		return cmp.Or(compareVIPs(a.VIP, b.VIP), cmp.Compare(a.Protocol, b.Protocol), cmp.Compare(a.First, b.First))
 	})

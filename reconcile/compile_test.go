@@ -81,6 +81,8 @@ var hostPort = reconcile.HostPort{
 	Ifindex: 9, MTU: 1420, InsideMAC: net.HardwareAddr{2, 0, 0, 0, 3, 1}, RouterMAC: net.HardwareAddr{2, 0, 0, 0, 3, 2},
 }
 
+var meshPort = reconcile.MeshPort{Ifindex: 8, MTU: 1420}
+
 // tcp is a service of one port.
 func tcp(external, internal uint16) state.Service {
 	return state.Service{Protocol: "tcp", InternalPort: internal, Ports: []state.ServicePort{{Port: external}}}
@@ -166,6 +168,27 @@ func TestCompile(t *testing.T) {
 			w.change(w.machine("web", 2, tcp(80, 8080)), func(m *state.Machine) { m.Host = here + 1 })
 			w.local.Ports = w.local.Ports[:1]
 		},
+		"machine-elsewhere-by-the-mesh": func(w *world) {
+			w.local.Mesh = meshPort
+			w.app("web", red)
+			w.vip("web", red, 3)
+			w.machine("web", 1, tcp(80, 8080))
+			w.change(w.machine("web", 2, tcp(80, 8080)), func(m *state.Machine) { m.Host = here + 1 })
+			w.local.Ports = w.local.Ports[:1]
+		},
+		"allocations": func(w *world) {
+			w.local.Mesh = meshPort
+			w.app("web", red)
+			w.vip("web", blue, 7)
+			w.vip("web", blue, 8) // allows the same again
+			w.vip("web", red, 9)  // needs none
+			w.machine("web", 1, tcp(80, 8080), state.Service{Protocol: "udp", InternalPort: 53, Ports: []state.ServicePort{{Port: 53}}},
+				state.Service{Protocol: "tcp", InternalPort: 9090})
+			w.change(w.machine("web", 2, tcp(80, 8080)), func(m *state.Machine) { m.Host = here + 1 })
+			w.change(w.machine("web", 3, tcp(80, 8080)), func(m *state.Machine) { m.State = state.Stopped })
+			w.change(w.machine("web", 4, tcp(80, 8080)), func(m *state.Machine) { m.Network = blue })
+			w.local.Ports = w.local.Ports[:1]
+		},
 		"record-of-another-network": func(w *world) {
 			w.app("web", red)
 			w.vip("web", red, 3)
@@ -216,6 +239,12 @@ func render(want maps.Want) string {
 	}
 	if h := want.HostDevice; h.Ifindex != 0 {
 		fmt.Fprintf(&b, "host device %d mtu %d inside %s router %s\n", h.Ifindex, h.MTU, h.InsideMAC, h.RouterMAC)
+	}
+	if m := want.Mesh; m.Ifindex != 0 {
+		fmt.Fprintf(&b, "mesh device %d mtu %d\n", m.Ifindex, m.MTU)
+	}
+	for _, a := range want.Allocations {
+		fmt.Fprintf(&b, "allocation for network %s machine %s network %s protocol %d port %d\n", a.Client, a.Machine, a.Network, a.Protocol, a.Port)
 	}
 	for _, q := range want.Quotas {
 		fmt.Fprintf(&b, "quota network %s machine %s limit %d\n", q.Network, q.Machine, q.Limit)

@@ -65,9 +65,10 @@ type Loop struct {
 	moved    chan struct{} // closed, and replaced, when the below changes
 	snapshot *state.Snapshot
 	host     HostPort
+	mesh     MeshPort
 	ports    map[string]Port // by Machine id
 	complete bool            // ports are all that there are
-	version  uint64          // of host, ports and complete
+	version  uint64          // of host, mesh, ports and complete
 	status   Status
 	applied  uint64             // version in the tables
 	failure  error              // of the last Sync
@@ -200,7 +201,7 @@ func (l *Loop) work(ctx context.Context) error {
 func (l *Loop) sync(ctx context.Context) (changes maps.Changes, again bool) {
 	l.mu.Lock()
 	snapshot, version := l.snapshot, l.version
-	local := Local{HostPort: l.host}
+	local := Local{HostPort: l.host, Mesh: l.mesh}
 	for _, port := range l.ports {
 		local.Ports = append(local.Ports, port)
 	}
@@ -336,6 +337,17 @@ func (l *Loop) SetHostPort(ctx context.Context, port HostPort) error {
 	version := l.changeLocal(func() { l.host = port })
 	if err := l.wait(ctx, func() (bool, error) { return l.applied >= version, nil }); err != nil {
 		return fmt.Errorf("reconcile: host port: %w", err)
+	}
+	return nil
+}
+
+// SetMeshPort sets the device to other hosts, and returns when it is in the tables. The
+// zero MeshPort is none: then no Machine of another host is given new flows. After a
+// restart it should come before the ports of Machines, so that none is refused meanwhile.
+func (l *Loop) SetMeshPort(ctx context.Context, port MeshPort) error {
+	version := l.changeLocal(func() { l.mesh = port })
+	if err := l.wait(ctx, func() (bool, error) { return l.applied >= version, nil }); err != nil {
+		return fmt.Errorf("reconcile: mesh port: %w", err)
 	}
 	return nil
 }

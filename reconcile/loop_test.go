@@ -255,6 +255,14 @@ func TestLoopPorts(t *testing.T) {
 	if want := last(); want.HostDevice.Ifindex != hostPort.Ifindex || len(want.Ports) != 2 {
 		t.Errorf("with a host port the tables should hold %+v", want)
 	}
+	ok(t, loop.SetMeshPort(within(t), meshPort))
+	if want := last(); want.Mesh.Ifindex != meshPort.Ifindex || len(want.Ports) != 3 {
+		t.Errorf("with a mesh the tables should hold %+v", want)
+	}
+	ok(t, loop.SetMeshPort(within(t), reconcile.MeshPort{}))
+	if want := last(); want.Mesh != (maps.MeshDevice{}) || len(want.Ports) != 2 {
+		t.Errorf("without the mesh the tables should hold %+v", want)
+	}
 	loop.PortsComplete()
 	if want := last(); want.AddOnly {
 		t.Error("with all ports known nothing is taken out")

@@ -28,6 +28,7 @@ func TestAbsentHostsTakeNoNewFlow(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld()
+			w.local.Mesh = meshPort
 			w.app("web", red)
 			w.vip("web", red, 3)
 			w.machine("web", 1, tcp(80, 8080))

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"slices"
 
+	"github.com/sixpn/sixpn"
 	"github.com/sixpn/sixpn/bpf"
 	"github.com/sixpn/sixpn/flycast"
 	"github.com/sixpn/sixpn/maps"
@@ -28,8 +29,8 @@ type declaration struct {
 // overlap, the ports are cut at every edge, and each piece leads to all Machines that
 // declare it. A Machine that does not run still declares: its port exists and answers
 // "refused".
-func compileServices(snapshot *state.Snapshot, vip state.VIP, app state.App, machines []state.Machine, settings Settings) []maps.Service {
-	declared := declarations(snapshot, app, machines)
+func compileServices(view view, vip state.VIP, app state.App, machines []state.Machine, settings Settings) []maps.Service {
+	declared := declarations(view, app, machines)
 	edges := map[uint8][]uint32{} // by protocol: first ports of pieces
 	for r := range declared {
 		edges[r.protocol] = append(edges[r.protocol], uint32(r.first), uint32(r.last)+1)
@@ -55,7 +56,7 @@ func compileServices(snapshot *state.Snapshot, vip state.VIP, app state.App, mac
 }
 
 // declarations collects what the Machines of an app say, by range.
-func declarations(snapshot *state.Snapshot, app state.App, machines []state.Machine) map[portRange][]declaration {
+func declarations(view view, app state.App, machines []state.Machine) map[portRange][]declaration {
 	declared := map[portRange][]declaration{}
 	for _, machine := range machines {
 		// The wall stands on this: a service never leads out of its app's network.
@@ -63,10 +64,7 @@ func declarations(snapshot *state.Snapshot, app state.App, machines []state.Mach
 			continue
 		}
 		for i, service := range machine.Config.Services {
-			protocol := maps.ProtocolTCP
-			if service.Protocol == "udp" {
-				protocol = maps.ProtocolUDP
-			}
+			protocol := protocolOf(service)
 			for _, port := range service.Ports {
 				first, last := port.Range()
 				if first == 0 || first > last { // refused before it is stored
@@ -82,7 +80,7 @@ func declarations(snapshot *state.Snapshot, app state.App, machines []state.Mach
 							Port:    service.InternalPort,
 						},
 						Region:    machine.Region,
-						Readiness: readiness(snapshot, machine),
+						Readiness: view.readiness(machine),
 						Healthy:   machine.Healthy(i),
 					},
 					limits:   service.Concurrency,
@@ -94,14 +92,50 @@ func declarations(snapshot *state.Snapshot, app state.App, machines []state.Mach
 	return declared
 }
 
+// view is a snapshot as this host sees it.
+type view struct {
+	*state.Snapshot
+	host sixpn.Host
+	mesh bool // it has a way to other hosts
+}
+
 // readiness is flycast.MachineReadiness, but that no new flow goes to a host that is
-// not present. Those that there are stay: it may be cut off from the store alone.
-func readiness(snapshot *state.Snapshot, machine state.Machine) flycast.Readiness {
+// not present, or that there is no way to. Those that there are stay: it may be cut off
+// from the store alone, and the way be made again.
+func (v view) readiness(machine state.Machine) flycast.Readiness {
 	r := flycast.MachineReadiness(machine)
-	if !snapshot.Present(machine.Host) {
+	if !v.Present(machine.Host) || machine.Host != v.host && !v.mesh {
 		return min(r, flycast.Draining)
 	}
 	return r
+}
+
+// allocations are what an address of another network lets its clients reach of the
+// Machines of this host, for as long as it exists: the ports that services lead to.
+func allocations(vip state.VIP, app state.App, machines []state.Machine, host sixpn.Host) []maps.Allocation {
+	var all []maps.Allocation
+	for _, machine := range machines {
+		if machine.Network != app.Network || machine.Host != host {
+			continue
+		}
+		for _, service := range machine.Config.Services {
+			if len(service.Ports) == 0 || service.InternalPort == 0 {
+				continue
+			}
+			all = append(all, maps.Allocation{
+				Client: vip.Network, Network: machine.Network, Machine: machine.Number,
+				Protocol: protocolOf(service), Port: service.InternalPort,
+			})
+		}
+	}
+	return all
+}
+
+func protocolOf(service state.Service) uint8 {
+	if service.Protocol == "udp" {
+		return maps.ProtocolUDP
+	}
+	return maps.ProtocolTCP
 }
 
 func compileService(vip state.VIP, app state.App, piece portRange, declared []declaration, settings Settings) maps.Service {
