@@ -8,9 +8,11 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"os/exec"
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 	"unsafe"
 
@@ -81,6 +83,16 @@ func NewUnderlay(mtu int) (*Underlay, error) {
 		return nil, errors.Join(err, namespace.Close())
 	}
 	return u, nil
+}
+
+// Keep starts a process that keeps the underlay when this one ends, and returns its id.
+func (u *Underlay) Keep() (pid int, err error) {
+	cmd := exec.Command("sleep", "infinity")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := u.namespace.Do(cmd.Start); err != nil {
+		return 0, fmt.Errorf("keep an underlay: %w", err)
+	}
+	return cmd.Process.Pid, nil
 }
 
 // Close removes the underlay and every link of it.
