@@ -79,7 +79,7 @@ func TestPresenceFollowsTheLease(t *testing.T) {
 	}
 	stop, _ = keeping(t, other, hosts[1])
 	until(t, s, "it is back", func(s *state.Snapshot) bool { return s.Present(hosts[1]) })
-	stop()
+	_ = stop() // it ends as the first time
 }
 
 // TestALeaseIsMadeAgain after it expired, be it that the store forgot or the host was
@@ -209,7 +209,7 @@ func TestACopyOfAHostIsRefused(t *testing.T) {
 			must(t, err)
 		})
 	}
-	stop()
+	_ = stop()
 }
 
 // waitAlive returns once a host's key is there.
