@@ -17,12 +17,17 @@ import (
 // Names in the C.
 const (
 	routerName = "sixpn_router"
+	meshName   = "sixpn_mesh"
 	expireName = "sixpn_expire"
 	flowsName  = "flows"
 )
 
-// buildMap is a map that no program reads: it is bound to the router program, and
-// says whose it is and which build, to whoever meets that program on a device.
+// onDevices are the programs that devices carry. The router is the last that is pinned:
+// it says that a version is complete.
+var onDevices = []string{meshName, routerName}
+
+// buildMap is a map that no program reads: it is bound to the programs of devices, and
+// says whose they are and which build, to whoever meets one of them on a device.
 const buildMap = "sixpn_build"
 
 // signature is the only element of the build map.
@@ -44,12 +49,13 @@ func newBuild(config Config) (*build, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the programs of this build: %w", err)
 	}
+	needed := append([]string{expireName}, onDevices...)
 	for name := range spec.Programs {
-		if name != routerName && name != expireName {
+		if !slices.Contains(needed, name) {
 			delete(spec.Programs, name)
 		}
 	}
-	for _, name := range []string{routerName, expireName} {
+	for _, name := range needed {
 		if spec.Programs[name] == nil {
 			return nil, fmt.Errorf("this build has no program %s", name)
 		}

@@ -126,10 +126,16 @@ func (l *Loader) ownLink(ifindex uint32) (link.ID, error) {
 // Attach puts the router on a prepared device, and pins the link. On a device that
 // has our link it makes sure of the program and the pin. It does not raise it.
 func (l *Loader) Attach(ifindex uint32) error {
-	return l.withDevice(ifindex, "attach the router to", l.attach)
+	return l.withDevice(ifindex, "attach the router to", func(device netlink.Link) error { return l.attach(device, routerName) })
 }
 
-func (l *Loader) attach(device netlink.Link) error {
+// AttachMesh is Attach for the device that leads to other hosts, which has no link
+// layer and a program of its own.
+func (l *Loader) AttachMesh(ifindex uint32) error {
+	return l.withDevice(ifindex, "attach the router to", func(device netlink.Link) error { return l.attach(device, meshName) })
+}
+
+func (l *Loader) attach(device netlink.Link, name string) error {
 	ifindex := uint32(device.Attrs().Index)
 	filter, agent, err := filterOf(device)
 	if err != nil {
@@ -151,7 +157,7 @@ func (l *Loader) attach(device netlink.Link) error {
 	}
 	if l.links[ifindex] == nil {
 		x, err := link.AttachTCX(link.TCXOptions{
-			Interface: int(ifindex), Program: l.router, Attach: ebpf.AttachTCXIngress,
+			Interface: int(ifindex), Program: l.programs[name], Attach: ebpf.AttachTCXIngress,
 			Anchor: link.Head(), // nobody's program may let a packet past the router
 		})
 		if err != nil {
@@ -162,6 +168,7 @@ func (l *Loader) attach(device netlink.Link) error {
 			return err
 		}
 	}
+	l.kinds[ifindex] = name
 	if err := l.pinLink(ifindex, l.links[ifindex]); err != nil {
 		return err
 	}
@@ -199,6 +206,7 @@ func (l *Loader) Detach(ifindex uint32) error {
 	if x := l.links[ifindex]; x != nil {
 		_ = x.Close()
 		delete(l.links, ifindex)
+		delete(l.kinds, ifindex)
 	}
 	if err := os.Remove(l.linkPin(ifindex)); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("unpin the link of device %d: %w", ifindex, err)

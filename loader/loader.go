@@ -7,7 +7,8 @@
 //
 //	links/IFINDEX    the tcx link of a device
 //	vN/MAP           every map of version N
-//	vN/sixpn_router  its program, pinned last: a version without it is not complete
+//	vN/sixpn_mesh    its programs, that of Machines' devices
+//	vN/sixpn_router  pinned last: a version without it is not complete
 package loader
 
 import (
@@ -97,14 +98,15 @@ type Loader struct {
 	build  *build
 	filter *ebpf.Program
 
-	mu      sync.Mutex
-	router  *ebpf.Program
-	expire  *ebpf.Program
-	all     map[string]*ebpf.Map // by name in the C, and the build map
-	maps    bpf.RouterMaps
-	links   map[uint32]link.Link // by ifindex
-	version int
-	opened  Opened
+	mu       sync.Mutex
+	programs map[string]*ebpf.Program // those on devices, by name in the C
+	expire   *ebpf.Program
+	all      map[string]*ebpf.Map // by name in the C, and the build map
+	maps     bpf.RouterMaps
+	links    map[uint32]link.Link // by ifindex
+	kinds    map[uint32]string    // the name of the program that each link shall have
+	version  int
+	opened   Opened
 }
 
 // Opened says what Open found and did.
@@ -120,7 +122,10 @@ func Open(ctx context.Context, config Config) (*Loader, error) {
 	if err := config.complete(); err != nil {
 		return nil, err
 	}
-	l := &Loader{config: config, links: map[uint32]link.Link{}, all: map[string]*ebpf.Map{}}
+	l := &Loader{
+		config: config, links: map[uint32]link.Link{}, kinds: map[uint32]string{},
+		programs: map[string]*ebpf.Program{}, all: map[string]*ebpf.Map{},
+	}
 	if err := l.open(ctx); err != nil {
 		_ = l.Close()
 		return nil, fmt.Errorf("open the router of agent %q: %w", config.Name, err)
@@ -170,8 +175,11 @@ func (l *Loader) Maps() *bpf.RouterMaps { return &l.maps }
 // Expire is the program that judges entries of the flow table, of type syscall.
 func (l *Loader) Expire() *ebpf.Program { return l.expire }
 
-// Router is the program on the devices.
-func (l *Loader) Router() *ebpf.Program { return l.router }
+// Router is the program on the devices of Machines and of the host.
+func (l *Loader) Router() *ebpf.Program { return l.programs[routerName] }
+
+// Mesh is the program on the device that leads to other hosts.
+func (l *Loader) Mesh() *ebpf.Program { return l.programs[meshName] }
 
 // Opened says what Open found and did.
 func (l *Loader) Opened() Opened { return l.opened }
@@ -221,7 +229,7 @@ func (l *Loader) Close() error {
 	for _, m := range l.all {
 		errs = append(errs, m.Close())
 	}
-	for _, p := range []*ebpf.Program{l.router, l.expire, l.filter} {
+	for _, p := range []*ebpf.Program{l.programs[routerName], l.programs[meshName], l.expire, l.filter} {
 		errs = append(errs, p.Close())
 	}
 	l.links, l.all = map[uint32]link.Link{}, map[string]*ebpf.Map{}

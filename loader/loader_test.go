@@ -60,7 +60,7 @@ func TestRealRouterLoads(t *testing.T) {
 	config.Constants = Constants{Host: 0xa7b0d6b, EventsPerSecond: 7}
 	l := w.open(config)
 	w.must(bring(l, w.port))
-	if l.Maps().Flows == nil || l.Maps().Drops == nil || l.Expire() == nil || l.Router() == nil {
+	if l.Maps().Flows == nil || l.Maps().Drops == nil || l.Expire() == nil || l.Router() == nil || l.Mesh() == nil {
 		t.Error("a map or a program is missing")
 	}
 	same(t, "devices", l.Devices(), []uint32{w.port})
@@ -99,6 +99,7 @@ func TestMissingPinsAreWrittenAgain(t *testing.T) {
 		{"one map", []string{"v1/flows"}},
 		{"all maps", []string{"v1/[a-r]*", "v1/se*", "v1/v*"}},
 		{"the program", []string{"v1/sixpn_router"}},
+		{"the program that no device has", []string{"v1/sixpn_mesh"}},
 		{"the whole version", []string{"v1"}},
 	} {
 		t.Run(row.name, func(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"time"
 
@@ -14,17 +15,18 @@ import (
 
 const linksDir = "links"
 
-// running is the router that was found: nil maps and program if there is none.
+// running is the router that was found.
 type running struct {
-	program   *ebpf.Program
-	id        ebpf.ProgramID
-	maps      map[string]*ebpf.Map // by the name that the kernel keeps
+	programs  map[string]*ebpf.Program // those of one build, by name; none: there is no router
+	maps      map[string]*ebpf.Map     // by the name that the kernel keeps
 	signature signature
 }
 
+func (r *running) found() bool { return len(r.programs) > 0 }
+
 func (r *running) close() {
-	if r.program != nil {
-		_ = r.program.Close()
+	for _, program := range r.programs {
+		_ = program.Close()
 	}
 	for _, m := range r.maps {
 		_ = m.Close()
@@ -64,6 +66,9 @@ func (l *Loader) adoptLinks() error {
 			l.config.Log.Warn("a device of this agent is in another network namespace; its link stays as it is", "pin", path)
 		default:
 			l.links[ifindex] = pinned
+			if l.kinds[ifindex], err = kindOf(pinned); err != nil {
+				return err
+			}
 		}
 	}
 	if elsewhere > 0 && len(l.links) == 0 {
@@ -123,27 +128,59 @@ func (l *Loader) forgetGone() {
 		}
 		_ = x.Close()
 		delete(l.links, ifindex)
+		delete(l.kinds, ifindex)
 	}
+}
+
+// kindOf is the name of the program on a link: a newer build's of the same name takes
+// its place.
+func kindOf(x link.Link) (string, error) {
+	program, err := programOn(x)
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = program.Close() }()
+	name, err := nameOf(program)
+	if err == nil && name != meshName {
+		name = routerName
+	}
+	return name, err
+}
+
+func nameOf(program *ebpf.Program) (string, error) {
+	info, err := program.Info()
+	if err != nil {
+		return "", fmt.Errorf("read the running program: %w", err)
+	}
+	return info.Name, nil
+}
+
+func programOn(x link.Link) (*ebpf.Program, error) {
+	info, err := x.Info()
+	if err != nil {
+		return nil, fmt.Errorf("read a link: %w", err)
+	}
+	program, err := ebpf.NewProgramFromID(info.Program)
+	if err != nil {
+		return nil, fmt.Errorf("open the running program %d: %w", info.Program, err)
+	}
+	return program, nil
 }
 
 func (l *Loader) linkPin(ifindex uint32) string {
 	return filepath.Join(l.config.PinRoot, linksDir, strconv.FormatUint(uint64(ifindex), 10))
 }
 
-// findRunning finds the program that tells the truth: the newest one on a device
-// (an upgrade that was cut short leaves two), and where there is no device the
-// newest complete version of the pins.
+// findRunning finds the programs that tell the truth: those of the build of the newest
+// one on a device (an upgrade that was cut short leaves two), and where there is no
+// device the newest complete version of the pins.
 func (l *Loader) findRunning() (*running, error) {
 	var newest *ebpf.Program
 	var newestLoaded time.Duration
 	for _, x := range l.links {
-		info, err := x.Info()
+		program, err := programOn(x)
 		if err != nil {
-			return nil, fmt.Errorf("read a link: %w", err)
-		}
-		program, err := ebpf.NewProgramFromID(info.Program)
-		if err != nil {
-			return nil, fmt.Errorf("open the running program %d: %w", info.Program, err)
+			return nil, err
 		}
 		loaded, err := loadTime(program)
 		if err != nil {
@@ -175,7 +212,72 @@ func (l *Loader) findRunning() (*running, error) {
 			break
 		}
 	}
-	return inspect(newest)
+	r, err := inspect(newest)
+	if err != nil {
+		return nil, err
+	}
+	if err := l.findOthers(r); err != nil {
+		r.close()
+		return nil, err
+	}
+	return r, nil
+}
+
+// findOthers finds the other programs of the running build, on a device or pinned. One
+// that is not found is made anew, with all others.
+func (l *Loader) findOthers(r *running) error {
+	signed := r.maps[buildMap]
+	if signed == nil {
+		return nil
+	}
+	id, err := mapID(signed)
+	if err != nil {
+		return err
+	}
+	take := func(program *ebpf.Program) error {
+		name, err := nameOf(program)
+		if err != nil {
+			return err
+		}
+		info, err := program.Info()
+		if err != nil {
+			return fmt.Errorf("read the running program: %w", err)
+		}
+		ids, _ := info.MapIDs()
+		if r.programs[name] != nil || !slices.Contains(onDevices, name) || !slices.Contains(ids, id) {
+			return program.Close()
+		}
+		r.programs[name] = program
+		return nil
+	}
+	for _, x := range l.links {
+		program, err := programOn(x)
+		if err != nil {
+			return err
+		}
+		if err := take(program); err != nil {
+			return err
+		}
+	}
+	versions, err := l.versions()
+	if err != nil {
+		return err
+	}
+	for _, version := range versions {
+		for _, name := range onDevices {
+			program, err := ebpf.LoadPinnedProgram(filepath.Join(l.versionDir(version), name), nil)
+			if errors.Is(err, os.ErrNotExist) {
+				continue
+			}
+			if err != nil {
+				return fmt.Errorf("open the pinned program %s of version %d: %w", name, version, err)
+			}
+			if err := take(program); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 func loadTime(program *ebpf.Program) (time.Duration, error) {
@@ -189,16 +291,17 @@ func loadTime(program *ebpf.Program) (time.Duration, error) {
 
 // inspect takes a program's maps by its map ids. It takes the program over.
 func inspect(program *ebpf.Program) (*running, error) {
-	r := &running{program: program, maps: map[string]*ebpf.Map{}}
+	r := &running{programs: map[string]*ebpf.Program{}, maps: map[string]*ebpf.Map{}}
 	if program == nil {
 		return r, nil
 	}
+	r.programs[""] = program // until its name is read
 	info, err := program.Info()
 	if err != nil {
 		r.close()
 		return nil, fmt.Errorf("read the running program: %w", err)
 	}
-	r.id, _ = info.ID()
+	r.programs = map[string]*ebpf.Program{info.Name: program}
 	ids, _ := info.MapIDs()
 	for _, id := range ids {
 		m, err := ebpf.NewMapFromID(id)

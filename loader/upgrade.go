@@ -13,15 +13,17 @@ import (
 // load decides whether the running program is this build's, and makes this
 // build's beside it if not. No device is touched yet.
 func (l *Loader) load(r *running) error {
-	l.opened.Adopted = r.program != nil
+	l.opened.Adopted = r.found()
 	replacements, made, err := l.plan(r)
 	if err != nil {
 		return err
 	}
-	current := r.program != nil && r.signature == l.build.signature && len(made) == 0
+	current := r.found() && r.signature == l.build.signature && len(made) == 0
 	spec := l.build.spec
-	if current {
-		delete(spec.Programs, routerName)
+	for name := range r.programs {
+		if current { // only what nothing held any more, its pin being gone, is loaded again
+			delete(spec.Programs, name)
+		}
 	}
 	if err := l.config.step("load"); err != nil {
 		return err
@@ -41,17 +43,27 @@ func (l *Loader) load(r *running) error {
 	}
 	l.maps = routerMaps(l.all)
 	if current {
-		return l.takeRunning(r)
+		err = l.takeRunning(r)
+	} else {
+		l.all[buildMap], err = l.build.newBuildMap()
 	}
-	l.router = collection.DetachProgram(routerName)
-	if l.all[buildMap], err = l.build.newBuildMap(); err != nil {
+	if err != nil {
 		return err
 	}
-	// Bound, even a map that the router never reads is found by its program.
-	for name, m := range l.all {
-		if err := l.router.BindMap(m); err != nil && !errors.Is(err, os.ErrExist) {
-			return fmt.Errorf("bind map %s to the router: %w", name, err)
+	for _, program := range onDevices {
+		if l.programs[program] != nil {
+			continue
 		}
+		l.programs[program] = collection.DetachProgram(program)
+		// Bound, even a map that a program never reads is found by it.
+		for name, m := range l.all {
+			if err := l.programs[program].BindMap(m); err != nil && !errors.Is(err, os.ErrExist) {
+				return fmt.Errorf("bind map %s to %s: %w", name, program, err)
+			}
+		}
+	}
+	if current {
+		return nil
 	}
 	l.opened.Replaced, l.opened.Made = l.opened.Adopted, made
 	if len(made) > 0 {
@@ -66,7 +78,7 @@ func (l *Loader) load(r *running) error {
 // again because their layout changed.
 func (l *Loader) plan(r *running) (use map[string]*ebpf.Map, made []string, err error) {
 	use = map[string]*ebpf.Map{}
-	if r.program == nil {
+	if !r.found() {
 		return use, nil, nil
 	}
 	reset := false
@@ -138,12 +150,13 @@ func (l *Loader) fill(r *running, made []string) error {
 // updateLinks puts this build's program on every device, one after the other. The
 // kernel swaps the pointer: no packet meets neither or both.
 func (l *Loader) updateLinks() error {
-	info, err := l.router.Info()
-	if err != nil {
-		return fmt.Errorf("read the router program: %w", err)
-	}
-	id, _ := info.ID()
 	for ifindex, x := range l.links {
+		program := l.programs[l.kinds[ifindex]]
+		info, err := program.Info()
+		if err != nil {
+			return fmt.Errorf("read program %s: %w", l.kinds[ifindex], err)
+		}
+		id, _ := info.ID()
 		on, err := x.Info()
 		if err != nil {
 			return fmt.Errorf("read the link of device %d: %w", ifindex, err)
@@ -154,7 +167,7 @@ func (l *Loader) updateLinks() error {
 		if err := l.config.step("update link"); err != nil {
 			return err
 		}
-		if err := x.Update(l.router); err != nil {
+		if err := x.Update(program); err != nil {
 			if isNoDevice(err) {
 				continue // it went while we looked
 			}

@@ -181,7 +181,9 @@ func (w *world) converged(config Config) {
 	for name := range l.all {
 		want = append(want, fmt.Sprintf("v%d/%s", l.version, name))
 	}
-	want = append(want, fmt.Sprintf("v%d/%s", l.version, routerName))
+	for _, name := range onDevices {
+		want = append(want, fmt.Sprintf("v%d/%s", l.version, name))
+	}
 	have := strings.Join(w.tree(), " ")
 	same(w.t, "pins", len(w.tree()), len(want))
 	for _, pin := range want {

@@ -54,7 +54,7 @@ func (l *Loader) nextVersion() error {
 // takeRunning goes on with the running program, in its own version directory if
 // that is still there.
 func (l *Loader) takeRunning(r *running) error {
-	l.router, r.program = r.program, nil
+	l.programs, r.programs = r.programs, map[string]*ebpf.Program{}
 	l.all[buildMap] = r.maps[buildMap]
 	delete(r.maps, buildMap)
 	signed, err := mapID(l.all[buildMap])
@@ -67,7 +67,7 @@ func (l *Loader) takeRunning(r *running) error {
 	}
 	for _, version := range versions {
 		dir := l.versionDir(version)
-		if pinnedProgram(filepath.Join(dir, routerName)) == r.id || pinnedMap(filepath.Join(dir, buildMap)) == signed {
+		if pinnedMap(filepath.Join(dir, buildMap)) == signed {
 			l.version = version
 			return nil
 		}
@@ -97,17 +97,20 @@ func (l *Loader) repin() error {
 			return err
 		}
 	}
-	// Last: it says that the version is complete.
-	if err := l.config.step("pin program"); err != nil {
-		return err
-	}
-	info, err := l.router.Info()
-	if err != nil {
-		return fmt.Errorf("read the router program: %w", err)
-	}
-	id, _ := info.ID()
-	if path := filepath.Join(dir, routerName); pinnedProgram(path) != id {
-		if err := replacePin(path, func() (pinner, error) { return l.router.Clone() }); err != nil {
+	for _, name := range onDevices {
+		if err := l.config.step("pin program"); err != nil {
+			return err
+		}
+		info, err := l.programs[name].Info()
+		if err != nil {
+			return fmt.Errorf("read program %s: %w", name, err)
+		}
+		id, _ := info.ID()
+		path := filepath.Join(dir, name)
+		if pinnedProgram(path) == id {
+			continue
+		}
+		if err := replacePin(path, func() (pinner, error) { return l.programs[name].Clone() }); err != nil {
 			return err
 		}
 	}

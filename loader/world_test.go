@@ -99,12 +99,14 @@ func (w *world) build(number int32, change func(*ebpf.CollectionSpec)) func() (*
 			}
 			m.MaxEntries = testTables
 		}
-		spec.Programs[routerName].Instructions = asm.Instructions{
-			asm.Mov.Imm(asm.R6, number),
-			asm.Mov.Imm(asm.R1, int32(w.out)),
-			asm.Mov.Imm(asm.R2, 0),
-			asm.FnRedirect.Call(),
-			asm.Return(),
+		for _, name := range onDevices {
+			spec.Programs[name].Instructions = asm.Instructions{
+				asm.Mov.Imm(asm.R6, number),
+				asm.Mov.Imm(asm.R1, int32(w.out)),
+				asm.Mov.Imm(asm.R2, 0),
+				asm.FnRedirect.Call(),
+				asm.Return(),
+			}
 		}
 		spec.Programs[expireName].Instructions = asm.Instructions{asm.Mov.Imm(asm.R0, 0), asm.Return()}
 		if change != nil {
