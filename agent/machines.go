@@ -40,6 +40,16 @@ func (s hostStore) DestroyMachine(ctx context.Context, id string) (int64, error)
 	return s.DestroyOwnMachine(ctx, s.host, id)
 }
 
+// HandOver is machine.Store.
+func (s hostStore) HandOver(ctx context.Context, id string) (state.Machine, int64, error) {
+	return s.Store.HandOver(ctx, s.host, id)
+}
+
+// HandBack is machine.Store.
+func (s hostStore) HandBack(ctx context.Context, id, why string) (state.Machine, int64, error) {
+	return s.Store.HandBack(ctx, s.host, id, why)
+}
+
 // insides is the API's way into the Machines of this host.
 type insides struct {
 	driver  *machine.Driver

@@ -86,6 +86,15 @@ func (s *memoryStore) DestroyMachine(_ context.Context, id string) (int64, error
 	return s.revision, nil
 }
 
+// HandOver and HandBack are a store's that more hosts than one write to; see migrate_test.go.
+func (s *memoryStore) HandOver(context.Context, string) (state.Machine, int64, error) {
+	return state.Machine{}, 0, errors.New("there is one host only")
+}
+
+func (s *memoryStore) HandBack(context.Context, string, string) (state.Machine, int64, error) {
+	return state.Machine{}, 0, errors.New("there is one host only")
+}
+
 func (s *memoryStore) bump() {
 	s.revision++
 	if s.path != "" {

@@ -73,20 +73,24 @@ func (w *worker) removePort(ctx context.Context) {
 	w.portDue = false
 	err := w.ports(ctx, func(ctx context.Context) error { return w.m.config.Ports.Remove(ctx, w.id) })
 	if err == nil {
-		err = DeleteVeth(w.id)
+		err = deleteOwnVeth(w.m.config.Name, w.id)
 	}
 	if err != nil && ctx.Err() == nil {
 		w.log.Warn("the port of a machine was not removed", "error", err)
 	}
 }
 
-// start makes a run and connects it. Nothing runs before the port is up.
-func (w *worker) start(ctx context.Context, record state.Machine, attempt, restarts int) {
+// start makes a run and connects it. Nothing runs before the port is up. It is false
+// when nothing was tried, for the Machine is another host's by now, or no more.
+func (w *worker) start(ctx context.Context, record state.Machine, attempt, restarts int) bool {
 	if record.Config.Attach != nil {
 		w.attach(ctx, record, attempt, restarts)
-		return
+		return true
 	}
-	w.settle(ctx, outcome{state: state.Starting, code: w.exitCode(record), restarts: restarts, instance: record.InstanceID})
+	err := w.say(ctx, outcome{state: state.Starting, code: w.exitCode(record), restarts: restarts, instance: record.InstanceID})
+	if kind := state.KindOf(err); kind == state.Conflict || kind == state.NotFound {
+		return false
+	}
 	w.reached("starting written")
 	p, err := w.m.config.Driver.Create(ctx, w.m.spec(record, attempt))
 	w.reached("machine created")
@@ -95,23 +99,24 @@ func (w *worker) start(ctx context.Context, record state.Machine, attempt, resta
 			w.setProcess(p)
 			w.log.Info("a machine started", "device", DeviceName(w.id), "address", record.Addr())
 			if !w.awaitListeners(ctx, record, p) {
-				return
+				return true
 			}
 			w.settle(ctx, outcome{state: state.Started, code: w.exitCode(record), restarts: restarts, relayed: p.Relayed(), instance: record.InstanceID})
 			w.reached("started written")
-			return
+			return true
 		}
 		if endErr := w.end(ctx, p); endErr != nil {
 			err = errors.Join(err, endErr)
 		}
 	}
 	if ctx.Err() != nil {
-		return // the next agent finds it as it is
+		return true // the next agent finds it as it is
 	}
 	w.removePort(ctx)
 	w.log.Warn("a machine could not be started", "error", err)
 	// considerStart says so in the record, as it knows what comes next.
 	w.last = &lastRun{instance: record.InstanceID, attempt: attempt, code: 1, failed: true, message: err.Error()}
+	return true
 }
 
 // connect gives a created run its network and starts its command.
@@ -310,5 +315,7 @@ func (w *worker) forget(ctx context.Context) (time.Duration, bool) {
 		w.log.Warn("a machine's directory was not removed", "error", err)
 		return w.m.config.RetryInterval, false
 	}
+	// One with this id may come again: it begins anew.
+	w.last, w.outcome, w.unstarted, w.unpublished, w.destroyed = nil, outcome{}, nil, false, false
 	return never, true
 }

@@ -186,14 +186,25 @@ func (m *Manager) start(ctx context.Context, w *worker) {
 	}
 	w.started = true
 	m.starting.Go(func() {
-		w.run(ctx)
-		// A worker ends for good only with its record.
-		m.mu.Lock()
-		defer m.mu.Unlock()
-		if m.workers[w.id] == w {
-			delete(m.workers, w.id)
+		for {
+			w.run(ctx)
+			if m.ended(ctx, w) {
+				return
+			}
 		}
 	})
+}
+
+// ended takes a worker out that has none to look after any more. It has one again if
+// its Machine has come back since, as one does that could not migrate.
+func (m *Manager) ended(ctx context.Context, w *worker) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if ctx.Err() == nil && w.current() != nil {
+		return false
+	}
+	delete(m.workers, w.id)
+	return true
 }
 
 // pause waits, less if ctx ends.

@@ -39,7 +39,7 @@ type Port struct {
 }
 
 // Store is what the Manager needs of the state. It writes only to the records
-// of its host's Machines, and of these only State, ExitCode, Message, Restarts,
+// of its host's Machines, and of these, but for migrations, only State, ExitCode, Message, Restarts,
 // Relayed, Pending and, for AutoDestroy, Desired.
 type Store interface {
 	// Machines returns all Machines of this host as soon as the state is newer
@@ -50,4 +50,9 @@ type Store interface {
 	UpdateMachine(ctx context.Context, id string, change func(*state.Machine) error) (state.Machine, int64, error)
 	// DestroyMachine removes one record.
 	DestroyMachine(ctx context.Context, id string) (int64, error)
+	// HandOver makes one that does not run the host's that it is to migrate to, and
+	// HandBack that of the host that it came from; either may leave it here, and say why
+	// in its record.
+	HandOver(ctx context.Context, id string) (state.Machine, int64, error)
+	HandBack(ctx context.Context, id, why string) (state.Machine, int64, error)
 }

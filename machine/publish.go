@@ -19,11 +19,16 @@ var (
 
 // settle makes outcome what the record shall say, now or as soon as the store
 // takes it.
-func (w *worker) settle(ctx context.Context, next outcome) {
+func (w *worker) settle(ctx context.Context, next outcome) { _ = w.say(ctx, next) }
+
+// say is settle that tells how the first try went.
+func (w *worker) say(ctx context.Context, next outcome) error {
 	w.outcome = next
-	if _, err := w.publish(ctx); err != nil && ctx.Err() == nil && !errors.Is(err, errReplaced) {
+	_, err := w.publish(ctx)
+	if err != nil && ctx.Err() == nil && !errors.Is(err, errReplaced) {
 		w.log.Warn("the state of a machine could not be written yet", "state", next.state, "error", err)
 	}
+	return err
 }
 
 // publish writes outcome to the record and returns the revision that has it.

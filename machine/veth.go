@@ -147,6 +147,16 @@ func DeleteVeth(id string) error {
 	return nil
 }
 
+// deleteOwnVeth is DeleteVeth unless the device is another agent's: one of a Machine that
+// migrated there, where two agents share a network namespace.
+func deleteOwnVeth(agent, id string) error {
+	link, err := netlink.LinkByName(DeviceName(id))
+	if err == nil && link.Attrs().Alias != "" && link.Attrs().Alias != AliasOf(agent, id) {
+		return nil
+	}
+	return DeleteVeth(id)
+}
+
 func notFound(err error) bool {
 	var missing netlink.LinkNotFoundError
 	return errors.As(err, &missing)

@@ -152,10 +152,14 @@ func (w *worker) step(ctx context.Context) (delay time.Duration, done bool) {
 		return w.stepAttached(ctx, *record, retry)
 	case record.Desired == state.Destroyed:
 		return w.destroy(ctx, p)
-	case p != nil && (record.Desired == state.Stopped || p.Spec().Instance != record.InstanceID):
+	case p != nil && (record.Desired == state.Stopped || p.Spec().Instance != record.InstanceID || record.Leaving()):
 		return w.stop(ctx, p)
 	case p != nil && record.Desired == state.Suspended:
 		return w.suspend(ctx, *record, p, retry), false
+	case p == nil && record.Leaving():
+		return w.handOver(ctx, *record), false
+	case p == nil && w.cannotArrive(*record):
+		return w.handBack(ctx, *record), false
 	case record.Desired != state.Started: // without a run there is nothing to suspend
 		return w.settleStopped(ctx, record, retry), false
 	case p != nil:
@@ -240,7 +244,9 @@ func (w *worker) considerStart(ctx context.Context, record state.Machine, retry 
 		}
 	}
 	w.restartDue = time.Time{}
-	w.start(ctx, record, d.attempt, restarts)
+	if !w.start(ctx, record, d.attempt, restarts) {
+		return w.m.config.RetryInterval // or with the news that it is another's
+	}
 	return 0
 }
 

@@ -215,9 +215,11 @@ func (t *transaction) moveTo(m *Machine, to sixpn.Host) error {
 	return nil
 }
 
-// arrive forgets a migration whose Machine has come to rest at its end.
+// arrive forgets a migration whose Machine has come to its end: it has started there,
+// has run at least, or is at rest.
 func arrive(m *Machine) {
-	if m.Arriving() && (m.State == Started || m.Desired != Started && m.ended()) {
+	ran := m.State == Stopped && m.Pending == ""
+	if m.Arriving() && (m.State == Started || ran || m.Desired != Started && m.ended()) {
 		m.Migration = nil
 	}
 }
