@@ -1,5 +1,6 @@
-// Package bench measures the packet path (the router's programs alone, live frames,
-// and TCP) and the resolver, each beside a baseline in the same run. docs/performance.md explains the
+// Package bench measures the packet path (the router's programs alone, live frames, TCP
+// on one host and between two), the way of a change to other hosts, and the resolver,
+// each beside a baseline in the same run. docs/performance.md explains the
 // method and holds the tables.
 package bench
 
@@ -20,7 +21,7 @@ type Config struct {
 }
 
 // Subjects are the groups of measurements, in their order.
-var Subjects = []string{"packet", "live", "tcp", "dns"}
+var Subjects = []string{"packet", "live", "tcp", "mesh", "propagation", "dns"}
 
 // effort is how much is measured. Rounds are pairs of value and baseline, at least
 // ten of each.
@@ -29,6 +30,9 @@ type effort struct {
 	liveRounds, liveFrames      int
 	tcpRounds                   int
 	tcpEach                     time.Duration
+	meshRounds                  int
+	meshEach                    time.Duration
+	changes                     int
 	dnsRounds                   int
 	dnsEach                     time.Duration
 }
@@ -36,10 +40,12 @@ type effort struct {
 var (
 	quick = effort{
 		packetRounds: 11, packetRepeats: 300_000, liveRounds: 11, liveFrames: 150_000, tcpRounds: 11, tcpEach: 250 * time.Millisecond,
+		meshRounds: 11, meshEach: 500 * time.Millisecond, changes: 200,
 		dnsRounds: 11, dnsEach: 200 * time.Millisecond,
 	}
 	thorough = effort{
 		packetRounds: 21, packetRepeats: 2_000_000, liveRounds: 21, liveFrames: 1_000_000, tcpRounds: 21, tcpEach: time.Second,
+		meshRounds: 21, meshEach: 2 * time.Second, changes: 1000,
 		dnsRounds: 21, dnsEach: time.Second,
 	}
 )
@@ -64,10 +70,12 @@ func Run(ctx context.Context, config Config) ([]Result, error) {
 func run(ctx context.Context, e effort, config Config) (all []Result, err error) {
 	progress := config.Progress
 	measure := map[string]func() ([]Result, error){
-		"packet": func() ([]Result, error) { return measurePackets(ctx, e.packetRounds, e.packetRepeats, progress) },
-		"live":   func() ([]Result, error) { return measureLive(ctx, e.liveRounds, e.liveFrames, progress) },
-		"tcp":    func() ([]Result, error) { return measureTCP(ctx, e.tcpRounds, e.tcpEach, progress) },
-		"dns":    func() ([]Result, error) { return measureDNS(ctx, e, config.CoreDNS, progress) },
+		"packet":      func() ([]Result, error) { return measurePackets(ctx, e.packetRounds, e.packetRepeats, progress) },
+		"live":        func() ([]Result, error) { return measureLive(ctx, e.liveRounds, e.liveFrames, progress) },
+		"tcp":         func() ([]Result, error) { return measureTCP(ctx, e.tcpRounds, e.tcpEach, progress) },
+		"mesh":        func() ([]Result, error) { return measureMesh(ctx, e.meshRounds, e.meshEach, progress) },
+		"propagation": func() ([]Result, error) { return measurePropagation(ctx, e.changes, progress) },
+		"dns":         func() ([]Result, error) { return measureDNS(ctx, e, config.CoreDNS, progress) },
 	}
 	for _, subject := range Subjects {
 		if len(config.Only) > 0 && !slices.Contains(config.Only, subject) {

@@ -22,6 +22,9 @@ type Result struct {
 	// Against names the baseline.
 	Against string `json:"against"`
 	Rounds  int    `json:"rounds"`
+	// Resolution is by how much a value may be too large, because it was looked for and
+	// not told; in Unit, 0 where it does not apply.
+	Resolution float64 `json:"resolution,omitempty"`
 
 	values, baselines []float64
 }
@@ -67,8 +70,12 @@ func WriteTable(w io.Writer, results []Result) error {
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "NAME\tVALUE\tUNIT\tBASELINE\tRATIO\tSPREAD\tROUNDS\tAGAINST")
 	for _, r := range results {
+		against := r.Against
+		if r.Resolution > 0 {
+			against += fmt.Sprintf(" (seen to %.1f %s)", r.Resolution, r.Unit)
+		}
 		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%.2f\t±%.2f\t%d\t%s\n", r.Name, number(r.Value), r.Unit, number(r.Baseline),
-			r.Ratio, r.Spread/2, r.Rounds, r.Against)
+			r.Ratio, r.Spread/2, r.Rounds, against)
 	}
 	return table.Flush()
 }

@@ -10,14 +10,54 @@ import (
 	"time"
 )
 
-// tcpPath is one way from the client of a world to its server.
+// tcpPath is one way from a client to a server.
 type tcpPath struct {
-	world *world
-	to    netip.AddrPort
+	name           string
+	client, server func(func() error) error // call a function in the namespace of either end
+	listen, to     netip.AddrPort           // the server's own address, and the one it is called by
 }
 
-// measureTCP measures throughput and request/response rate, path after path in
+// path is the way through a world to an address of its server, or one that leads to it.
+func (w *world) path(to netip.AddrPort) tcpPath {
+	return tcpPath{w.name, w.client.do, w.server.do, netip.AddrPortFrom(serverAddr, backendPort), to}
+}
+
+const bits, requests = "Gb/s", "transactions/s"
+
+// tcpSamples are what paths did: [path][round], Gb/s and transactions/s.
+type tcpSamples struct{ throughput, rate [][]float64 }
+
+// measurePaths measures throughput and request/response rate, path after path in
 // every round, so that what drifts drifts for all of them.
+func measurePaths(ctx context.Context, paths []tcpPath, rounds int, each time.Duration, progress func(string)) (tcpSamples, error) {
+	s := tcpSamples{make([][]float64, len(paths)), make([][]float64, len(paths))}
+	// One round is thrown away: it pages in buffers, fills neighbour tables and warms caches.
+	for round := -1; round < rounds; round++ {
+		for offset := range paths {
+			// Each round begins with another path, so that none is always the first.
+			i := (offset + max(round, 0)) % len(paths)
+			if err := ctx.Err(); err != nil {
+				return s, err
+			}
+			progress(fmt.Sprintf("tcp %s %s", paths[i].name, paths[i].to))
+			bytes, err := paths[i].stream(each)
+			if err != nil {
+				return s, fmt.Errorf("stream through %s: %w", paths[i].name, err)
+			}
+			transactions, err := paths[i].requests(each / 2)
+			if err != nil {
+				return s, fmt.Errorf("requests through %s: %w", paths[i].name, err)
+			}
+			if round >= 0 {
+				s.throughput[i] = append(s.throughput[i], bytes*8/1e9)
+				s.rate[i] = append(s.rate[i], transactions)
+			}
+		}
+	}
+	return s, nil
+}
+
+// measureTCP measures the ways from one Machine to another of the same host.
 func measureTCP(ctx context.Context, rounds int, each time.Duration, progress func(string)) ([]Result, error) {
 	o, err := loadObjects()
 	if err != nil {
@@ -41,32 +81,12 @@ func measureTCP(ctx context.Context, rounds int, each time.Duration, progress fu
 	defer bridged.close()
 
 	server := netip.AddrPortFrom(serverAddr, backendPort)
-	paths := []tcpPath{{router, server}, {router, netip.AddrPortFrom(vipAddr, vipPort)}, {routed, server}, {bridged, server}}
-	throughput, rate := make([][]float64, len(paths)), make([][]float64, len(paths))
-	// One round is thrown away: it pages in buffers, fills neighbour tables and warms caches.
-	for round := -1; round < rounds; round++ {
-		for offset := range paths {
-			// Each round begins with another path, so that none is always the first.
-			i := (offset + max(round, 0)) % len(paths)
-			if err := ctx.Err(); err != nil {
-				return nil, err
-			}
-			progress(fmt.Sprintf("tcp %s %s", paths[i].world.name, paths[i].to))
-			bytes, err := paths[i].stream(each)
-			if err != nil {
-				return nil, fmt.Errorf("stream through %s: %w", paths[i].world.name, err)
-			}
-			transactions, err := paths[i].requests(each / 2)
-			if err != nil {
-				return nil, fmt.Errorf("requests through %s: %w", paths[i].world.name, err)
-			}
-			if round >= 0 {
-				throughput[i] = append(throughput[i], bytes*8/1e9)
-				rate[i] = append(rate[i], transactions)
-			}
-		}
+	paths := []tcpPath{router.path(server), router.path(netip.AddrPortFrom(vipAddr, vipPort)), routed.path(server), bridged.path(server)}
+	samples, err := measurePaths(ctx, paths, rounds, each, progress)
+	if err != nil {
+		return nil, err
 	}
-	const bits, requests = "Gb/s", "transactions/s"
+	throughput, rate := samples.throughput, samples.rate
 	return []Result{
 		newResult("tcp.throughput", bits, "routing", throughput[0], throughput[2]),
 		newResult("tcp.rr", requests, "routing", rate[0], rate[2]),
@@ -80,8 +100,8 @@ func measureTCP(ctx context.Context, rounds int, each time.Duration, progress fu
 // connect makes one connection; serve gets its far end.
 func (p tcpPath) connect(serve func(net.Conn)) (client net.Conn, stop func(), err error) {
 	var listener net.Listener
-	err = p.world.server.do(func() error {
-		listener, err = net.Listen("tcp6", netip.AddrPortFrom(serverAddr, backendPort).String())
+	err = p.server(func() error {
+		listener, err = net.Listen("tcp6", p.listen.String())
 		return err
 	})
 	if err != nil {
@@ -101,7 +121,7 @@ func (p tcpPath) connect(serve func(net.Conn)) (client net.Conn, stop func(), er
 		listener.Close()
 		<-done
 	}
-	err = p.world.client.do(func() error {
+	err = p.client(func() error {
 		dialer := net.Dialer{Timeout: 5 * time.Second, FallbackDelay: -1}
 		client, err = dialer.Dial("tcp6", p.to.String())
 		return err
