@@ -136,11 +136,12 @@ func (f *Fleet) Endpoints() []string {
 	return slices.Clone(f.member.Endpoints)
 }
 
-// SetEndpoints remembers where the store is now, for the next start.
+// SetEndpoints remembers where the store is now, for the next start. From then on this
+// host counts as joined: the store is on others too.
 func (f *Fleet) SetEndpoints(endpoints []string) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.member == nil || len(endpoints) == 0 || slices.Equal(f.member.Endpoints, endpoints) {
+	if len(endpoints) == 0 || f.member != nil && slices.Equal(f.member.Endpoints, endpoints) {
 		return nil
 	}
 	m := member{Endpoints: slices.Clone(endpoints)}

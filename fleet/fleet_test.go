@@ -143,7 +143,6 @@ func TestMemberThatCannotBeRead(t *testing.T) {
 func TestEndpointsAreRemembered(t *testing.T) {
 	t.Parallel()
 	h := newHome(t, nil)
-	must(t, h.fleet.SetEndpoints([]string{"https://192.0.2.1:51822"}))
 	if h.fleet.Joined() || h.fleet.Endpoints() != nil {
 		t.Error("a host with a store of its own thinks that it has joined another")
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"net/netip"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -32,6 +33,11 @@ type EmbeddedConfig struct {
 	// Listen has other hosts reach the store too. nil: only this one does. A store keeps
 	// what it holds, whatever this was before.
 	Listen *Listen
+	// Members is the other members' addresses between hosts: a store that is new joins
+	// them, where AddLearner has said that it comes. One that has data does not look.
+	Members []netip.AddrPort
+	// Async does not wait until the store serves, for which other members may be needed.
+	Async bool
 }
 
 const (
@@ -54,6 +60,18 @@ const (
 	maxRequestBytes = 10 << 20
 	maxSendBytes    = maxRequestBytes + 512<<10
 )
+
+// HasData says whether there is a store in a directory, whole or not.
+func HasData(dir string) bool {
+	_, err := os.Stat(filepath.Join(dir, dataName))
+	return err == nil
+}
+
+// RemoveData removes the store in a directory, which nobody may run: what a member
+// holds is worth nothing once the others have removed it.
+func RemoveData(dir string) error {
+	return errors.Join(os.RemoveAll(filepath.Join(dir, dataName)), os.RemoveAll(filepath.Join(dir, bootstrapName)))
+}
 
 // Embedded is a running etcd server of this process and a client of it.
 type Embedded struct {
@@ -150,7 +168,7 @@ func startLocked(ctx context.Context, c EmbeddedConfig) (*Embedded, error) {
 		return nil, fmt.Errorf("client of the store: %w", err)
 	}
 	e := &Embedded{server: server, client: client}
-	if c.Listen != nil {
+	if c.Listen != nil && !c.Async && len(c.Members) == 0 {
 		if err := movePeer(ctx, client, uint64(server.Server.MemberID()), c.Listen); err != nil {
 			return nil, errors.Join(err, e.stop())
 		}
@@ -183,7 +201,10 @@ func bootstrap(ctx context.Context, c EmbeddedConfig) error {
 	if err := os.RemoveAll(unfinished); err != nil {
 		return err
 	}
-	c.Listen = nil // nobody may reach it before it is whole
+	c.Async = false
+	if len(c.Members) == 0 {
+		c.Listen = nil // nobody may reach it before it is whole
+	}
 	server, err := startServer(ctx, c, bootstrapName)
 	if err != nil {
 		return err
@@ -219,6 +240,9 @@ func startServer(ctx context.Context, c EmbeddedConfig, name string) (s *server,
 	s.Etcd, err = embed.StartEtcd(serverConfig(c, name, s.quiet))
 	if err != nil {
 		return nil, fmt.Errorf("start the store in %s: %w", c.Dir, err)
+	}
+	if c.Async {
+		return s, nil
 	}
 	select {
 	case <-s.Server.ReadyNotify():
@@ -256,6 +280,7 @@ func serverConfig(c EmbeddedConfig, name string, quiet *atomic.Bool) *embed.Conf
 	config.WarningUnaryRequestDuration = 2 * time.Second
 	if c.Listen != nil {
 		c.Listen.listen(config)
+		c.Listen.join(config, c.Members)
 	}
 	return config
 }

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"net/url"
 	"slices"
+	"strings"
 
 	"go.etcd.io/etcd/client/pkg/v3/transport"
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -57,6 +58,20 @@ func (l *Listen) listen(config *embed.Config) {
 	config.AdvertiseClientUrls = []url.URL{client}
 	config.ListenPeerUrls = []url.URL{peer}
 	config.AdvertisePeerUrls = []url.URL{peer}
+}
+
+// join has a new store become a member of one that runs. The names of the others are
+// made up: etcd compares addresses.
+func (l *Listen) join(config *embed.Config, members []netip.AddrPort) {
+	if len(members) == 0 {
+		return
+	}
+	cluster := []string{memberName + "=" + config.AdvertisePeerUrls[0].String()}
+	for i, m := range members {
+		cluster = append(cluster, fmt.Sprintf("member-%d=%v", i, httpsURL(m, peerPortOffset)))
+	}
+	config.InitialCluster = strings.Join(cluster, ",")
+	config.ClusterState = embed.ClusterStateFlagExisting
 }
 
 // movePeer writes where the other members shall find this one, if that is new: the
