@@ -16,13 +16,15 @@ func benchCommand(c *cli) *cobra.Command {
 	var benchmarks bool
 	command := &cobra.Command{
 		Use:   "bench",
-		Short: "Measure the packet path and the resolver beside their baselines",
+		Short: "Measure the packet path, the mesh and the resolver beside their baselines",
 		Long: `Measure what the router costs: its programs alone beside an empty program
 (packet), live frames beside plain IPv6 routing and nftables (live), TCP beside
-plain routing, a bridge and itself without a VIP (tcp), and what a name costs
-beside CoreDNS, unbound and dnsmasq (dns). Value and baseline of a line come from
-the same run, taken in turns. It needs root, talks to no running agent and leaves
-nothing behind. "make bench" builds and installs the name servers that dns needs.`,
+plain routing, a bridge and itself without a VIP (tcp), TCP between two hosts
+beside plain WireGuard (mesh), how long a change takes to another host beside the
+writer's own answer (propagation), and what a name costs beside CoreDNS, unbound
+and dnsmasq (dns). Value and baseline of a line come from the same run, taken in
+turns. It needs root, talks to no running agent and leaves nothing behind.
+"make bench" builds and installs the name servers that dns needs.`,
 		Example: `  sixpn bench --quick
   sixpn bench --only packet,tcp --json
   sixpn bench --benchmarks > after.txt && benchstat -col /side after.txt`,
@@ -49,7 +51,7 @@ nothing behind. "make bench" builds and installs the name servers that dns needs
 			return bench.WriteTable(c.out, results)
 		}
 	}
-	command.Flags().BoolVar(&config.Quick, "quick", false, "about a minute, with the fewest rounds that say something")
+	command.Flags().BoolVar(&config.Quick, "quick", false, "about two minutes, with the fewest rounds that say something")
 	command.Flags().StringSliceVar(&config.Only, "only", nil, "measure only these: "+strings.Join(bench.Subjects, ", "))
 	command.Flags().StringVar(&config.CoreDNS, "coredns", "", "program of CoreDNS, a baseline of dns (default beside this program, or in PATH)")
 	command.Flags().BoolVar(&benchmarks, "benchmarks", false, "print every round in Go's benchmark format, for benchstat")
