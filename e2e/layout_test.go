@@ -18,8 +18,11 @@ import (
 	"github.com/sixpn/sixpn/internal/nettest"
 )
 
-// routerName is the program on the devices, and the name of its pin.
-const routerName = "sixpn_router"
+// The programs on the devices, and the names of their pins.
+const (
+	routerName = "sixpn_router"
+	meshName   = "sixpn_mesh"
+)
 
 // otherwise are the tables that are laid out in another way: one that is carried over
 // and some that are made of the state.
@@ -76,7 +79,7 @@ func layOtherwise(t *testing.T, w *world) {
 	nettest.Must(t, spec.Variables["host"].Set(uint32(sixpn.FirstHost)))
 	running := map[string]*ebpf.Map{}
 	for _, entry := range entries(t, dir) {
-		if entry != routerName {
+		if entry != routerName && entry != meshName {
 			running[entry] = nettest.Get[*ebpf.Map](t)(ebpf.LoadPinnedMap(filepath.Join(dir, entry), nil))
 			defer running[entry].Close()
 		}
