@@ -91,7 +91,7 @@ func (a *agent) fill(running, fresh *bpf.RouterMaps) error {
 		return err
 	}
 	snapshot := a.store.Snapshot()
-	local := reconcile.Local{HostPort: a.hostPort()}
+	local := reconcile.Local{HostPort: a.hostPort(), Mesh: a.meshPort()}
 	for _, port := range left {
 		if _, ok := snapshot.Machines[port.MachineID]; ok {
 			local.Ports = append(local.Ports, tablePort(port))

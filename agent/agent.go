@@ -25,6 +25,7 @@ import (
 	"github.com/sixpn/sixpn/observe"
 	"github.com/sixpn/sixpn/reconcile"
 	"github.com/sixpn/sixpn/state"
+	"github.com/sixpn/sixpn/wireguard"
 )
 
 // agent is all that one running agent holds.
@@ -37,22 +38,27 @@ type agent struct {
 	hosts    net.Listener     // for other hosts, nil likewise
 	embedded *state.Embedded  // nil: the store is elsewhere
 	client   *clientv3.Client // of the store
+	member   *state.Embedded  // of the fleet's store, on this host; nil: none, or it is embedded
 	store    *state.Store
 	host     state.Host
-	private  *netns.Private
-	loader   *loader.Loader
-	tables   *maps.Tables
-	loop     *reconcile.Loop
-	pacer    *flycast.Pacer
-	raw      *netns.RawSocket
-	driver   *machine.Driver
-	manager  *machine.Manager
-	ports    *ports
-	metrics  *observe.Collector
-	listener net.Listener // of the metrics, nil: they are off
-	names    *dns.Server
-	trips    *flycast.RoundTrips
-	hostUp   chan struct{} // closed once the host port is a port
+	// unregistered: the store was away at the start, so that it has this host's record as
+	// it was before.
+	unregistered bool
+	mesh         *wireguard.Mesh // nil: this host is alone
+	private      *netns.Private
+	loader       *loader.Loader
+	tables       *maps.Tables
+	loop         *reconcile.Loop
+	pacer        *flycast.Pacer
+	raw          *netns.RawSocket
+	driver       *machine.Driver
+	manager      *machine.Manager
+	ports        *ports
+	metrics      *observe.Collector
+	listener     net.Listener // of the metrics, nil: they are off
+	names        *dns.Server
+	trips        *flycast.RoundTrips
+	hostUp       chan struct{} // closed once the host port is a port
 
 	closers []func() error // in the order of opening
 }
@@ -104,10 +110,11 @@ func run(ctx context.Context, c Config) (err error) {
 	}{
 		{"metrics", a.listenMetrics},
 		{"fleet", a.openFleet},
+		{"mesh", a.openMesh},
 		{"store", a.openStore},
 		{"private namespace", a.openPrivate},
-		{"router", a.openRouter},
 		{"round trips", a.openRoundTrips},
+		{"router", a.openRouter},
 		{"tables", a.openTables},
 		{"machines", a.openMachines},
 		{"collector", a.openMetrics},

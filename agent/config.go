@@ -71,7 +71,10 @@ type Timeouts struct {
 	Expiry      time.Duration // from one pass over the flow table to the next
 	Repair      time.Duration // from one look for lost pins to the next
 	Certificate time.Duration // life of this host's certificate
+	Heartbeat   time.Duration // from one sign of life of this host to the next
+	HostExpiry  time.Duration // after the last one of another host, which counts as gone then
 	Members     time.Duration // from one look at where the store is to the next
+	Replace     time.Duration // after which another host takes the place of a lost member of the store
 }
 
 // RegionConfig is a region of the operator's own.
@@ -253,15 +256,16 @@ func trimHyphens(label []byte) []byte {
 }
 
 // The places of one agent.
-func (c *Config) socket() string       { return filepath.Join(c.RunDir, c.Name+".sock") }
-func (c *Config) pins() string         { return filepath.Join(c.PinDir, c.Name) }
-func (c *Config) netnsDir() string     { return filepath.Join(c.RunDir, "netns") }
-func (c *Config) netnsPath() string    { return filepath.Join(c.netnsDir(), c.Name) }
-func (c *Config) machineDir() string   { return filepath.Join(c.StateDir, "machines") }
-func (c *Config) machineRun() string   { return filepath.Join(c.RunDir, "machines", c.Name) }
-func (c *Config) idDir() string        { return filepath.Join(c.RunDir, "ids") }
-func (c *Config) storeDir() string     { return filepath.Join(c.StateDir, "store") }
-func (c *Config) identityPath() string { return filepath.Join(c.StateDir, "host.json") }
+func (c *Config) socket() string        { return filepath.Join(c.RunDir, c.Name+".sock") }
+func (c *Config) pins() string          { return filepath.Join(c.PinDir, c.Name) }
+func (c *Config) netnsDir() string      { return filepath.Join(c.RunDir, "netns") }
+func (c *Config) netnsPath() string     { return filepath.Join(c.netnsDir(), c.Name) }
+func (c *Config) machineDir() string    { return filepath.Join(c.StateDir, "machines") }
+func (c *Config) machineRun() string    { return filepath.Join(c.RunDir, "machines", c.Name) }
+func (c *Config) idDir() string         { return filepath.Join(c.RunDir, "ids") }
+func (c *Config) storeDir() string      { return filepath.Join(c.StateDir, "store") }
+func (c *Config) lastStatePath() string { return filepath.Join(c.StateDir, "last-state") }
+func (c *Config) identityPath() string  { return filepath.Join(c.StateDir, "host.json") }
 
 // router is the configuration of this agent's loader.
 func (c *Config) router() loader.Config {

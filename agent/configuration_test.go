@@ -49,9 +49,9 @@ func TestSourcesInOrder(t *testing.T) {
 		file        string
 		value, from string // of mtu
 	}{
-		{"nobody", nil, nil, "", "1420", "default"},
+		{"nobody", nil, nil, "", "", "default: what the mesh takes, or 1420 for a host that is alone"},
 		{"the file", nil, nil, "mtu: 1300", "1300", "FILE: mtu"},
-		{"a key without a value", nil, nil, "mtu:", "1420", "default"},
+		{"a key without a value", nil, nil, "mtu:", "", "default: what the mesh takes, or 1420 for a host that is alone"},
 		{"the environment", nil, []string{"SIXPN_AGENT_MTU=1301"}, "mtu: 1300", "1301", "environment variable SIXPN_AGENT_MTU"},
 		{"an empty variable", nil, []string{"SIXPN_AGENT_MTU="}, "mtu: 1300", "1300", "FILE: mtu"},
 		{"a flag", []string{"--mtu", "1302"}, []string{"SIXPN_AGENT_MTU=1301"}, "mtu: 1300", "1302", "flag --mtu"},
@@ -155,11 +155,20 @@ func TestSeveralValues(t *testing.T) {
 	}
 }
 
+// exampleToken has the form of an invitation's; nobody is asked whether it is one.
+const exampleToken = "sixpn1.eyJhIjpbIjE5Mi4wLjIuMTo1MTgyMSJdLCJmIjoiQVFFQkFRRUJBUUVCQVFFQkFRRUJBUUVCQVFFQkFRRUJBUUVCQVFFQkFRRT0iLCJpIjoiZXhhbXBsZSIsInMiOiJjMlZqY21WMCJ9aShSTg"
+
 // Each field of the table works in every source, as its own text, and is told from
 // the others.
 func TestFields(t *testing.T) {
 	t.Parallel()
 	seen := map[string]bool{}
+	// What some need beside them.
+	needs := map[string]string{"join": "underlay: 192.0.2.1"}
+	for _, key := range []string{"store_cert", "store_key", "store_ca", "store_user"} {
+		needs[key] = "store: https://192.0.2.1:2379"
+	}
+	needs["store_key"] += "\nstore_cert: /etc/sixpn/client.pem"
 	for _, f := range fields {
 		if seen[f.key] || seen[f.flag()] || f.doc == "" || (f.def == "") == (f.derived == "") {
 			t.Errorf("%s: its key or flag is another's too, or it has no description, or not one default", f.key)
@@ -168,6 +177,9 @@ func TestFields(t *testing.T) {
 		example := f.example
 		if example == "" {
 			example = f.def
+		}
+		if f.key == "join" {
+			example = exampleToken
 		}
 		if example == "false" {
 			example = "true"
@@ -188,13 +200,17 @@ func TestFields(t *testing.T) {
 			"environment": {"", f.env() + "=" + example, ""},
 			"file":        {"", "", f.key + ": '" + example + "'"},
 		} {
-			got, _, err := load(t, fieldsOf(row[0]), fieldsOf(row[1]), row[2])
+			got, _, err := load(t, fieldsOf(row[0]), fieldsOf(row[1]), row[2]+"\n"+needs[f.key])
 			if err != nil {
 				t.Errorf("%s by %s: %v", f.key, source, err)
 				continue
 			}
-			if s := setting(got, f.key); strings.HasPrefix(s.From, "default") || s.Value != said {
-				t.Errorf("%s by %s is %+v, expected %q", f.key, source, s, said)
+			want := said
+			if f.secret {
+				want = "(not shown)"
+			}
+			if s := setting(got, f.key); strings.HasPrefix(s.From, "default") || s.Value != want {
+				t.Errorf("%s by %s is %+v, expected %q", f.key, source, s, want)
 			}
 		}
 	}
@@ -226,7 +242,7 @@ func TestReference(t *testing.T) {
 		t.Fatalf("the example: %v\n%s", err, example)
 	}
 	for _, f := range fields {
-		if s := setting(got, f.key); f.example != "" && strings.HasPrefix(s.From, "default") {
+		if s := setting(got, f.key); f.example != "" && !f.alone && strings.HasPrefix(s.From, "default") {
 			t.Errorf("the example does not set %s", f.key)
 		}
 	}
@@ -242,7 +258,7 @@ func TestFileOfAName(t *testing.T) {
 		mtu                string
 		wrong              string // "": it is right
 	}{
-		{"none", nil, nil, "edge.yaml", "mtu: 1300", "1420", ""},
+		{"none", nil, nil, "edge.yaml", "mtu: 1300", "", ""},
 		{"of the default name", nil, nil, "default.yaml", "mtu: 1300", "1300", ""},
 		{"of the name by flag", []string{"--name", "edge"}, []string{"SIXPN_AGENT_NAME=other"}, "edge.yaml", "mtu: 1300", "1300", ""},
 		{"of the name by variable", nil, []string{"SIXPN_AGENT_NAME=edge"}, "edge.yaml", "name: edge\nmtu: 1300", "1300", ""},

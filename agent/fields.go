@@ -11,6 +11,7 @@ import (
 	"github.com/sixpn/sixpn/machine"
 	"github.com/sixpn/sixpn/maps"
 	"github.com/sixpn/sixpn/reconcile"
+	"github.com/sixpn/sixpn/state"
 )
 
 // field is one setting of an agent. Its key in the file names the flag (--mtu) and
@@ -24,6 +25,7 @@ type field struct {
 	doc      string // for people, without a full stop
 	place    bool   // says which agent is meant: "agent reset" has it too
 	secret   bool   // not shown
+	alone    bool   // not in the example file: it does not go with another setting there
 	live     bool   // SIGHUP takes it up from the file; the others wait for a restart
 	of       func(*Config) value
 }
@@ -62,21 +64,27 @@ var fields = []field{
 		example: "192.0.2.1", of: func(c *Config) value { return text{&c.Underlay, checkUnderlay} }},
 	{key: "join", derived: "none", secret: true, doc: "token of \"sixpn hosts invite\" by which this host joins a fleet; once it has, the token is not looked at any more",
 		of: func(c *Config) value { return text{to: &c.Join} }},
-	{key: "store", derived: "that of the fleet", doc: "URLs of an etcd cluster that holds the state instead of the fleet's own store",
-		of: func(c *Config) value { return &list{to: &c.Store, parse: checkStore} }},
-	{key: "store_cert", derived: "none", doc: "file of the client certificate for that cluster, PEM",
-		of: func(c *Config) value { return text{&c.StoreCert, absolute} }},
-	{key: "store_key", derived: "the certificate's file", doc: "file of the key that belongs to it",
-		of: func(c *Config) value { return text{&c.StoreKey, absolute} }},
-	{key: "store_ca", derived: "those that the host trusts", doc: "file of the authorities that may have signed the certificates of that cluster",
-		of: func(c *Config) value { return text{&c.StoreCA, absolute} }},
-	{key: "store_user", derived: "none", secret: true, doc: "user of that cluster and password, USER:PASSWORD; better in the file or the environment than a flag, which others can see",
-		of: func(c *Config) value { return text{&c.StoreUser, checkStoreUser} }},
+	{key: "store", derived: "that of the fleet", alone: true, doc: "URLs of an etcd cluster that holds the state instead of the fleet's own store",
+		example: "https://192.0.2.1:2379", of: func(c *Config) value { return &list{to: &c.Store, parse: checkStore} }},
+	{key: "store_cert", derived: "none", alone: true, doc: "file of the client certificate for that cluster, PEM",
+		example: "/etc/sixpn/client.pem", of: func(c *Config) value { return text{&c.StoreCert, absolute} }},
+	{key: "store_key", derived: "the certificate's file", alone: true, doc: "file of the key that belongs to it",
+		example: "/etc/sixpn/client-key.pem", of: func(c *Config) value { return text{&c.StoreKey, absolute} }},
+	{key: "store_ca", derived: "those that the host trusts", alone: true, doc: "file of the authorities that may have signed the certificates of that cluster",
+		example: "/etc/sixpn/ca.pem", of: func(c *Config) value { return text{&c.StoreCA, absolute} }},
+	{key: "store_user", derived: "none", alone: true, secret: true, doc: "user of that cluster and password, USER:PASSWORD; better in the file or the environment than a flag, which others can see",
+		example: "sixpn:secret", of: func(c *Config) value { return text{&c.StoreUser, checkStoreUser} }},
 	{key: "certificate_life", def: "720h0m0s", doc: "life of the certificate by which other hosts know this one; it is renewed when a third is left",
 		of: func(c *Config) value { return span{&c.Timeouts.Certificate} }},
+	{key: "heartbeat_interval", def: defaultSpan(state.DefaultPresenceInterval), doc: "time from one sign of life of this host, in the store, to the next",
+		of: func(c *Config) value { return span{&c.Timeouts.Heartbeat} }},
+	{key: "host_expiry", def: defaultSpan(state.DefaultPresenceTTL), doc: "time after its last sign of life when this host counts as gone: no new flow goes to its Machines, and no name leads to them; the same for every host of a fleet",
+		of: func(c *Config) value { return span{&c.Timeouts.HostExpiry} }},
 	{key: "members_interval", def: "30s", doc: "time from one look at where the members of the fleet's store are to the next",
 		of: func(c *Config) value { return span{&c.Timeouts.Members} }},
-	{key: "mtu", def: fmt.Sprint(machine.DefaultMTU), doc: "largest packet of Machines that ask for none, in bytes",
+	{key: "member_replacement", def: "5m0s", doc: "time that a host which holds the fleet's store may be away before another host takes its place",
+		of: func(c *Config) value { return span{&c.Timeouts.Replace} }},
+	{key: "mtu", derived: fmt.Sprintf("what the mesh takes, or %d for a host that is alone", machine.DefaultMTU), doc: "largest packet of Machines that ask for none, in bytes",
 		example: "1400", of: func(c *Config) value { return number[uint16]{&c.MTU, machine.MinMTU, machine.MaxMTU} }},
 	{key: "stop_timeout", def: "5s", doc: "time between a Machine's stop signal and SIGKILL, for Machines that say none",
 		example: "30s", of: func(c *Config) value { return span{&c.Timeouts.Stop} }},

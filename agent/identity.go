@@ -22,9 +22,26 @@ type identity struct {
 	Name  string     `json:"name"` // as it first registered, for a host that is renamed
 }
 
+// register finds out which host this is. A host that has its number already is who it
+// was while the store is away; keepPresent registers it later.
+func (a *agent) register(ctx context.Context) (state.Host, error) {
+	host, err := register(ctx, a.config, a.store, a.meshKey())
+	if err == nil || state.KindOf(err) != state.Unavailable {
+		return host, err
+	}
+	known, readErr := readIdentity(a.config.identityPath())
+	host, found := a.store.Snapshot().Hosts[known.Host]
+	if readErr != nil || !found {
+		return state.Host{}, err
+	}
+	a.unregistered = true
+	a.log.Warn("the store is away: this host is who it was", "error", err)
+	return host, nil
+}
+
 // register gives this host its number, the same one for good: its Machines'
-// addresses have it in them.
-func register(ctx context.Context, c Config, store *state.Store) (state.Host, error) {
+// addresses have it in them. meshKey is empty without a mesh.
+func register(ctx context.Context, c Config, store *state.Store, meshKey string) (state.Host, error) {
 	known, err := readIdentity(c.identityPath())
 	if err != nil {
 		return state.Host{}, fmt.Errorf("read which host this is: %w", err)
@@ -35,7 +52,7 @@ func register(ctx context.Context, c Config, store *state.Store) (state.Host, er
 			return state.Host{}, fmt.Errorf("remember which host this is: %w", err)
 		}
 	}
-	join := state.NewHost{Name: known.Name, Region: c.Region, Known: known.Host, Token: known.Token, Version: c.Version}
+	join := state.NewHost{Name: known.Name, Region: c.Region, Known: known.Host, Token: known.Token, Version: c.Version, PublicKey: meshKey}
 	if at := c.underlay(); at.IsValid() {
 		join.Endpoint = at.String()
 	}

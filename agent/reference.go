@@ -47,7 +47,7 @@ An example with every kind of value:
 func exampleFile() string {
 	var s strings.Builder
 	for _, f := range fields {
-		if f.example == "" {
+		if f.example == "" || f.alone {
 			continue
 		}
 		v := f.of(&Config{})

@@ -14,6 +14,7 @@ import (
 	"github.com/sixpn/sixpn/loader"
 	"github.com/sixpn/sixpn/machine"
 	"github.com/sixpn/sixpn/netns"
+	"github.com/sixpn/sixpn/wireguard"
 )
 
 // resetTimeout is how long a reset after an agent's end may take.
@@ -77,6 +78,7 @@ func reset(ctx context.Context, c Config) (removed []string, err error) {
 		// The Machines first, while their networks still work.
 		{"machines", func() ([]string, error) { return resetMachines(ctx, c) }},
 		{"router", func() ([]string, error) { return loader.Reset(ctx, c.router()) }},
+		{"mesh", func() ([]string, error) { return wireguard.Reset(ctx, c.mesh()) }},
 		{"private namespace", func() ([]string, error) { return netns.DeletePrivate(c.private()) }},
 		{"devices", func() ([]string, error) { return resetDevices(c) }},
 		{"run directory", func() ([]string, error) { return resetRunDir(c) }},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -33,9 +34,10 @@ func (a *agent) openStore(ctx context.Context) (err error) {
 	if err := a.foundFleet(ctx); err != nil {
 		return err
 	}
-	if a.host, err = register(ctx, a.config, a.store); err != nil {
+	if a.host, err = a.register(ctx); err != nil {
 		return err
 	}
+	a.store.SetHost(a.host.ID)
 	// The snapshot is older than the registration; whoever looks this host up needs it.
 	a.log.Info("this host", "id", a.host.ID, "name", a.host.Name, "region", a.host.Region)
 	return nil
@@ -52,12 +54,25 @@ func (a *agent) openOwnStore(ctx context.Context, heard bool) (err error) {
 		return err
 	}
 	a.client = a.embedded.Client()
-	a.store, err = state.Open(ctx, a.client, a.log)
+	return a.readStore(ctx)
+}
+
+// readStore reads all of the store, or the last state on disk while it is away.
+func (a *agent) readStore(ctx context.Context) (err error) {
+	known, err := readIdentity(a.config.identityPath())
+	if err != nil {
+		return fmt.Errorf("read which host this is: %w", err)
+	}
+	a.store, err = state.OpenStore(ctx, state.StoreConfig{
+		Client: a.client, Log: a.log, Host: known.Host, Window: a.config.Timeouts.HostExpiry,
+		File: a.config.lastStatePath(),
+	})
 	return err
 }
 
 func (a *agent) openJoinedStore(ctx context.Context) (err error) {
-	return a.openRemoteStore(ctx, state.RemoteConfig{Endpoints: a.fleet.Endpoints(), TLS: a.fleet.ClientTLS(), Log: a.log})
+	a.openMember(ctx)
+	return a.openRemoteStore(ctx, state.RemoteConfig{Endpoints: a.fleet.Endpoints(), TLS: a.fleet.ClientTLS(), MayBeAway: true, Log: a.log})
 }
 
 func (a *agent) openOperatorsStore(ctx context.Context) error {
@@ -74,8 +89,7 @@ func (a *agent) openRemoteStore(ctx context.Context, c state.RemoteConfig) (err 
 	if a.client, err = state.OpenRemote(ctx, c); err != nil {
 		return err
 	}
-	a.store, err = state.Open(ctx, a.client, a.log)
-	return err
+	return a.readStore(ctx)
 }
 
 // closeStore lets go of whichever store it is.
@@ -83,10 +97,14 @@ func (a *agent) closeStore() error {
 	if a.embedded != nil {
 		return a.embedded.Close()
 	}
+	var errs []error
 	if a.client != nil {
-		return a.client.Close()
+		errs = append(errs, a.client.Close())
 	}
-	return nil
+	if a.member != nil {
+		errs = append(errs, a.member.Close())
+	}
+	return errors.Join(errs...)
 }
 
 // storeTLS is how an operator's store is called. The files are read for each
@@ -119,6 +137,27 @@ func (c *Config) storeTLS() (*tls.Config, error) {
 	return config, nil
 }
 
+// keepPresent has the other hosts know that this one is there. What the store did not
+// take at the start, because it was away, it is told first.
+func (a *agent) keepPresent(ctx context.Context) error {
+	for a.unregistered {
+		host, err := register(ctx, a.config, a.store, a.meshKey())
+		if err == nil {
+			a.log.Info("this host is registered again", "id", host.ID)
+			break
+		}
+		if state.KindOf(err) != state.Unavailable {
+			return err
+		}
+		select {
+		case <-time.After(a.config.Timeouts.Heartbeat):
+		case <-ctx.Done():
+			return nil
+		}
+	}
+	return a.store.KeepAlive(ctx, a.host.ID, state.PresenceConfig{TTL: a.config.Timeouts.HostExpiry, Interval: a.config.Timeouts.Heartbeat})
+}
+
 // waitStore is the life of the embedded store, if there is one.
 func (a *agent) waitStore(ctx context.Context) error {
 	if a.embedded != nil {
@@ -143,7 +182,7 @@ func (a *agent) storeHealth() state.Health {
 // followStore remembers where the store of the fleet is, as its members come and go:
 // the next start must find one that is there.
 func (a *agent) followStore(ctx context.Context) error {
-	if a.fleet == nil || len(a.config.Store) > 0 || !a.fleet.Joined() {
+	if a.fleet == nil || len(a.config.Store) > 0 {
 		<-ctx.Done()
 		return nil
 	}
@@ -152,8 +191,10 @@ func (a *agent) followStore(ctx context.Context) error {
 	for {
 		if endpoints, err := storeEndpoints(ctx, a.client); err != nil {
 			a.log.Debug("the members of the store cannot be read", "error", err)
-		} else if len(endpoints) > 0 {
-			a.client.SetEndpoints(endpoints...)
+		} else if a.fleet.Joined() || len(endpoints) > 1 {
+			if a.embedded == nil && len(endpoints) > 0 {
+				a.client.SetEndpoints(endpoints...)
+			}
 			if err := a.fleet.SetEndpoints(endpoints); err != nil {
 				a.log.Warn("the fleet's directory cannot be written", "error", err)
 			}

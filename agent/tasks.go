@@ -26,9 +26,13 @@ func (a *agent) work(ctx context.Context) error {
 	for _, t := range []task{
 		{"embedded store", a.waitStore},
 		{"store", a.store.Run},
+		{"presence", a.keepPresent},
 		{"members of the store", a.followStore},
+		{"voters", a.keepVoters},
 		{"certificate", a.keepCertificate},
 		{"other hosts", a.serveFleet},
+		{"mesh engine", a.keepMesh},
+		{"mesh", a.runMesh},
 		{"tables", a.loop.Run},
 		{"machines", a.manager.Run},
 		{"flow expiry", a.pacer.Run},

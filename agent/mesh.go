@@ -1,0 +1,208 @@
+package agent
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/vishvananda/netlink"
+
+	"github.com/sixpn/sixpn"
+
+	"github.com/sixpn/sixpn/machine"
+	"github.com/sixpn/sixpn/netns"
+	"github.com/sixpn/sixpn/reconcile"
+	"github.com/sixpn/sixpn/state"
+	"github.com/sixpn/sixpn/wireguard"
+)
+
+const (
+	// meshOverhead is what WireGuard adds to a packet: an IPv6 and a UDP header, and 32
+	// bytes of its own. Over IPv4 it is 20 bytes less, which is not made use of: hosts
+	// of both families can reach each other's Machines with one size.
+	meshOverhead = 40 + 8 + 32
+	// meshRetry is how long a change of the mesh waits that could not be made.
+	meshRetry = time.Second
+)
+
+// mesh is the configuration of this agent's mesh device.
+func (c *Config) mesh() wireguard.Config {
+	return wireguard.Config{Name: c.Name, Dir: filepath.Join(c.StateDir, "mesh"), Port: c.underlay().Port(), Log: c.Log}
+}
+
+// openMesh makes or finds the mesh device of a host that other hosts can reach. The
+// largest packet of Machines follows from what the underlay takes.
+func (a *agent) openMesh(ctx context.Context) error {
+	at := a.config.underlay()
+	if !at.IsValid() {
+		setDefault(&a.config.MTU, machine.DefaultMTU)
+		return nil
+	}
+	underlay, err := underlayMTU(at.Addr())
+	if err != nil {
+		return err
+	}
+	c := a.config.mesh()
+	c.MTU = uint16(min(underlay-meshOverhead, int(machine.MaxMTU)))
+	if c.MTU < wireguard.MinMTU {
+		return fmt.Errorf("the device of %v takes packets of %d bytes, and the mesh needs %d: raise its MTU",
+			at.Addr(), underlay, wireguard.MinMTU+meshOverhead)
+	}
+	setDefault(&a.config.MTU, c.MTU)
+	if a.mesh, err = wireguard.Open(ctx, c); err != nil {
+		return err
+	}
+	a.closers = append(a.closers, a.mesh.Close)
+	device := a.mesh.Device()
+	a.log.Info("mesh", "device", device.Name, "kernel", device.Kernel, "mtu", device.MTU, "public_key", a.mesh.PublicKey())
+	return nil
+}
+
+// meshKey is the public half of this host's key, "" without a mesh.
+func (a *agent) meshKey() string {
+	if a.mesh == nil {
+		return ""
+	}
+	return a.mesh.PublicKey()
+}
+
+// keepMesh has the engine, or the device, made again when it is gone.
+func (a *agent) keepMesh(ctx context.Context) error {
+	if a.mesh == nil {
+		<-ctx.Done()
+		return nil
+	}
+	return a.mesh.Run(ctx)
+}
+
+// underlayMTU is that of the device with an address.
+func underlayMTU(address netip.Addr) (int, error) {
+	addresses, err := netns.Whole(func() ([]netlink.Addr, error) { return netlink.AddrList(nil, netlink.FAMILY_ALL) })
+	if err != nil {
+		return 0, fmt.Errorf("list the addresses of this host: %w", err)
+	}
+	i := slices.IndexFunc(addresses, func(a netlink.Addr) bool {
+		here, _ := netip.AddrFromSlice(a.IP)
+		return here.Unmap() == address
+	})
+	if i < 0 {
+		return 0, fmt.Errorf("no device of this host has the address %v: underlay is the address that other hosts reach this one at", address)
+	}
+	device, err := netlink.LinkByIndex(addresses[i].LinkIndex)
+	if err != nil {
+		return 0, fmt.Errorf("the device of %v: %w", address, err)
+	}
+	return device.Attrs().MTU, nil
+}
+
+// runMesh keeps the mesh as the snapshots want it: the device a port, and a peer for
+// every other host. What fails is tried again; the old peers stay until then.
+func (a *agent) runMesh(ctx context.Context) error {
+	if a.mesh == nil {
+		<-ctx.Done()
+		return nil
+	}
+	if err := a.raiseMesh(ctx); err != nil {
+		return err
+	}
+	var revision int64
+	var applied []wireguard.Peer
+	for {
+		snapshot, err := a.nextOfMesh(ctx, revision)
+		if err != nil {
+			return err
+		}
+		if snapshot == nil { // the device was made anew
+			if err := a.raiseMesh(ctx); err != nil {
+				return err
+			}
+			continue
+		}
+		revision = snapshot.Revision
+		peers := meshPeers(snapshot, a.host.ID)
+		if applied != nil && slices.Equal(peers, applied) {
+			continue
+		}
+		if err := a.mesh.SetPeers(ctx, peers); err != nil {
+			a.log.Error("the peers of the mesh cannot be changed; those of before stay", "error", err, "again_in", meshRetry)
+			select {
+			case <-time.After(meshRetry):
+			case <-ctx.Done():
+				return nil
+			}
+			revision = 0
+			continue
+		}
+		applied = slices.Clip(append([]wireguard.Peer{}, peers...))
+		a.log.Info("mesh peers", "hosts", len(peers))
+	}
+}
+
+// nextOfMesh waits for a snapshot after a revision; nil: the device was made anew before.
+func (a *agent) nextOfMesh(ctx context.Context, after int64) (*state.Snapshot, error) {
+	waiting, cancel := context.WithCancel(ctx)
+	defer cancel()
+	anew := make(chan struct{})
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		select {
+		case <-a.mesh.Changed():
+			close(anew)
+			cancel()
+		case <-waiting.Done():
+		}
+	}()
+	snapshot, err := a.store.Wait(waiting, after)
+	cancel()
+	<-done
+	select {
+	case <-anew:
+		return nil, ctx.Err()
+	default:
+		return snapshot, err
+	}
+}
+
+// raiseMesh makes the mesh device a port, in the order of every port.
+func (a *agent) raiseMesh(ctx context.Context) error {
+	device := a.mesh.Device()
+	for _, step := range []func() error{
+		func() error { return a.loader.Prepare(device.Ifindex) },
+		func() error { return a.loop.SetMeshPort(ctx, a.meshPort()) },
+		func() error { return a.loader.AttachMesh(device.Ifindex) },
+		func() error { return a.loader.Raise(device.Ifindex) },
+	} {
+		if err := step(); err != nil {
+			return fmt.Errorf("mesh port %s: %w", device.Name, err)
+		}
+	}
+	return nil
+}
+
+// meshPort is the mesh device as the tables have it; zero without one.
+func (a *agent) meshPort() reconcile.MeshPort {
+	if a.mesh == nil {
+		return reconcile.MeshPort{}
+	}
+	device := a.mesh.Device()
+	return reconcile.MeshPort{Ifindex: device.Ifindex, MTU: device.MTU}
+}
+
+// meshPeers is every other host that has said how to reach it, in order of number.
+func meshPeers(snapshot *state.Snapshot, own sixpn.Host) []wireguard.Peer {
+	peers := []wireguard.Peer{}
+	for _, host := range snapshot.Hosts {
+		endpoint, err := netip.ParseAddrPort(host.Endpoint)
+		if host.ID == own || host.PublicKey == "" || err != nil {
+			continue
+		}
+		peers = append(peers, wireguard.Peer{Host: host.ID, PublicKey: host.PublicKey, Endpoint: endpoint})
+	}
+	slices.SortFunc(peers, func(a, b wireguard.Peer) int { return cmp.Compare(a.Host, b.Host) })
+	return peers
+}
