@@ -1,9 +1,9 @@
 package state
 
 import (
-	"cmp"
 	"context"
 	"errors"
+	"strings"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
@@ -36,7 +36,7 @@ func (s *Store) Run(ctx context.Context) error {
 	}
 	retry := retryFirst
 	for ctx.Err() == nil {
-		before := s.Snapshot().Revision
+		before := s.Reached()
 		err := s.watch(ctx)
 		if errors.Is(err, rpctypes.ErrCompacted) {
 			s.log.Info("the store has forgotten the revision that was read last: reading everything again", "revision", before)
@@ -48,7 +48,10 @@ func (s *Store) Run(ctx context.Context) error {
 		if ctx.Err() != nil {
 			break
 		}
-		if s.Snapshot().Revision > before {
+		if errors.Is(err, errSurvey) {
+			continue
+		}
+		if s.Reached() > before {
 			retry = retryFirst
 		}
 		news := s.noteContact(err)
@@ -67,6 +70,9 @@ func (s *Store) Run(ctx context.Context) error {
 	return ctx.Err()
 }
 
+// errSurvey ends a watch that goes on with another scope.
+var errSurvey = errors.New("this store is on another host than before")
+
 // watch applies events from the snapshot's revision on, until the stream breaks or the
 // store is another one. A watch of a revision that is still to come would be silent, so
 // the store is asked first, and again and again, for the client connects anew by itself.
@@ -74,13 +80,20 @@ func (s *Store) watch(ctx context.Context) error {
 	if err := s.probe(ctx); err != nil {
 		return err
 	}
+	if s.surveyDue() { // it has another host than before, or was read from disk
+		d, err := s.readAll(ctx)
+		if err != nil {
+			return err
+		}
+		s.publish(d)
+	}
 	s.noteContact(nil)
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	go s.keepProbing(ctx, cancel)
 	// A member cut off from its leader would be silent for ever otherwise.
 	stream := s.client.Watch(clientv3.WithRequireLeader(ctx), root, clientv3.WithPrefix(),
-		clientv3.WithRev(s.Snapshot().Revision+1), clientv3.WithProgressNotify())
+		clientv3.WithRev(s.Reached()+1), clientv3.WithProgressNotify())
 	for response := range stream {
 		if err := response.Err(); err != nil {
 			return err
@@ -93,7 +106,9 @@ func (s *Store) watch(ctx context.Context) error {
 				return err
 			}
 		}
-		s.apply(response.Events)
+		if err := s.apply(ctx, response.Events); err != nil {
+			return err
+		}
 	}
 	return context.Cause(ctx)
 }
@@ -124,26 +139,62 @@ func (s *Store) keepProbing(ctx context.Context, end context.CancelCauseFunc) {
 }
 
 // apply makes one snapshot of the events of one response. etcd never splits a
-// revision over two responses, so no snapshot shows half a transaction.
-func (s *Store) apply(events []*clientv3.Event) {
+// revision over two responses, so no snapshot shows half a transaction. A partial
+// Store makes one only of what concerns its host. On an error nothing has changed.
+func (s *Store) apply(ctx context.Context, events []*clientv3.Event) error {
+	if len(events) == 0 {
+		return nil
+	}
 	d := newDraft(s.Snapshot())
 	d.keepRaw = s.file != ""
+	if s.surveyDue() {
+		return errSurvey
+	}
+	c, moved, again := s.scope, false, map[string]bool{}
+	concerns := !s.partial
+	var reached int64
 	for _, e := range events {
-		d.next.Revision = max(d.next.Revision, e.Kv.ModRevision)
+		key := string(e.Kv.Key)
+		reached = max(reached, e.Kv.ModRevision)
+		if s.partial {
+			k := parseKey(key)
+			if c.movedBy(key, k) {
+				moved, concerns = true, true
+				if rest, ok := strings.CutPrefix(key, root+"index/app-vips/"); ok {
+					app, _, _ := strings.Cut(rest, "/")
+					again[app] = true
+				}
+			}
+			if !c.has(k) {
+				continue
+			}
+			concerns = true
+		}
 		if e.Type == mvccpb.Event_DELETE {
-			d.remove(string(e.Kv.Key))
+			d.remove(key)
 		} else {
-			s.put(d, e.Kv)
+			s.put(d, key, e.Kv.Value, e.Kv.ModRevision)
 		}
 	}
-	if len(events) > 0 {
-		s.publish(d)
+	d.next.Revision = max(d.next.Revision, reached)
+	if moved {
+		next, err := s.survey(ctx, d, c, again)
+		if err != nil {
+			return err
+		}
+		s.scope = next
 	}
+	if concerns {
+		s.publish(d)
+	} else {
+		s.advance(reached)
+	}
+	return nil
 }
 
-func (s *Store) put(d *draft, kv *mvccpb.KeyValue) {
-	if err := d.put(string(kv.Key), kv.Value, kv.ModRevision); err != nil {
-		s.log.Error("a record cannot be read; its last readable version stays in force", "key", string(kv.Key), "error", err)
+func (s *Store) put(d *draft, key string, value []byte, revision int64) {
+	if err := d.put(key, value, revision); err != nil {
+		s.log.Error("a record cannot be read; its last readable version stays in force", "key", key, "error", err)
 	}
 }
 
@@ -154,7 +205,7 @@ func (s *Store) readAll(ctx context.Context) (*draft, error) {
 	for range readAttempts {
 		d := newWhole()
 		d.keepRaw = s.file != ""
-		if err = s.readPages(ctx, d); err == nil {
+		if err = s.readWhole(ctx, d); err == nil {
 			if older := s.Snapshot(); older != nil {
 				d.keep(older)
 				d.next.held = older.held
@@ -171,30 +222,50 @@ func (s *Store) readAll(ctx context.Context) (*draft, error) {
 	return nil, unavailable("read the whole state", err)
 }
 
-func (s *Store) readPages(ctx context.Context, d *draft) error {
-	var known int64
-	if older := s.Snapshot(); older != nil {
-		known = older.Revision
+// readWhole fills a draft with all there is, or all that concerns the host of a partial
+// Store, as of the newest revision.
+func (s *Store) readWhole(ctx context.Context, d *draft) error {
+	known := s.Reached()
+	first, err := s.client.Get(ctx, keyFleet)
+	if err != nil {
+		return err
 	}
-	from, end := root, clientv3.GetPrefixRangeEnd(root)
+	fleet := noFleet
+	for _, kv := range first.Kvs {
+		fleet = string(kv.Value)
+		s.put(d, keyFleet, kv.Value, kv.ModRevision)
+	}
+	if err := s.recognise(first.Header, known, fleet); err != nil {
+		return err
+	}
+	d.next.Revision = first.Header.Revision
+	if !s.partial {
+		return s.readInto(ctx, d, root)
+	}
+	if err := s.readInto(ctx, d, keyHosts()); err != nil {
+		return err
+	}
+	c, err := s.survey(ctx, d, newScope(s.Host()), nil)
+	if err == nil {
+		s.scope = c
+	}
+	return err
+}
+
+// readRange reads all that begins with a prefix, page by page, as of one revision.
+func (s *Store) readRange(ctx context.Context, prefix string, revision int64, take func(key string, value []byte, revision int64), options ...clientv3.OpOption) error {
+	from := prefix
+	options = append([]clientv3.OpOption{clientv3.WithRange(clientv3.GetPrefixRangeEnd(prefix)), clientv3.WithLimit(readPage), clientv3.WithRev(revision)}, options...)
 	for {
-		// Revision 0 is the newest; the first page says which that is.
-		response, err := s.client.Get(ctx, from, clientv3.WithRange(end), clientv3.WithLimit(readPage),
-			clientv3.WithRev(d.next.Revision))
+		response, err := s.client.Get(ctx, from, options...)
 		if err != nil {
 			return err
 		}
-		if d.next.Revision == 0 {
-			if err := s.recognise(response.Header, known, ""); err != nil {
-				return err
-			}
-			d.next.Revision = response.Header.Revision
-		}
 		for _, kv := range response.Kvs {
-			s.put(d, kv)
+			take(string(kv.Key), kv.Value, kv.ModRevision)
 		}
 		if !response.More {
-			return s.recognise(response.Header, known, cmp.Or(d.next.fleet, noFleet))
+			return nil
 		}
 		from = string(response.Kvs[len(response.Kvs)-1].Key) + "\x00"
 	}

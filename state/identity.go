@@ -80,7 +80,7 @@ func (s *Store) knownFleet() string {
 func (s *Store) probe(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, s.patience)
 	defer cancel()
-	revision := s.Snapshot().Revision
+	revision := s.Reached()
 	response, err := s.client.Get(ctx, keyFleet)
 	if err != nil {
 		return err

@@ -55,9 +55,10 @@ func nameHostKey(public string) string    { return root + "names/host-keys/" + p
 func indexHostMachines(h sixpn.Host) string { return root + "index/host-machines/" + hex8(h) + "/" }
 func indexAppVIPs(app string) string        { return root + "index/app-vips/" + app + "/" }
 
-func keyOrg(slug string) string         { return root + "orgs/" + slug }
-func keyNetwork(n sixpn.Network) string { return root + "networks/" + hex8(n) + "/network" }
-func keyApps(n sixpn.Network) string    { return root + "networks/" + hex8(n) + "/apps/" }
+func keyOrg(slug string) string            { return root + "orgs/" + slug }
+func keyNetworkAll(n sixpn.Network) string { return root + "networks/" + hex8(n) + "/" }
+func keyNetwork(n sixpn.Network) string    { return root + "networks/" + hex8(n) + "/network" }
+func keyApps(n sixpn.Network) string       { return root + "networks/" + hex8(n) + "/apps/" }
 func keyApp(n sixpn.Network, name string) string {
 	return keyApps(n) + name
 }
@@ -71,6 +72,7 @@ func keyMachine(n sixpn.Network, id string) string {
 }
 func keyVIPs(n sixpn.Network) string               { return root + "networks/" + hex8(n) + "/vips/" }
 func keyVIP(n sixpn.Network, number uint32) string { return keyVIPs(n) + hex8(number) }
+func keyHosts() string                             { return root + "hosts/" }
 func keyHost(h sixpn.Host) string                  { return root + "hosts/" + hex8(h) + "/host" }
 func keyAlive(h sixpn.Host) string                 { return root + "hosts/" + hex8(h) + "/alive" }
 func indexVIP(app string, a netip.Addr) string     { return indexAppVIPs(app) + a.String() }

@@ -28,11 +28,14 @@ type Store struct {
 	saveInterval  time.Duration
 	patience      time.Duration
 	probeInterval time.Duration
-	saved         int64 // revision that is in the file; of openLast and keepSaving only
+	partial       bool
+	scope         *scope // of the latest snapshot of a partial Store; of OpenStore and Run only
+	saved         int64  // revision that is in the file; of openLast and keepSaving only
 
 	mu       sync.Mutex
 	snapshot *Snapshot
-	changed  chan struct{} // closed when snapshot is replaced
+	changed  chan struct{} // closed when snapshot is replaced, or reached grows
+	reached  int64         // revision up to which the snapshot is current
 	self     sixpn.Host    // 0: on none
 	lost     map[sixpn.Host]time.Time
 	raw      map[string]rawRecord // of the snapshot, if there is a file
@@ -50,6 +53,13 @@ type StoreConfig struct {
 	// Window is the time within which leases that end have ended together; it should be
 	// their TTL. 0: DefaultPresenceTTL.
 	Window time.Duration
+	// Partial leaves out what does not concern Host, so that what it holds grows with the
+	// host's own tenants and not with the fleet. It has all hosts; everything of each
+	// network that has a Machine of Host, or an app that such a network reaches by a
+	// Flycast address; and of networks that reach an app of Host's Machines their
+	// addresses. It has no orgs. Its snapshots' revisions pass over what is not in them;
+	// see Reach. SetHost counts from the next event on.
+	Partial bool
 	// File, if not empty, is where the last state is kept, for a start without the store.
 	// Its directory exists, and no other process writes there.
 	File string
@@ -85,6 +95,7 @@ func OpenStore(ctx context.Context, c StoreConfig) (*Store, error) {
 		client: c.Client, log: c.Log, session: rand.Text(), window: orDefault(c.Window, DefaultPresenceTTL),
 		file: c.File, saveInterval: orDefault(c.SaveInterval, defaultSaveInterval),
 		patience: orDefault(c.Patience, defaultAnswerTime), probeInterval: orDefault(c.ProbeInterval, defaultProbeInterval),
+		partial: c.Partial, scope: newScope(0),
 		changed: make(chan struct{}), self: c.Host, lost: map[sixpn.Host]time.Time{}, raw: map[string]rawRecord{},
 	}
 	known := s.openLast()
@@ -131,6 +142,51 @@ func (s *Store) Wait(ctx context.Context, after int64) (*Snapshot, error) {
 	}
 }
 
+// Reached is the revision up to which the latest snapshot is current. It is that of the
+// snapshot, or above it when a partial Store passed over the rest.
+func (s *Store) Reached() int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.reached
+}
+
+// Reach returns the latest snapshot as soon as it is current up to a revision, which may
+// be above its own. The error is the context's.
+func (s *Store) Reach(ctx context.Context, revision int64) (*Snapshot, error) {
+	for {
+		s.mu.Lock()
+		snapshot, reached, changed := s.snapshot, s.reached, s.changed
+		s.mu.Unlock()
+		if reached >= revision {
+			return snapshot, nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// advance notes that the snapshot is current up to a revision.
+func (s *Store) advance(reached int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.reached = reached
+	close(s.changed)
+	s.changed = make(chan struct{})
+}
+
+// Host is the one that this Store is on, 0 for none.
+func (s *Store) Host() sixpn.Host {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.self
+}
+
+// surveyDue is whether the scope is not that of this Store's host.
+func (s *Store) surveyDue() bool { return s.partial && s.scope.self != s.Host() }
+
 // publish makes a draft the latest snapshot.
 func (s *Store) publish(d *draft) {
 	s.mu.Lock()
@@ -156,7 +212,7 @@ func (s *Store) publish(d *draft) {
 
 // replace is for who holds the lock.
 func (s *Store) replace(next *Snapshot) {
-	s.snapshot = next
+	s.snapshot, s.reached = next, max(s.reached, next.Revision)
 	close(s.changed)
 	s.changed = make(chan struct{})
 }

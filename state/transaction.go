@@ -50,7 +50,7 @@ func (s *Store) transact(ctx context.Context, queue, doing string, fn func(*tran
 	}
 	defer leave()
 	for limit := conflictFirst; ; limit = min(2*limit, conflictLast) {
-		t := &transaction{ctx: ctx, store: s, client: s.client, known: s.Snapshot().Revision, keys: map[string]int64{}, prefixes: map[string]int64{}}
+		t := &transaction{ctx: ctx, store: s, client: s.client, known: s.Reached(), keys: map[string]int64{}, prefixes: map[string]int64{}}
 		err := fn(t)
 		var read *readError
 		switch {
