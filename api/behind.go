@@ -35,6 +35,7 @@ type Store interface {
 	SetDraining(ctx context.Context, host sixpn.Host, draining bool) (int64, error)
 	RemoveHost(ctx context.Context, host sixpn.Host, force bool) (int64, error)
 
+	MigrateMachine(ctx context.Context, id, nonce string, to sixpn.Host) (state.Machine, int64, error)
 	AcquireLease(ctx context.Context, id string, r state.LeaseRequest) (state.Lease, int64, error)
 	ReleaseLease(ctx context.Context, id, nonce string) (int64, error)
 }

@@ -33,6 +33,7 @@ var bodies = map[string]body{
 	"POST /v1/apps/{app_name}/machines":                             {kind: reflect.TypeFor[CreateMachineRequest]()},
 	"POST /v1/apps/{app_name}/machines/{machine_id}":                {kind: reflect.TypeFor[UpdateMachineRequest]()},
 	"POST /v1/apps/{app_name}/machines/{machine_id}/stop":           {kind: reflect.TypeFor[StopRequest](), optional: true},
+	"POST /v1/apps/{app_name}/machines/{machine_id}/migrate":        {kind: reflect.TypeFor[MigrateRequest]()},
 	"POST /v1/apps/{app_name}/machines/{machine_id}/signal":         {kind: reflect.TypeFor[SignalRequest]()},
 	"POST /v1/apps/{app_name}/machines/{machine_id}/lease":          {kind: reflect.TypeFor[LeaseRequest](), optional: true},
 	"POST /v1/apps/{app_name}/machines/{machine_id}/metadata/{key}": {kind: reflect.TypeFor[MetadataValue]()},

@@ -61,6 +61,7 @@ var goods = []good{
 	{operation: "ListEvents", query: "limit=3", code: 200},
 	{operation: "MachineLogs", query: "follow=false", code: 200},
 	{operation: "WaitMachine", query: "state=started&timeout=1", code: 200},
+	{operation: "MigrateMachine", body: `{"host_name":"one"}`, code: 200, held: true}, // where it is already
 	{operation: "SuspendMachine", code: 200, held: true, writes: true},
 	{operation: "StartMachine", code: 200, held: true, writes: true},
 	{operation: "RestartMachine", query: "timeout=3s&signal=SIGINT&force_stop=false", code: 200, held: true, writes: true},

@@ -21,7 +21,7 @@ func (o *operations) ListMachines(ctx context.Context, r ListMachinesRequestObje
 	list := []Machine{}
 	for _, m := range machinesOf(snapshot, r.AppName, r.Params.IncludeDeleted) {
 		if f.fits(m) {
-			list = append(list, listed(m, r.Params.Summary))
+			list = append(list, o.listed(m, r.Params.Summary))
 		}
 	}
 	return ListMachines200JSONResponse(list), nil
@@ -68,7 +68,7 @@ func (o *operations) ListOrgMachines(ctx context.Context, r ListOrgMachinesReque
 	slices.SortFunc(found, func(a, b state.Machine) int { return cmp.Compare(a.ID, b.ID) })
 	page := MachinePage{Machines: []Machine{}}
 	for _, m := range found[:min(limit, len(found))] {
-		page.Machines = append(page.Machines, listed(m, r.Params.Summary))
+		page.Machines = append(page.Machines, o.listed(m, r.Params.Summary))
 		page.LastMachineID = m.ID
 	}
 	if len(found) > limit {
@@ -126,8 +126,8 @@ func (f filter) fits(m state.Machine) bool {
 }
 
 // listed is a Machine in a list.
-func listed(m state.Machine, summary bool) Machine {
-	machine := machineOf(m)
+func (s *Server) listed(m state.Machine, summary bool) Machine {
+	machine := s.machineOf(m)
 	if summary {
 		machine.Config, machine.Events, machine.Checks = MachineConfig{}, nil, nil
 	}

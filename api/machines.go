@@ -1,7 +1,6 @@
 package api
 
 import (
-	"cmp"
 	"context"
 	"net/http"
 	"time"
@@ -23,9 +22,9 @@ func (o *operations) CreateMachine(ctx context.Context, r CreateMachineRequestOb
 	if _, err := o.app(o.config.Store.Snapshot(), r.AppName); err != nil {
 		return nil, err
 	}
-	n := state.NewMachine{
-		ID: r.Body.ID, App: r.AppName, Name: r.Body.Name, Region: cmp.Or(r.Body.Region, o.config.Region),
-		Host: o.config.Host, Config: config, SkipLaunch: r.Body.SkipLaunch,
+	n := state.NewMachine{ID: r.Body.ID, App: r.AppName, Name: r.Body.Name, Config: config, SkipLaunch: r.Body.SkipLaunch}
+	if n.Host, n.Region, err = o.place(*r.Body); err != nil {
+		return nil, err
 	}
 	if r.Body.LeaseTTL > 0 {
 		n.Lease = &state.LeaseRequest{TTL: time.Duration(r.Body.LeaseTTL) * time.Second}
@@ -34,7 +33,7 @@ func (o *operations) CreateMachine(ctx context.Context, r CreateMachineRequestOb
 	if err != nil {
 		return nil, err
 	}
-	machine := machineOf(m)
+	machine := o.machineOf(m)
 	if n.Lease != nil && m.Lease.HeldAt(time.Now()) {
 		machine.Nonce = m.Lease.Nonce
 	}
@@ -51,7 +50,7 @@ func (o *operations) GetMachine(_ context.Context, r GetMachineRequestObject) (G
 	if err != nil {
 		return nil, err
 	}
-	return GetMachine200JSONResponse(machineOf(m)), nil
+	return GetMachine200JSONResponse(o.machineOf(m)), nil
 }
 
 func (o *operations) UpdateMachine(ctx context.Context, r UpdateMachineRequestObject) (UpdateMachineResponseObject, error) {
@@ -76,7 +75,7 @@ func (o *operations) UpdateMachine(ctx context.Context, r UpdateMachineRequestOb
 		}
 		return nil, err
 	}
-	machine := machineOf(m)
+	machine := o.machineOf(m)
 	if r.Body.LeaseTTL > 0 {
 		machine.Nonce = t.nonce
 	}

@@ -254,6 +254,9 @@ type CreateInvitationRequest struct {
 type CreateMachineRequest struct {
 	Config MachineConfig `json:"config"`
 
+	// HostName Ours: the host that it shall be on; empty: one of the region, this one if it is there.
+	HostName string `json:"host_name,omitempty,omitzero"`
+
 	// ID Ours: 14 hexadecimal digits; made up if empty.
 	ID string `json:"id,omitempty,omitzero"`
 
@@ -263,7 +266,7 @@ type CreateMachineRequest struct {
 	// Name Unique in the app; 1 to 63 lower-case letters, digits and inner hyphens; made up if empty.
 	Name string `json:"name,omitempty,omitzero"`
 
-	// Region Three letters; the host's if empty.
+	// Region Three letters; the host's if empty. A host there is chosen; where there is none, it is this one's in name only.
 	Region string `json:"region,omitempty,omitzero"`
 
 	// SkipLaunch Leave it in state `created` until it is started.
@@ -593,6 +596,9 @@ type Machine struct {
 	// Events What is known of its life, newest first.
 	Events []MachineEvent `json:"events,omitempty,omitzero"`
 
+	// HostName Ours: the host that it is on.
+	HostName string `json:"host_name,omitempty,omitzero"`
+
 	// HostStatus `ok`, `unreachable` or `unknown`.
 	HostStatus string `json:"host_status"`
 	ID         string `json:"id"`
@@ -603,7 +609,10 @@ type Machine struct {
 
 	// Message Ours: why it failed, for people.
 	Message string `json:"message,omitempty,omitzero"`
-	Name    string `json:"name"`
+
+	// Migration Ours: its way to another host, or how the last one failed.
+	Migration *Migration `json:"migration,omitempty"`
+	Name      string     `json:"name"`
 
 	// Nonce Of the lease that the request asked for by `lease_ttl`.
 	Nonce string `json:"nonce,omitempty,omitzero"`
@@ -702,6 +711,26 @@ type Metadata map[string]string
 // MetadataValue defines model for MetadataValue.
 type MetadataValue struct {
 	Value string `json:"value"`
+}
+
+// MigrateRequest defines model for MigrateRequest.
+type MigrateRequest struct {
+	// HostName The host that it shall be on; the one that it is on calls it back.
+	HostName string `json:"host_name"`
+}
+
+// Migration defines model for Migration.
+type Migration struct {
+	AskedAt time.Time `json:"asked_at"`
+
+	// Error Why it failed; missing while it is under way.
+	Error string `json:"error,omitempty,omitzero"`
+
+	// From The host that it left, or leaves.
+	From string `json:"from"`
+
+	// To The host that it goes to.
+	To string `json:"to"`
 }
 
 // MoveAppRequest defines model for MoveAppRequest.
@@ -1232,6 +1261,17 @@ type SetMetadataKeyParams struct {
 	FlyMachineLeaseNonce LeaseNonce `json:"fly-machine-lease-nonce,omitempty,omitzero"`
 }
 
+// MigrateMachineParams defines parameters for MigrateMachine.
+type MigrateMachineParams struct {
+	// Wait Ours: `applied` answers only when the data plane of this host has the
+	// change, or with 504 when it is durable and takes too long. `true` and `false`
+	// are accepted and mean "when durable".
+	Wait Wait `form:"wait,omitempty" json:"wait,omitempty,omitzero"`
+
+	// FlyMachineLeaseNonce Of the lease that is held, if there is one.
+	FlyMachineLeaseNonce LeaseNonce `json:"fly-machine-lease-nonce,omitempty,omitzero"`
+}
+
 // RestartMachineParams defines parameters for RestartMachine.
 type RestartMachineParams struct {
 	// Wait Ours: `applied` answers only when the data plane of this host has the
@@ -1446,6 +1486,9 @@ type AcquireLeaseJSONRequestBody = LeaseRequest
 
 // SetMetadataKeyJSONRequestBody defines body for SetMetadataKey for application/json ContentType.
 type SetMetadataKeyJSONRequestBody = MetadataValue
+
+// MigrateMachineJSONRequestBody defines body for MigrateMachine for application/json ContentType.
+type MigrateMachineJSONRequestBody = MigrateRequest
 
 // SignalMachineJSONRequestBody defines body for SignalMachine for application/json ContentType.
 type SignalMachineJSONRequestBody = SignalRequest
@@ -1771,6 +1814,30 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /v1/apps/{app_name}/machines/{machine_id}/metadata/{key} (the `SetMetadataKey` operationId).
 	SetMetadataKey(ctx context.Context, appName AppName, machineID MachineID, key MetadataKey, params *SetMetadataKeyParams, body SetMetadataKeyJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// MigrateMachineWithBody Ours: move a Machine to another host
+	//
+	// It is stopped where it is, and started on the other host with another address; id
+	// and name stay. One that stands still stays so. While it is under way `migration`
+	// says where to. It fails when the other host cannot take it any more, or cannot
+	// start it: the Machine is started where it was, and `migration` says why.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/apps/{app_name}/machines/{machine_id}/migrate (the `MigrateMachine` operationId).
+	MigrateMachineWithBody(ctx context.Context, appName AppName, machineID MachineID, params *MigrateMachineParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// MigrateMachine Ours: move a Machine to another host
+	//
+	// It is stopped where it is, and started on the other host with another address; id
+	// and name stay. One that stands still stays so. While it is under way `migration`
+	// says where to. It fails when the other host cannot take it any more, or cannot
+	// start it: the Machine is started where it was, and `migration` says why.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/apps/{app_name}/machines/{machine_id}/migrate (the `MigrateMachine` operationId).
+	MigrateMachine(ctx context.Context, appName AppName, machineID MachineID, params *MigrateMachineParams, body MigrateMachineJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// RestartMachine Stop a Machine and start it again
 	//
@@ -2548,6 +2615,50 @@ func (c *Client) SetMetadataKeyWithBody(ctx context.Context, appName AppName, ma
 // Corresponds with POST /v1/apps/{app_name}/machines/{machine_id}/metadata/{key} (the `SetMetadataKey` operationId).
 func (c *Client) SetMetadataKey(ctx context.Context, appName AppName, machineID MachineID, key MetadataKey, params *SetMetadataKeyParams, body SetMetadataKeyJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewSetMetadataKeyRequest(c.Server, appName, machineID, key, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// MigrateMachineWithBody Ours: move a Machine to another host
+//
+// It is stopped where it is, and started on the other host with another address; id
+// and name stay. One that stands still stays so. While it is under way `migration`
+// says where to. It fails when the other host cannot take it any more, or cannot
+// start it: the Machine is started where it was, and `migration` says why.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/apps/{app_name}/machines/{machine_id}/migrate (the `MigrateMachine` operationId).
+func (c *Client) MigrateMachineWithBody(ctx context.Context, appName AppName, machineID MachineID, params *MigrateMachineParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewMigrateMachineRequestWithBody(c.Server, appName, machineID, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// MigrateMachine Ours: move a Machine to another host
+//
+// It is stopped where it is, and started on the other host with another address; id
+// and name stay. One that stands still stays so. While it is under way `migration`
+// says where to. It fails when the other host cannot take it any more, or cannot
+// start it: the Machine is started where it was, and `migration` says why.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/apps/{app_name}/machines/{machine_id}/migrate (the `MigrateMachine` operationId).
+func (c *Client) MigrateMachine(ctx context.Context, appName AppName, machineID MachineID, params *MigrateMachineParams, body MigrateMachineJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewMigrateMachineRequest(c.Server, appName, machineID, params, body)
 	if err != nil {
 		return nil, err
 	}
@@ -4684,6 +4795,96 @@ func NewSetMetadataKeyRequestWithBody(server string, appName AppName, machineID 
 	return req, nil
 }
 
+// NewMigrateMachineRequest calls the generic MigrateMachine builder with application/json body
+func NewMigrateMachineRequest(server string, appName AppName, machineID MachineID, params *MigrateMachineParams, body MigrateMachineJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewMigrateMachineRequestWithBody(server, appName, machineID, params, "application/json", bodyReader)
+}
+
+// NewMigrateMachineRequestWithBody constructs an http.Request for the MigrateMachine method, with any body, and a specified content type
+func NewMigrateMachineRequestWithBody(server string, appName AppName, machineID MachineID, params *MigrateMachineParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "app_name", appName, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "machine_id", machineID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/apps/%s/machines/%s/migrate", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "wait", params.Wait, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		var headerParam0 string
+
+		headerParam0, err = runtime.StyleParamWithOptions("simple", false, "fly-machine-lease-nonce", params.FlyMachineLeaseNonce, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+		if err != nil {
+			return nil, err
+		}
+
+		req.Header.Set("fly-machine-lease-nonce", headerParam0)
+
+	}
+
+	return req, nil
+}
+
 // NewRestartMachineRequest constructs an http.Request for the RestartMachine method
 func NewRestartMachineRequest(server string, appName AppName, machineID MachineID, params *RestartMachineParams) (*http.Request, error) {
 	var err error
@@ -6581,6 +6782,30 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with POST /v1/apps/{app_name}/machines/{machine_id}/metadata/{key} (the `SetMetadataKey` operationId).
 	SetMetadataKeyWithResponse(ctx context.Context, appName AppName, machineID MachineID, key MetadataKey, params *SetMetadataKeyParams, body SetMetadataKeyJSONRequestBody, reqEditors ...RequestEditorFn) (*SetMetadataKeyResponse, error)
 
+	// MigrateMachineWithBodyWithResponse Ours: move a Machine to another host
+	//
+	// It is stopped where it is, and started on the other host with another address; id
+	// and name stay. One that stands still stays so. While it is under way `migration`
+	// says where to. It fails when the other host cannot take it any more, or cannot
+	// start it: the Machine is started where it was, and `migration` says why.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/apps/{app_name}/machines/{machine_id}/migrate (the `MigrateMachine` operationId).
+	MigrateMachineWithBodyWithResponse(ctx context.Context, appName AppName, machineID MachineID, params *MigrateMachineParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*MigrateMachineResponse, error)
+
+	// MigrateMachineWithResponse Ours: move a Machine to another host
+	//
+	// It is stopped where it is, and started on the other host with another address; id
+	// and name stay. One that stands still stays so. While it is under way `migration`
+	// says where to. It fails when the other host cannot take it any more, or cannot
+	// start it: the Machine is started where it was, and `migration` says why.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/apps/{app_name}/machines/{machine_id}/migrate (the `MigrateMachine` operationId).
+	MigrateMachineWithResponse(ctx context.Context, appName AppName, machineID MachineID, params *MigrateMachineParams, body MigrateMachineJSONRequestBody, reqEditors ...RequestEditorFn) (*MigrateMachineResponse, error)
+
 	// RestartMachineWithResponse Stop a Machine and start it again
 	//
 	// Answered when it has stopped and is to start again.
@@ -8069,6 +8294,61 @@ func (r SetMetadataKeyResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r SetMetadataKeyResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// MigrateMachineResponse200Headers the declared response headers of an HTTP 200 response for MigrateMachine
+type MigrateMachineResponse200Headers struct {
+	SixpnRevision int64
+}
+
+type MigrateMachineResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Machine
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Failure
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *MigrateMachineResponse200Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r MigrateMachineResponse) GetJSON200() *Machine {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r MigrateMachineResponse) GetJSONDefault() *Failure {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r MigrateMachineResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r MigrateMachineResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r MigrateMachineResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r MigrateMachineResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -9912,6 +10192,42 @@ func (c *ClientWithResponses) SetMetadataKeyWithResponse(ctx context.Context, ap
 	return ParseSetMetadataKeyResponse(rsp)
 }
 
+// MigrateMachineWithBodyWithResponse Ours: move a Machine to another host
+//
+// It is stopped where it is, and started on the other host with another address; id
+// and name stay. One that stands still stays so. While it is under way `migration`
+// says where to. It fails when the other host cannot take it any more, or cannot
+// start it: the Machine is started where it was, and `migration` says why.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/apps/{app_name}/machines/{machine_id}/migrate (the `MigrateMachine` operationId).
+func (c *ClientWithResponses) MigrateMachineWithBodyWithResponse(ctx context.Context, appName AppName, machineID MachineID, params *MigrateMachineParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*MigrateMachineResponse, error) {
+	rsp, err := c.MigrateMachineWithBody(ctx, appName, machineID, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseMigrateMachineResponse(rsp)
+}
+
+// MigrateMachineWithResponse Ours: move a Machine to another host
+//
+// It is stopped where it is, and started on the other host with another address; id
+// and name stay. One that stands still stays so. While it is under way `migration`
+// says where to. It fails when the other host cannot take it any more, or cannot
+// start it: the Machine is started where it was, and `migration` says why.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/apps/{app_name}/machines/{machine_id}/migrate (the `MigrateMachine` operationId).
+func (c *ClientWithResponses) MigrateMachineWithResponse(ctx context.Context, appName AppName, machineID MachineID, params *MigrateMachineParams, body MigrateMachineJSONRequestBody, reqEditors ...RequestEditorFn) (*MigrateMachineResponse, error) {
+	rsp, err := c.MigrateMachine(ctx, appName, machineID, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseMigrateMachineResponse(rsp)
+}
+
 // RestartMachineWithResponse Stop a Machine and start it again
 //
 // Answered when it has stopped and is to start again.
@@ -11330,6 +11646,52 @@ func ParseSetMetadataKeyResponse(rsp *http.Response) (*SetMetadataKeyResponse, e
 	return response, nil
 }
 
+// ParseMigrateMachineResponse parses an HTTP response from a MigrateMachineWithResponse call
+func ParseMigrateMachineResponse(rsp *http.Response) (*MigrateMachineResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &MigrateMachineResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Machine
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 200:
+		var headers MigrateMachineResponse200Headers
+		if values := rsp.Header.Values("Sixpn-Revision"); len(values) > 0 {
+			var value int64
+			if err := runtime.BindStyledParameterWithOptions("simple", "Sixpn-Revision", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			}
+			headers.SixpnRevision = value
+		}
+		response.Headers200 = &headers
+	}
+
+	return response, nil
+}
+
 // ParseRestartMachineResponse parses an HTTP response from a RestartMachineWithResponse call
 func ParseRestartMachineResponse(rsp *http.Response) (*RestartMachineResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -12470,6 +12832,9 @@ type ServerInterface interface {
 	// SetMetadataKey Set one entry of the metadata of a Machine
 	// (POST /v1/apps/{app_name}/machines/{machine_id}/metadata/{key})
 	SetMetadataKey(w http.ResponseWriter, r *http.Request, appName AppName, machineID MachineID, key MetadataKey, params SetMetadataKeyParams)
+	// MigrateMachine Ours: move a Machine to another host
+	// (POST /v1/apps/{app_name}/machines/{machine_id}/migrate)
+	MigrateMachine(w http.ResponseWriter, r *http.Request, appName AppName, machineID MachineID, params MigrateMachineParams)
 	// RestartMachine Stop a Machine and start it again
 	// (POST /v1/apps/{app_name}/machines/{machine_id}/restart)
 	RestartMachine(w http.ResponseWriter, r *http.Request, appName AppName, machineID MachineID, params RestartMachineParams)
@@ -13824,6 +14189,78 @@ func (siw *ServerInterfaceWrapper) SetMetadataKey(w http.ResponseWriter, r *http
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.SetMetadataKey(w, r, appName, machineID, key, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// MigrateMachine operation middleware
+func (siw *ServerInterfaceWrapper) MigrateMachine(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "app_name" -------------
+	var appName AppName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "app_name", r.PathValue("app_name"), &appName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "app_name", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "machine_id" -------------
+	var machineID MachineID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "machine_id", r.PathValue("machine_id"), &machineID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "machine_id", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params MigrateMachineParams
+
+	// ------------- Optional query parameter "wait" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "wait", r.URL.Query(), &params.Wait, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "wait"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "wait", Err: err})
+		}
+		return
+	}
+
+	headers := r.Header
+
+	// ------------- Optional header parameter "fly-machine-lease-nonce" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("fly-machine-lease-nonce")]; found {
+		var FlyMachineLeaseNonce LeaseNonce
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "fly-machine-lease-nonce", Count: n})
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "fly-machine-lease-nonce", valueList[0], &FlyMachineLeaseNonce, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "fly-machine-lease-nonce", Err: err})
+			return
+		}
+
+		params.FlyMachineLeaseNonce = FlyMachineLeaseNonce
+
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.MigrateMachine(w, r, appName, machineID, params)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -15246,6 +15683,7 @@ func HandlerWithOptions(si ServerInterface, options StdHTTPServerOptions) http.H
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/v1/apps/{app_name}/machines/{machine_id}/restart", wrapper.RestartMachine)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/v1/apps/{app_name}/machines/{machine_id}/suspend", wrapper.SuspendMachine)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/v1/apps/{app_name}/machines/{machine_id}/signal", wrapper.SignalMachine)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/v1/apps/{app_name}/machines/{machine_id}/migrate", wrapper.MigrateMachine)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/v1/apps/{app_name}/machines/{machine_id}/cordon", wrapper.CordonMachine)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/v1/apps/{app_name}/machines/{machine_id}/uncordon", wrapper.UncordonMachine)
 	m.HandleFunc(http.MethodDelete+" "+options.BaseURL+"/v1/apps/{app_name}/machines/{machine_id}/lease", wrapper.ReleaseLease)
@@ -16291,6 +16729,56 @@ type SetMetadataKeydefaultJSONResponse struct {
 }
 
 func (response SetMetadataKeydefaultJSONResponse) VisitSetMetadataKeyResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type MigrateMachineRequestObject struct {
+	AppName   AppName   `json:"app_name"`
+	MachineID MachineID `json:"machine_id"`
+	Params    MigrateMachineParams
+	Body      *MigrateMachineJSONRequestBody
+}
+
+type MigrateMachineResponseObject interface {
+	VisitMigrateMachineResponse(w http.ResponseWriter) error
+}
+
+type MigrateMachine200ResponseHeaders struct {
+	SixpnRevision int64
+}
+
+type MigrateMachine200JSONResponse struct {
+	Body    Machine
+	Headers MigrateMachine200ResponseHeaders
+}
+
+func (response MigrateMachine200JSONResponse) VisitMigrateMachineResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Sixpn-Revision", fmt.Sprint(response.Headers.SixpnRevision))
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type MigrateMachinedefaultJSONResponse struct {
+	Body       Failure
+	StatusCode int
+}
+
+func (response MigrateMachinedefaultJSONResponse) VisitMigrateMachineResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -17539,6 +18027,9 @@ type StrictServerInterface interface {
 	// SetMetadataKey Set one entry of the metadata of a Machine
 	// (POST /v1/apps/{app_name}/machines/{machine_id}/metadata/{key})
 	SetMetadataKey(ctx context.Context, request SetMetadataKeyRequestObject) (SetMetadataKeyResponseObject, error)
+	// MigrateMachine Ours: move a Machine to another host
+	// (POST /v1/apps/{app_name}/machines/{machine_id}/migrate)
+	MigrateMachine(ctx context.Context, request MigrateMachineRequestObject) (MigrateMachineResponseObject, error)
 	// RestartMachine Stop a Machine and start it again
 	// (POST /v1/apps/{app_name}/machines/{machine_id}/restart)
 	RestartMachine(ctx context.Context, request RestartMachineRequestObject) (RestartMachineResponseObject, error)
@@ -18363,6 +18854,41 @@ func (sh *strictHandler) SetMetadataKey(w http.ResponseWriter, r *http.Request, 
 		sh.options.ResponseErrorHandlerFunc(w, r, err)
 	} else if validResponse, ok := response.(SetMetadataKeyResponseObject); ok {
 		if err := validResponse.VisitSetMetadataKeyResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// MigrateMachine operation middleware
+func (sh *strictHandler) MigrateMachine(w http.ResponseWriter, r *http.Request, appName AppName, machineID MachineID, params MigrateMachineParams) {
+	var request MigrateMachineRequestObject
+
+	request.AppName = appName
+	request.MachineID = machineID
+	request.Params = params
+
+	var body MigrateMachineJSONRequestBody
+	if err := runtime.BindJSONBody(r, &body); err != nil {
+		sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.MigrateMachine(ctx, request.(MigrateMachineRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "MigrateMachine")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(MigrateMachineResponseObject); ok {
+		if err := validResponse.VisitMigrateMachineResponse(w); err != nil {
 			sh.options.ResponseErrorHandlerFunc(w, r, err)
 		}
 	} else if response != nil {

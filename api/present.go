@@ -4,17 +4,25 @@ import (
 	"context"
 	"strings"
 
+	"github.com/sixpn/sixpn"
 	"github.com/sixpn/sixpn/state"
 )
 
 // machineOf is a Machine as clients see it.
-func machineOf(m state.Machine) Machine {
+func (s *Server) machineOf(m state.Machine) Machine {
+	snapshot := s.config.Store.Snapshot()
 	machine := Machine{
 		ID: m.ID, Name: m.Name, AppName: m.App, State: string(m.State), Region: m.Region, ImageRef: imageOf(m.Config.Image),
 		InstanceID: m.InstanceID, Version: m.InstanceID, PrivateIP: m.Addr().String(),
 		CreatedAt: m.CreatedAt, UpdatedAt: m.UpdatedAt, Config: configOut(m.Config),
-		Events: eventsOf(m), Cordoned: m.Cordoned, HostStatus: "ok",
+		Events: eventsOf(m), Cordoned: m.Cordoned, HostStatus: "ok", HostName: hostName(snapshot, m.Host),
 		Message: m.Message, Restarts: m.Restarts, DesiredState: string(m.Desired),
+	}
+	if !snapshot.Present(m.Host) {
+		machine.HostStatus = "unreachable"
+	}
+	if way := m.Migration; way != nil {
+		machine.Migration = &Migration{From: hostName(snapshot, way.From), To: hostName(snapshot, way.To), Error: way.Error, AskedAt: way.At}
 	}
 	for _, c := range m.Checks {
 		machine.Checks = append(machine.Checks, CheckStatus{Name: c.Name, Status: c.Status, Output: c.Output, UpdatedAt: c.UpdatedAt})
@@ -23,6 +31,14 @@ func machineOf(m state.Machine) Machine {
 		machine.RelayedPorts = append(machine.RelayedPorts, int(port))
 	}
 	return machine
+}
+
+// hostName is what people call a host; its number if it was removed.
+func hostName(snapshot *state.Snapshot, id sixpn.Host) string {
+	if host, ok := snapshot.Hosts[id]; ok {
+		return host.Name
+	}
+	return id.String()
 }
 
 // imageOf takes a reference apart: [registry/]repository[:tag][@digest]. The first

@@ -22,7 +22,7 @@ type lister func(ctx context.Context, client *api.ClientWithResponses, command *
 // name, and what an argument does says its word in the command's usage.
 func (c *cli) complete(command *cobra.Command) {
 	for flag, list := range map[string]lister{
-		"app": appshere, "org": orgshere, "network": networkshere, "region": regionshere, "machine": machineshere,
+		"app": appshere, "org": orgshere, "network": networkshere, "region": regionshere, "host": hostshere, "machine": machineshere,
 	} {
 		c.completeFlag(command, flag, c.listed(list))
 	}

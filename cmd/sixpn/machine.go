@@ -18,7 +18,7 @@ func machineCommand(c *cli) *cobra.Command {
 		Example: "  sixpn machine run -a web -- python3 -m http.server --bind :: 8080\n  sixpn machine list",
 	},
 		machineRun(c), machineList(c), machineStatus(c), machineStart(c), machineStop(c), machineRestart(c),
-		machineSuspend(c), machineResume(c), machineKill(c), machineUpdate(c), machineCordon(c), machineUncordon(c),
+		machineMigrate(c), machineSuspend(c), machineResume(c), machineKill(c), machineUpdate(c), machineCordon(c), machineUncordon(c),
 		machineDestroy(c), machineExec(c), machineLogs(c), machineAttach(c), machineDetach(c), machineLeases(c),
 	)
 }

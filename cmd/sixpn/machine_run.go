@@ -13,16 +13,16 @@ import (
 // runFlags is what the commands that create a Machine are told.
 type runFlags struct {
 	configFlags
-	app, id, region, name string
-	detach, remove        bool
-	wait                  time.Duration
+	app, id, region, host, name string
+	detach, remove              bool
+	wait                        time.Duration
 }
 
 func (f *runFlags) flags(command *cobra.Command) {
 	flags := command.Flags()
 	appFlag(command, &f.app)
 	flags.StringVar(&f.id, "id", "", "14 hexadecimal digits of its id (default made up); the same command again makes no second Machine")
-	flags.StringVarP(&f.region, "region", "r", "", "region (default the host's)")
+	flags.StringVarP(&f.region, "region", "r", "", "region; one of its hosts is chosen (default this host's)")
 	flags.StringVarP(&f.name, "name", "n", "", "name of the Machine (default made up); give the agent's --name before the verb")
 	flags.DurationVarP(&f.wait, "wait-timeout", "w", settleTime, "how long to wait until it has started")
 	f.configFlags.flags(command)
@@ -60,6 +60,7 @@ the Machine gets no new Flycast connection, unless it fails on all.`,
 	flags := command.Flags()
 	f.flags(command)
 	f.processFlags(command)
+	flags.StringVar(&f.host, "host", "", `host that it shall be on, see "sixpn hosts list" (default this one, or one of the region)`)
 	flags.BoolVarP(&f.detach, "detach", "d", false, "return when it has started")
 	flags.BoolVar(&f.remove, "rm", false, "destroy it when it has ended")
 	return c.change(command, func(ctx context.Context, client *api.ClientWithResponses, args []string) error {
@@ -85,7 +86,7 @@ the Machine gets no new Flycast connection, unless it fails on all.`,
 func (f *runFlags) create(ctx context.Context, c *cli, client *api.ClientWithResponses, command *cobra.Command, args []string,
 	change func(*api.MachineConfig),
 ) (api.Machine, error) {
-	request := api.CreateMachineRequest{ID: f.id, Name: f.name, Region: f.region}
+	request := api.CreateMachineRequest{ID: f.id, Name: f.name, Region: f.region, HostName: f.host}
 	if err := f.apply(c, command, args, &request.Config); err != nil {
 		return api.Machine{}, err
 	}

@@ -55,7 +55,8 @@ func (c *cli) printMachine(app string, m api.Machine) error {
 	}
 	err := c.pairs(
 		"Machine ID", m.ID, "Name", m.Name, "App", app, "State", m.State, "Message", m.Message, "Cordoned", cordoned,
-		"Last run", last, "Restarts", restarts, "Region", m.Region, "Private IP", m.PrivateIP,
+		"Last run", last, "Restarts", restarts, "Region", m.Region, "Host", m.HostName, "Migration", migrationText(m.Migration),
+		"Private IP", m.PrivateIP,
 		"Process group", groupOf(m), "Command", strings.Join(words(m.Config.Init), " "), "Attached", attachText(m.Config.Attach),
 		"Relayed", relayedText(m.RelayedPorts),
 		"Instance ID", m.InstanceID, "Created", m.CreatedAt.Format(time.RFC3339), "Updated", m.UpdatedAt.Format(time.RFC3339),

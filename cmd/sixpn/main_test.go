@@ -104,6 +104,8 @@ func TestWrongUsage(t *testing.T) {
 		{"machine suspend", "requires at least 1 arg"},
 		{"machine kill", "requires at least 1 arg"},
 		{"machine cordon", "requires at least 1 arg"},
+		{"machine migrate a", `required flag(s) "to" not set`},
+		{"machine migrate --to two", "accepts 1 arg"},
 		{"machine update", "expected one Machine's id"},
 		{"machine update a b", "expected one Machine's id"},
 		{"machine update a b -- c", "expected one Machine's id"},

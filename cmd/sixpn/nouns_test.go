@@ -167,7 +167,7 @@ func TestWait(t *testing.T) {
 		"hosts invite", "hosts drain one", "hosts undrain one", "hosts remove two -y",
 		"ips allocate-v6 --private -a web", "ips release fdaa:0:1:0:1::1 -a web",
 		"machine run -a web -d -- run", "machine attach -a web --device tap0", "machine stop " + id, "machine start " + id, "machine restart " + id,
-		"machine suspend " + id, "machine resume " + id, "machine cordon " + id, "machine uncordon " + id, "machine update " + id + " -e A=1",
+		"machine suspend " + id, "machine resume " + id, "machine cordon " + id, "machine uncordon " + id, "machine migrate " + id + " --to one", "machine update " + id + " -e A=1",
 		"machine destroy -f " + id,
 	} {
 		w.forgetApplied()

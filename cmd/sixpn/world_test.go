@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	clientv3 "go.etcd.io/etcd/client/v3"
 	"golang.org/x/sys/unix"
 
 	"github.com/sixpn/sixpn"
@@ -28,6 +29,7 @@ import (
 type world struct {
 	t      *testing.T
 	store  *state.Store
+	etcd   *clientv3.Client
 	host   sixpn.Host
 	socket string
 	status api.Status
@@ -51,7 +53,8 @@ func newWorld(t *testing.T) *world {
 	t.Cleanup(func() { embedded.Close() })
 	log := slog.New(slog.NewTextHandler(t.Output(), nil))
 	w := &world{t: t, socket: filepath.Join(dir, "api.sock"), logs: map[string][]byte{}, executing: make(chan struct{}, 1)}
-	w.store, err = state.Open(t.Context(), embedded.Client(), log)
+	w.etcd = embedded.Client()
+	w.store, err = state.Open(t.Context(), w.etcd, log)
 	must(t, err)
 	host, _, err := w.store.RegisterHost(t.Context(), "one", "ams", 0)
 	must(t, err)
