@@ -139,11 +139,14 @@ func (a *agent) joinFleet(ctx context.Context, known identity) error {
 	case a.config.Join == "":
 		return nil
 	}
-	if _, err := os.Stat(a.config.storeDir()); err == nil {
+	if !a.fleet.Joined() && state.HasData(a.config.storeDir()) {
 		return fmt.Errorf("this host has a store of its own, in %s: a host joins a fleet with an empty state directory; look whether what it holds is needed, then \"sixpn agent reset --state\" removes it", a.config.storeDir())
 	}
 	return a.fleet.Join(ctx, a.config.Join, fleet.Newcomer{Region: a.config.Region, Known: known.Host})
 }
+
+// foundTimeout is for the store, once it was read.
+const foundTimeout = 10 * time.Second
 
 // foundFleet makes sure of the fleet's authority, once there is a store, and of this
 // host's certificate. The embedded store starts again where it was not heard by other
@@ -152,8 +155,13 @@ func (a *agent) foundFleet(ctx context.Context) error {
 	if a.fleet == nil {
 		return nil
 	}
-	changed, err := a.fleet.Found(ctx, a.store)
+	limited, cancel := context.WithTimeout(ctx, foundTimeout)
+	defer cancel()
+	changed, err := a.fleet.Found(limited, a.store)
 	switch {
+	case state.KindOf(err) == state.Unavailable && a.fleet.Ready():
+		a.log.Warn("the fleet's certificate authority cannot be compared while the store is away", "error", err)
+		return nil
 	case err != nil:
 		return err
 	case !changed:

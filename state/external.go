@@ -25,6 +25,9 @@ type RemoteConfig struct {
 	// User and Password, for a cluster that has its own users.
 	User, Password string
 	Log            *slog.Logger
+	// MayBeAway has a client returned though the store did not answer: it does when the
+	// store is there again.
+	MayBeAway bool
 	// Patience is how long the first answer may take. 0: ten seconds.
 	Patience time.Duration
 	// Lazy does without a first answer: for a host that has a last state to go on with.
@@ -85,7 +88,12 @@ func OpenRemote(ctx context.Context, c RemoteConfig) (*clientv3.Client, error) {
 	// New only prepares. Reading something shows that the store is there, and that this
 	// client may use it.
 	if _, err := client.Get(ctx, root, clientv3.WithLimit(1), clientv3.WithPrefix(), clientv3.WithKeysOnly()); err != nil {
-		return nil, errors.Join(explainRemote(c, err), client.Close())
+		err = explainRemote(c, err)
+		if c.MayBeAway && KindOf(err) == Unavailable {
+			log.Warn("the store does not answer", "error", err)
+			return client, nil
+		}
+		return nil, errors.Join(err, client.Close())
 	}
 	return client, nil
 }
