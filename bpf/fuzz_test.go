@@ -129,7 +129,9 @@ func fuzzWorld(w *world) {
 	w.put(w.Services, serviceKey(protocolTCP, 445), w.service(6, w.addBackend(w.foreign, innerPort, 6)))
 	w.establish()
 	w.begin(datagram(w))
-	for _, port := range []uint16{crossPort, 444} {
+	withMesh(w)
+	addRemote(w)
+	for _, port := range []uint16{crossPort, 444, remotePort, remoteCrossPort} {
 		w.begin(from(w.client, vip(), protocolTCP, tcp(clientPort, port, flagSYN, 1, 0)))
 	}
 }
@@ -148,7 +150,7 @@ func FuzzIsolation(f *testing.F) {
 				r.change(seedWorld, &s)
 			}
 			for i, m := range seedWorld.members {
-				if m.ifindex == s.ifindex {
+				if m.ifindex == s.ifindex && m != seedWorld.mesh {
 					f.Add(uint8(i), uint16(0), s.frame)
 				}
 			}
@@ -163,8 +165,11 @@ func FuzzIsolation(f *testing.F) {
 			return
 		}
 		w.t = t
-		in := w.members[int(port)%len(w.members)]
+		in := w.members[int(port)%len(parties)]
 		frame = w.repair(in, repair, slices.Clone(frame))
+		// Whatever goes to another host keeps these, and whatever stays gets others.
+		copy(frame, in.router[:])
+		copy(frame[6:], in.guest[:])
 		verdict, left := w.fire(shot{ifindex: in.ifindex, frame: frame})
 		if reason := judge(w, in, verdict, frame, left); reason != "" {
 			t.Errorf("a frame from %s: %s\ncame % x\nleft % x", in.name, reason, frame, left)
@@ -191,7 +196,7 @@ func (w *world) repair(in *member, bits uint16, frame []byte) []byte {
 	destinations := []netip.Addr{
 		{}, vip(), w.client.addr(), w.server.addr(), w.foreign.addr(), in.own(streamSlot()), sixpn.DNS, sixpn.NetworkDNS(red),
 		sixpn.AgentAddr(red, thisHost), w.client.low(streamSlot()), w.client.low(slot(linkLow, testVIP, crossPort, 0)),
-		in.own(slot(linkLow, testVIP, 444, 0)), sixpn.Gateway, allNodes, sixpn.VIPAddr(blue, testVIP), sixpn.AgentAddr(blue, thisHost),
+		in.own(slot(linkLow, testVIP, 444, 0)), farMachine(red), far(red, 0x8123), sixpn.AgentAddr(red, farHost), sixpn.AgentAddr(0, farHost),
 	}
 	if destination := destinations[take(4)]; destination.IsValid() {
 		setAddress(frame, offsetTarget, destination)
@@ -222,9 +227,12 @@ func judge(w *world, in *member, verdict uint32, came, left []byte) string {
 	default:
 		return fmt.Sprintf("the verdict is %d", verdict)
 	}
+	if bytes.Equal(left[:12], came[:12]) {
+		return departs(in.name, turned(left))
+	}
 	// Devices have MACs of their own: who sends the frame says where it goes out.
 	for _, m := range w.members {
-		if bytes.Equal(left[6:12], m.router[:]) {
+		if m != w.mesh && bytes.Equal(left[6:12], m.router[:]) {
 			if m != in && !bytes.Equal(left[:6], m.guest[:]) {
 				return "it is not for the guest of its device"
 			}
@@ -284,7 +292,8 @@ func TestOracle(t *testing.T) {
 		"another port":      {w.client, w.foreign, plain(from(w.client, w.foreign.addr(), protocolTCP, tcp(1, innerPort+1, 0, 0, 0)).frame, w.foreign), true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			reason := judge(w, c.in, verdictRedirect, c.frame, c.frame)
+			came := slices.Concat(c.in.router[:], c.in.guest[:], c.frame[offsetType:])
+			reason := judge(w, c.in, verdictRedirect, came, c.frame)
 			if reason != "" != c.breaks {
 				t.Errorf("the oracle says %q", reason)
 			}

@@ -6,8 +6,11 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"testing"
+	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
@@ -96,6 +99,22 @@ func twoHosts(t *testing.T) (near, distant *world, client, server *guest, large 
 	large = carry(t, here, there, thisHost, farHost)
 	carry(t, there, here, farHost, thisHost)
 	return near, distant, newGuest(t, near, near.client), newGuest(t, distant, distant.server), large
+}
+
+// A probe of another host is answered before the agent hears of it, while there is none too.
+func TestLiveMeshProbe(t *testing.T) {
+	w := newWorld(t)
+	tunnel := newTun(t, w)
+	probe := fromAs(w.mesh, sixpn.AgentAddr(0, farHost), sixpn.AgentAddr(0, thisHost), protocolICMP, echo(pattern(500)...))
+	_, err := tunnel.Write(slices.Concat(make([]byte, vnetSize), turned(probe.frame)[offsetIP:]))
+	must(t, err)
+	must(t, tunnel.SetReadDeadline(time.Now().Add(patience)))
+	data := make([]byte, 2000)
+	n, err := tunnel.Read(data)
+	must(t, err)
+	if diff := cmp.Diff(dissect(turned(echoed(w, probe))), dissect(slices.Concat(make([]byte, offsetType), []byte{0x86, 0xdd}, data[vnetSize:n]))); diff != "" {
+		t.Errorf("the answer (-want +got):\n%s", diff)
+	}
 }
 
 // elsewhere makes a Machine of another host the backend of the stream.
