@@ -146,7 +146,7 @@ func (a *agent) joinFleet(ctx context.Context, known identity) error {
 }
 
 // foundTimeout is for the store, once it was read.
-const foundTimeout = 10 * time.Second
+const foundTimeout = 5 * time.Second
 
 // foundFleet makes sure of the fleet's authority, once there is a store, and of this
 // host's certificate. The embedded store starts again where it was not heard by other

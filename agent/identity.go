@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/sixpn/sixpn"
 	"github.com/sixpn/sixpn/state"
@@ -22,21 +23,30 @@ type identity struct {
 	Name  string     `json:"name"` // as it first registered, for a host that is renamed
 }
 
+// registerTimeout is for the store, which may have lost its majority: then it answers
+// nobody, and a client that has time asks again and again.
+const registerTimeout = 5 * time.Second
+
 // register finds out which host this is. A host that has its number already is who it
 // was while the store is away; keepPresent registers it later.
 func (a *agent) register(ctx context.Context) (state.Host, error) {
-	host, err := register(ctx, a.config, a.store, a.meshKey())
+	known, err := readIdentity(a.config.identityPath())
+	if err != nil {
+		return state.Host{}, fmt.Errorf("read which host this is: %w", err)
+	}
+	was, found := a.store.Snapshot().Hosts[known.Host]
+	if !found {
+		return register(ctx, a.config, a.store, a.meshKey())
+	}
+	limited, cancel := context.WithTimeout(ctx, registerTimeout)
+	defer cancel()
+	host, err := register(limited, a.config, a.store, a.meshKey())
 	if err == nil || state.KindOf(err) != state.Unavailable {
 		return host, err
 	}
-	known, readErr := readIdentity(a.config.identityPath())
-	host, found := a.store.Snapshot().Hosts[known.Host]
-	if readErr != nil || !found {
-		return state.Host{}, err
-	}
 	a.unregistered = true
 	a.log.Warn("the store is away: this host is who it was", "error", err)
-	return host, nil
+	return was, nil
 }
 
 // register gives this host its number, the same one for good: its Machines'

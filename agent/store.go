@@ -72,8 +72,11 @@ func (a *agent) readStore(ctx context.Context) (err error) {
 
 func (a *agent) openJoinedStore(ctx context.Context) (err error) {
 	a.openMember(ctx)
-	return a.openRemoteStore(ctx, state.RemoteConfig{Endpoints: a.fleet.Endpoints(), TLS: a.fleet.ClientTLS(), MayBeAway: true, Log: a.log})
+	return a.openRemoteStore(ctx, state.RemoteConfig{Endpoints: a.fleet.Endpoints(), TLS: a.fleet.ClientTLS(), MayBeAway: true, Patience: awayPatience, Log: a.log})
 }
+
+// awayPatience is how long a start waits for a store that it can do without.
+const awayPatience = 3 * time.Second
 
 func (a *agent) openOperatorsStore(ctx context.Context) error {
 	c := state.RemoteConfig{Endpoints: a.config.Store, Log: a.log}
