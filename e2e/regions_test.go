@@ -1,0 +1,236 @@
+package e2e_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sixpn/sixpn/api"
+	"github.com/sixpn/sixpn/internal/nettest"
+	"github.com/sixpn/sixpn/internal/nettest/payload"
+	"github.com/sixpn/sixpn/netns"
+)
+
+// regions is a fleet of two regions with a server in each, and clients in both.
+type regions struct {
+	fleet   *nettest.Fleet
+	servers [2]*nettest.Machine // of web, by host
+	clients [2]*nettest.Machine
+	inside  [2]*netns.Namespace // of the clients
+	vip     netip.AddrPort
+}
+
+const softLimit, hardLimit = 4, 8
+
+func newRegions(ctx context.Context, t *testing.T) *regions {
+	t.Helper()
+	r := &regions{fleet: nettest.StartFleet(ctx, t, nettest.FleetConfig{Regions: []string{"iad", "fra"}})}
+	first := r.fleet.Hosts[0]
+	nettest.Must(t, first.CreateOrg(ctx, "acme"))
+	nettest.Must(t, first.CreateApp(ctx, "web", "acme"))
+	nettest.Must(t, first.CreateApp(ctx, "clients", "acme"))
+	for i, h := range r.fleet.Hosts {
+		// Asked of the first host, for a region that is the other's.
+		r.servers[i] = r.create(ctx, t, "web", h, api.MachineConfig{
+			Init: api.Init{Exec: h.Payload("serve", "-tcp", "8080")},
+			Services: []api.Service{{
+				Protocol: "tcp", InternalPort: 8080, Ports: []api.ServicePort{{Port: 80}},
+				Concurrency: &api.Concurrency{Type: "connections", SoftLimit: softLimit, HardLimit: hardLimit},
+			}},
+		})
+		r.clients[i] = nettest.Get[*nettest.Machine](t)(h.Run(ctx, "clients", nettest.Options{}, h.Payload("idle")...))
+		r.inside[i] = nettest.Get[*netns.Namespace](t)(r.clients[i].Namespace())
+		t.Cleanup(func() { r.inside[i].Close() })
+	}
+	r.vip = netip.AddrPortFrom(nettest.Get[netip.Addr](t)(first.AllocateVIP(ctx, "web", "acme")), 80)
+	return r
+}
+
+// create makes a Machine of a host's region through the API of the first host.
+func (r *regions) create(ctx context.Context, t *testing.T, app string, on *nettest.Host, config api.MachineConfig) *nettest.Machine {
+	t.Helper()
+	region := nettest.Get[api.Status](t)(on.Status(ctx)).Agent.Region
+	answer, err := r.fleet.Hosts[0].Client.CreateMachineWithResponse(ctx, app, &api.CreateMachineParams{}, api.CreateMachineRequest{Region: region, Config: config})
+	nettest.Must(t, api.Check(answer, err))
+	made := answer.JSON200
+	if made.HostName != on.Name || made.Region != region {
+		t.Fatalf("a Machine of %s is on %s in %s, expected on %s", region, made.HostName, made.Region, on.Name)
+	}
+	// The other host may not have heard of it yet.
+	m := &nettest.Machine{Host: r.fleet.Hosts[0], App: app, Name: made.Name, ID: made.ID, Addr: netip.MustParseAddr(made.PrivateIP)}
+	nettest.Must(t, m.Wait(ctx, "started"))
+	m.Host = on
+	return m
+}
+
+// connect opens a connection from a client and returns it with who greeted.
+func (r *regions) connect(ctx context.Context, client int) (net.Conn, string, error) {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	conn, err := r.inside[client].Dial(ctx, "tcp6", nil, r.vip.String())
+	if err != nil {
+		return nil, "", err
+	}
+	deadline, _ := ctx.Deadline()
+	_ = conn.SetDeadline(deadline)
+	greeting := make([]byte, 64)
+	n, err := conn.Read(greeting)
+	if err != nil {
+		conn.Close()
+		return nil, "", err
+	}
+	who, _, _ := strings.Cut(string(greeting[:n]), " ")
+	return conn, who, nil
+}
+
+// reach waits until a client's connections reach a server, closing each.
+func (r *regions) reach(ctx context.Context, t *testing.T, client int, server *nettest.Machine) {
+	t.Helper()
+	nettest.Must(t, nettest.Eventually(ctx, "a connection reaches Machine "+server.ID, func(ctx context.Context) error {
+		conn, who, err := r.connect(ctx, client)
+		if err != nil {
+			return err
+		}
+		conn.Close()
+		if who != server.ID {
+			return fmt.Errorf("Machine %s answered", who)
+		}
+		return nil
+	}))
+}
+
+// TestRegions has two hosts in two regions. Each client's flows go to its own region
+// while that has room, names say what is nearest, and a Machine changes its host.
+func TestRegions(t *testing.T) {
+	ctx := nettest.Context(t)
+	r := newRegions(ctx, t)
+	t.Run("nearest first", func(t *testing.T) { r.nearestFirst(ctx, t) })
+	t.Run("round trips", func(t *testing.T) { r.roundTrips(ctx, t) })
+	t.Run("migrate", func(t *testing.T) { r.migrate(ctx, t) })
+}
+
+// The far server gets nothing while the near one is below its soft limit, and what that
+// has no room for after it.
+func (r *regions) nearestFirst(ctx context.Context, t *testing.T) {
+	for client := range r.clients {
+		near, far := r.servers[client], r.servers[1-client]
+		r.reach(ctx, t, client, near) // both are in the tables of both hosts
+		var held []net.Conn
+		open := func() string {
+			conn, who, err := r.connect(ctx, client)
+			nettest.Must(t, err)
+			held = append(held, conn)
+			return who
+		}
+		for i := range softLimit {
+			if who := open(); who != near.ID {
+				t.Errorf("client %d: connection %d went to Machine %s, expected %s, which has room", client, i, who, near.ID)
+			}
+		}
+		over := 0 // that the near one took above its soft limit before the tables knew
+		nettest.Must(t, nettest.Eventually(ctx, "the far server takes what the near one has no room for", func(context.Context) error {
+			conn, who, err := r.connect(ctx, client)
+			if err != nil {
+				return err
+			}
+			held = append(held, conn)
+			if who != far.ID {
+				over++
+				return errors.New("the near one took it")
+			}
+			return nil
+		}))
+		if over > hardLimit-softLimit {
+			t.Errorf("client %d: the near server took %d connections, above its hard limit of %d", client, softLimit+over, hardLimit)
+		}
+		for _, conn := range held {
+			conn.Close()
+		}
+		r.reach(ctx, t, client, near)
+
+		names := nettest.Get[payload.Lookup](t)(nettest.Probe[payload.Lookup](ctx, r.clients[client], "lookup", "AAAA", "top1.nearest.of.web.internal"))
+		if fmt.Sprint(names.Answers) != fmt.Sprint([]string{near.Addr.String()}) {
+			t.Errorf("client %d: the nearest of web is %v, expected %s", client, names.Answers, near.Addr)
+		}
+	}
+}
+
+// What is measured follows the underlay.
+func (r *regions) roundTrips(ctx context.Context, t *testing.T) {
+	const each = 30 * time.Millisecond
+	measured := func(ctx context.Context) (*float64, error) {
+		answer, err := r.fleet.Hosts[0].Client.ListRegionsWithResponse(ctx)
+		if err := api.Check(answer, err); err != nil {
+			return nil, err
+		}
+		for _, region := range answer.JSON200.Regions {
+			if region.Code == "fra" {
+				return region.RoundTripMs, nil
+			}
+		}
+		return nil, errors.New("there is no region fra")
+	}
+	within := func(what string, least, most float64) {
+		nettest.Must(t, nettest.Eventually(ctx, what, func(ctx context.Context) error {
+			took, err := measured(ctx)
+			switch {
+			case err != nil:
+				return err
+			case took == nil:
+				return errors.New("it is not measured")
+			case *took < least || *took > most:
+				return fmt.Errorf("it is %v ms", *took)
+			}
+			return nil
+		}))
+	}
+	within("the round trip to fra is measured", 0, 30)
+	nettest.Must(t, r.fleet.Hosts[1].Uplink.Delay(each))
+	within("the round trip to fra is longer", 45, 200)
+	nettest.Must(t, r.fleet.Hosts[1].Uplink.Delay(0))
+}
+
+// A Machine goes to the other host, and its name and the VIP with it.
+func (r *regions) migrate(ctx context.Context, t *testing.T) {
+	from, to, m := r.fleet.Hosts[0], r.fleet.Hosts[1], r.servers[0]
+	answer, err := from.Client.MigrateMachineWithResponse(ctx, m.App, m.ID, &api.MigrateMachineParams{}, api.MigrateRequest{HostName: to.Name})
+	nettest.Must(t, api.Check(answer, err))
+	var moved *api.Machine
+	nettest.Must(t, nettest.Eventually(ctx, "the Machine is started on the other host", func(ctx context.Context) error {
+		answer, err := from.Client.GetMachineWithResponse(ctx, m.App, m.ID)
+		if err := api.Check(answer, err); err != nil {
+			return err
+		}
+		moved = answer.JSON200
+		if moved.HostName != to.Name || moved.State != "started" || moved.Migration != nil {
+			return fmt.Errorf("it is %s on %s, its migration %+v", moved.State, moved.HostName, moved.Migration)
+		}
+		return nil
+	}))
+	if moved.PrivateIP == m.Addr.String() || moved.Region != "fra" || moved.Name != m.Name {
+		t.Errorf("after the migration it is %+v", moved)
+	}
+	for client := range r.clients {
+		nettest.Must(t, nettest.Eventually(ctx, "its name leads to where it is", func(ctx context.Context) error {
+			names, err := nettest.Probe[payload.Lookup](ctx, r.clients[client], "lookup", "AAAA", m.ID+".vm.web.internal")
+			if err == nil && fmt.Sprint(names.Answers) != fmt.Sprint([]string{moved.PrivateIP}) {
+				err = fmt.Errorf("client %d: the name leads to %v, expected %s", client, names.Answers, moved.PrivateIP)
+			}
+			return err
+		}))
+		connects(ctx, t, r.clients[client], netip.AddrPortFrom(netip.MustParseAddr(moved.PrivateIP), 8080))
+	}
+	// Nobody is left in iad: its client goes to fra.
+	nettest.Must(t, nettest.Eventually(ctx, "the client in iad reaches one in fra", func(ctx context.Context) error {
+		conn, _, err := r.connect(ctx, 0)
+		if err == nil {
+			conn.Close()
+		}
+		return err
+	}))
+}
