@@ -30,7 +30,8 @@ type Config struct {
 	Version  string    // of the agent's build
 	Started  time.Time // when the agent began
 	Tables   *maps.Tables
-	Router   *ebpf.Program // on every port; nil: not measured, likewise the next
+	Router   *ebpf.Program // on every port but the mesh; nil: not measured, likewise the next two
+	Mesh     *ebpf.Program // on the mesh
 	Expire   *ebpf.Program // judges flows
 	Snapshot func() *state.Snapshot
 	Progress func() Progress
