@@ -91,13 +91,7 @@ func Open(ctx context.Context, client *clientv3.Client, log *slog.Logger) (*Stor
 // state on disk, that one is in force, and Contact and Snapshot.Alarm say so. Without
 // one the error is of kind Unavailable.
 func OpenStore(ctx context.Context, c StoreConfig) (*Store, error) {
-	s := &Store{
-		client: c.Client, log: c.Log, session: rand.Text(), window: orDefault(c.Window, DefaultPresenceTTL),
-		file: c.File, saveInterval: orDefault(c.SaveInterval, defaultSaveInterval),
-		patience: orDefault(c.Patience, defaultAnswerTime), probeInterval: orDefault(c.ProbeInterval, defaultProbeInterval),
-		partial: c.Partial, scope: newScope(0),
-		changed: make(chan struct{}), self: c.Host, lost: map[sixpn.Host]time.Time{}, raw: map[string]rawRecord{},
-	}
+	s := newStore(c)
 	known := s.openLast()
 	readCtx, cancel := ctx, context.CancelFunc(func() {})
 	if known {
@@ -115,6 +109,16 @@ func OpenStore(ctx context.Context, c StoreConfig) (*Store, error) {
 	}
 	s.noteContact(err)
 	return s, nil
+}
+
+func newStore(c StoreConfig) *Store {
+	return &Store{
+		client: c.Client, log: c.Log, session: rand.Text(), window: orDefault(c.Window, DefaultPresenceTTL),
+		file: c.File, saveInterval: orDefault(c.SaveInterval, defaultSaveInterval),
+		patience: orDefault(c.Patience, defaultAnswerTime), probeInterval: orDefault(c.ProbeInterval, defaultProbeInterval),
+		partial: c.Partial, scope: newScope(0),
+		changed: make(chan struct{}), self: c.Host, lost: map[sixpn.Host]time.Time{}, raw: map[string]rawRecord{},
+	}
 }
 
 // Snapshot is the latest one; never nil.
