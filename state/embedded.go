@@ -88,6 +88,12 @@ type server struct {
 
 func (s *server) close() {
 	s.quiet.Store(true)
+	select {
+	case <-s.Server.ReadyNotify():
+	default:
+		// Else etcd waits for its listeners, and those for a majority.
+		s.Server.HardStop()
+	}
 	s.Close()
 }
 

@@ -89,10 +89,11 @@ func TestThreeMembers(t *testing.T) {
 	servers[0] = join(t, client, listens[3], dirs[3])
 	w.machine(t, "after")
 
-	// Whoever comes first waits for a majority.
 	for _, e := range servers {
 		must(t, e.Close())
 	}
+	// Whoever comes first waits for a majority, and may be closed meanwhile.
+	must(t, startAsync(t, dirs[3], listens[3]).Close())
 	for i, dir := range []string{dirs[3], dirs[1], dirs[2]} {
 		e, err := state.StartEmbedded(within(t), state.EmbeddedConfig{Dir: dir, Log: logTo(t), Listen: []*state.Listen{listens[3], listens[1], listens[2]}[i], Async: true})
 		must(t, err)
