@@ -72,6 +72,7 @@ type Timeouts struct {
 	Repair      time.Duration // from one look for lost pins to the next
 	Certificate time.Duration // life of this host's certificate
 	Heartbeat   time.Duration // from one sign of life of this host to the next
+	RoundTrip   time.Duration // from one echo request to another host to the next
 	HostExpiry  time.Duration // after the last one of another host, which counts as gone then
 	Members     time.Duration // from one look at where the store is to the next
 	Replace     time.Duration // after which another host takes the place of a lost member of the store

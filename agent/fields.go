@@ -78,6 +78,8 @@ var fields = []field{
 		of: func(c *Config) value { return span{&c.Timeouts.Certificate} }},
 	{key: "heartbeat_interval", def: defaultSpan(state.DefaultPresenceInterval), doc: "time from one sign of life of this host, in the store, to the next",
 		of: func(c *Config) value { return span{&c.Timeouts.Heartbeat} }},
+	{key: "round_trip_interval", def: "2s", doc: "time from one echo request to another host, by which it is known how far that is, to the next; longer with more than 200 hosts",
+		of: func(c *Config) value { return span{&c.Timeouts.RoundTrip} }},
 	{key: "host_expiry", def: defaultSpan(state.DefaultPresenceTTL), doc: "time after its last sign of life when this host counts as gone: no new flow goes to its Machines, and no name leads to them; the same for every host of a fleet",
 		of: func(c *Config) value { return span{&c.Timeouts.HostExpiry} }},
 	{key: "members_interval", def: "30s", doc: "time from one look at where the members of the fleet's store are to the next",

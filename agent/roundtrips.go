@@ -17,7 +17,7 @@ import (
 func (a *agent) openRoundTrips(context.Context) (err error) {
 	a.trips, err = flycast.NewRoundTrips(flycast.RoundTripsConfig{
 		Host: a.host.ID, Region: a.host.Region, Snapshot: a.store.Snapshot, Open: a.echoSocket,
-		OnDistances: a.farther, Log: a.log,
+		OnDistances: a.farther, Interval: a.config.Timeouts.RoundTrip, Log: a.log,
 	})
 	return err
 }

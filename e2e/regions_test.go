@@ -29,7 +29,9 @@ const softLimit, hardLimit = 4, 8
 
 func newRegions(ctx context.Context, t *testing.T) *regions {
 	t.Helper()
-	r := &regions{fleet: nettest.StartFleet(ctx, t, nettest.FleetConfig{Regions: []string{"iad", "fra"}})}
+	r := &regions{fleet: nettest.StartFleet(ctx, t, nettest.FleetConfig{
+		Regions: []string{"iad", "fra"}, Host: nettest.Config{AgentFlags: []string{"--round-trip-interval", "100ms"}},
+	})}
 	first := r.fleet.Hosts[0]
 	nettest.Must(t, first.CreateOrg(ctx, "acme"))
 	nettest.Must(t, first.CreateApp(ctx, "web", "acme"))
