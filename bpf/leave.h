@@ -173,7 +173,7 @@ static __always_inline int leave(struct __sk_buff *skb, struct packet *packet, s
 	if (reason)
 		return reason;
 	ifindex = *(volatile __u32 *)&out->ifindex;
-	if (!may_leave(packet, in, ifindex))
+	if (!may_leave(packet, in, ifindex, mesh))
 		return DROP_WALL;
 	/* Its place may be another Machine's by now; if it is not, the ifindex read before is right. */
 	if (packet->path != PATH_HOST && !is_device_of(out, &packet->new_destination))

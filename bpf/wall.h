@@ -119,18 +119,13 @@ static __always_inline int may_leave_host(const struct packet *packet, const str
 }
 
 /* To a device of this host. */
-static __always_inline int may_leave(const struct packet *packet, const struct port *in, __u32 ifindex)
+static __always_inline int may_leave(const struct packet *packet, const struct port *in, __u32 ifindex, int mesh)
 {
-	switch (in->kind) {
-	case PORT_MACHINE:
+	if (mesh)
+		return in->kind == PORT_MESH && mesh_may(packet);
+	if (in->kind == PORT_MACHINE)
 		return machine_may(packet, ifindex);
-	case PORT_HOST:
-		return host_may(packet);
-	case PORT_MESH:
-		return mesh_may(packet);
-	default:
-		return 0;
-	}
+	return in->kind == PORT_HOST && host_may(packet);
 }
 
 #endif
