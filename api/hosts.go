@@ -118,8 +118,16 @@ func (s *Server) hostOf(snapshot *state.Snapshot, h state.Host) Host {
 	case h.Draining:
 		is = HostStateDraining
 	}
-	return Host{
+	host := Host{
 		ID: h.ID.String(), Name: h.Name, Region: h.Region, State: is, Draining: h.Draining, Endpoint: h.Endpoint, PublicKey: h.PublicKey,
 		Machines: len(snapshot.HostMachines(h.ID)), Version: h.Version, ThisHost: h.ID == s.config.Host, CreatedAt: h.CreatedAt,
 	}
+	if trip, ok := s.config.RoundTrip(h.ID); ok {
+		host.Loss = &trip.Loss
+		if trip.Smoothed > 0 {
+			took := float64(trip.Smoothed.Microseconds()) / 1000
+			host.RoundTripMs = &took
+		}
+	}
+	return host
 }

@@ -27,11 +27,15 @@ func TestHosts(t *testing.T) {
 	w := newWorld(t)
 	w.seed()
 	two := w.another("two")
+	silent, revision, err := w.store.RegisterHost(t.Context(), "silent", "fra", 0)
+	must(t, err)
+	w.seen(revision)
 	var list api.HostList
 	w.get("/v1/hosts").into(t, &list)
 	want := []api.Host{
 		{ID: w.host.String(), Name: "one", Region: "ams", State: "present", Machines: 1, ThisHost: true},
-		{ID: two.ID.String(), Name: "two", Region: "fra", State: "present", Endpoint: two.Endpoint, PublicKey: two.PublicKey, Version: "v2"},
+		{ID: silent.ID.String(), Name: "silent", Region: "fra", State: "present", Loss: new(1.0)},
+		{ID: two.ID.String(), Name: "two", Region: "fra", State: "present", Endpoint: two.Endpoint, PublicKey: two.PublicKey, Version: "v2", RoundTripMs: new(4.2), Loss: new(0.25)},
 	}
 	if diff := cmp.Diff(want, list.Hosts, cmpopts.IgnoreFields(api.Host{}, "CreatedAt")); diff != "" {
 		t.Errorf("hosts (-want +got):\n%s", diff)

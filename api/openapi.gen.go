@@ -466,6 +466,9 @@ type Host struct {
 	// ID Its number, as it is in the addresses of its Machines; never used again.
 	ID string `json:"id"`
 
+	// Loss Part of the latest 32 echo requests without an answer, 0 to 1; missing of the host itself, or before the first.
+	Loss *float64 `json:"loss,omitempty"`
+
 	// Machines How many it has.
 	Machines int `json:"machines"`
 
@@ -475,6 +478,9 @@ type Host struct {
 	// PublicKey Of its side of the mesh, base64.
 	PublicKey string `json:"public_key,omitempty,omitzero"`
 	Region    string `json:"region"`
+
+	// RoundTripMs From the host that is asked, through the mesh; missing while none of the latest echo requests was answered.
+	RoundTripMs *float64 `json:"round_trip_ms,omitempty"`
 
 	// State `lost`: its agent keeps no lease. `draining`: it takes no new Machines.
 	State HostState `json:"state"`

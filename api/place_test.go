@@ -14,8 +14,9 @@ import (
 func (w *world) alive(hosts ...sixpn.Host) {
 	w.t.Helper()
 	for _, h := range hosts {
-		_, err := w.etcd.Put(w.t.Context(), fmt.Sprintf("/sixpn/v1/hosts/%08x/alive", uint32(h)), `{"session":"of a test"}`)
+		put, err := w.etcd.Put(w.t.Context(), fmt.Sprintf("/sixpn/v1/hosts/%08x/alive", uint32(h)), `{"session":"of a test"}`)
 		must(w.t, err)
+		w.seen(put.Header.Revision)
 	}
 }
 

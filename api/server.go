@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/sixpn/sixpn"
+	"github.com/sixpn/sixpn/flycast"
 	"github.com/sixpn/sixpn/state"
 )
 
@@ -25,6 +26,8 @@ type Config struct {
 	Region    string     // of Machines that name none
 	// Distances is how far regions are from this host. nil: as the great circle has it.
 	Distances func() *state.Distances
+	// RoundTrip is what was measured of the way to a host. nil: nothing was.
+	RoundTrip func(sixpn.Host) (flycast.RoundTrip, bool)
 	Log       *slog.Logger
 
 	MaxBody       int64         // of a request, bytes; default 1 MiB
@@ -53,6 +56,9 @@ func NewServer(c Config) *Server {
 	if c.Distances == nil {
 		unmeasured := state.NewDistances(c.Region, nil)
 		c.Distances = func() *state.Distances { return unmeasured }
+	}
+	if c.RoundTrip == nil {
+		c.RoundTrip = func(sixpn.Host) (flycast.RoundTrip, bool) { return flycast.RoundTrip{}, false }
 	}
 	s := &Server{config: c}
 	mux := http.NewServeMux()

@@ -96,6 +96,17 @@ func (r *RoundTrips) Hosts() []RoundTrip {
 	return all
 }
 
+// Host is what is known of the way to one host; false if none was measured.
+func (r *RoundTrips) Host(host sixpn.Host) (RoundTrip, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	trip := r.hosts[host]
+	if trip == nil || trip.probes == 0 {
+		return RoundTrip{}, false
+	}
+	return trip.seen(host), true
+}
+
 // LostInARow is how many of the latest requests to a host had no answer, at most 32; 0
 // also for a host that none was sent to.
 func (r *RoundTrips) LostInARow(host sixpn.Host) int {

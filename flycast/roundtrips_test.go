@@ -179,6 +179,12 @@ func TestRoundTripsTakeOnlyAnswers(t *testing.T) {
 			t.Errorf("to host %d: %+v, want a loss of %v", trip.Host, trip, want)
 		}
 	}
+	if trip, ok := trips.Host(4); !ok || trip.Host != 4 || trip.Loss != 0 {
+		t.Errorf("host 4 alone is %+v, %v", trip, ok)
+	}
+	if trip, ok := trips.Host(3); ok {
+		t.Errorf("the way to the host itself is %+v", trip)
+	}
 	if trips.LostInARow(9) == 0 || trips.LostInARow(4) != 0 || trips.LostInARow(3) != 0 {
 		t.Errorf("lost in a row: %d of a silent host, %d of one that answers, %d of this one", trips.LostInARow(9), trips.LostInARow(4), trips.LostInARow(3))
 	}

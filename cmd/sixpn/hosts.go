@@ -70,9 +70,9 @@ func hostsList(c *cli) *cobra.Command {
 		}
 		var rows [][]string
 		for _, h := range answer.JSON200.Hosts {
-			rows = append(rows, []string{h.Name, h.ID, h.Region, string(h.State), h.Endpoint, fmt.Sprint(h.Machines), h.Version})
+			rows = append(rows, []string{h.Name, h.ID, h.Region, string(h.State), h.Endpoint, fmt.Sprint(h.Machines), measure(h.RoundTripMs, "%.1f ms"), lossText(h), h.Version})
 		}
-		return c.table("NAME,ID,REGION,STATE,ENDPOINT,MACHINES,VERSION", rows)
+		return c.table("NAME,ID,REGION,STATE,ENDPOINT,MACHINES,ROUND TRIP,LOSS,VERSION", rows)
 	})
 }
 
@@ -96,8 +96,17 @@ func hostsShow(c *cli) *cobra.Command {
 			is += ", draining"
 		}
 		return c.pairs("Name", h.Name, "ID", h.ID, "Region", h.Region, "State", is, "Endpoint", h.Endpoint,
-			"Public key", h.PublicKey, "Machines", fmt.Sprint(h.Machines), "Version", h.Version, "Created", ago(h.CreatedAt))
+			"Public key", h.PublicKey, "Machines", fmt.Sprint(h.Machines),
+			"Round trip", measure(h.RoundTripMs, "%.1f ms"), "Loss", lossText(*h), "Version", h.Version, "Created", ago(h.CreatedAt))
 	})
+}
+
+// lossText is how many of the latest echo requests had no answer.
+func lossText(h api.Host) string {
+	if h.Loss == nil {
+		return ""
+	}
+	return fmt.Sprintf("%.0f%%", 100**h.Loss)
 }
 
 func hostsDrain(c *cli) *cobra.Command {

@@ -25,9 +25,9 @@ func TestHosts(t *testing.T) {
 	w := newWorld(t)
 	two := w.host2(t)
 	want := []string{
-		"NAME ID REGION STATE ENDPOINT MACHINES VERSION",
+		"NAME ID REGION STATE ENDPOINT MACHINES ROUND TRIP LOSS VERSION",
 		"one " + w.host.String() + " ams present 0",
-		"two " + two.ID.String() + " fra present 192.0.2.2:51821 0 v2",
+		"two " + two.ID.String() + " fra present 192.0.2.2:51821 0 4.2 ms 25% v2",
 	}
 	if diff := cmp.Diff(want, columns(do(t, "hosts", "list"))); diff != "" {
 		t.Errorf("hosts list (-want +got):\n%s", diff)
@@ -38,7 +38,7 @@ func TestHosts(t *testing.T) {
 	if out := do(t, "hosts", "drain", "two"); out != "Host two takes no new Machines\n" {
 		t.Errorf("hosts drain: %q", out)
 	}
-	want = []string{"Name: two", "ID: " + two.ID.String(), "Region: fra", "State: draining", "Endpoint: 192.0.2.2:51821", "Machines: 0", "Version: v2", "Created: just now"}
+	want = []string{"Name: two", "ID: " + two.ID.String(), "Region: fra", "State: draining", "Endpoint: 192.0.2.2:51821", "Machines: 0", "Round trip: 4.2 ms", "Loss: 25%", "Version: v2", "Created: just now"}
 	if diff := cmp.Diff(want, columns(do(t, "hosts", "show", "two"))); diff != "" {
 		t.Errorf("hosts show (-want +got):\n%s", diff)
 	}

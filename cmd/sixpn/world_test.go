@@ -21,6 +21,7 @@ import (
 
 	"github.com/sixpn/sixpn"
 	"github.com/sixpn/sixpn/api"
+	"github.com/sixpn/sixpn/flycast"
 	"github.com/sixpn/sixpn/state"
 )
 
@@ -61,7 +62,7 @@ func newWorld(t *testing.T) *world {
 	w.host = host.ID
 	l, err := api.Listen(w.socket)
 	must(t, err)
-	server := api.NewServer(api.Config{Store: w.store, Machines: w, DataPlane: w, Inviter: w, Host: w.host, Region: "ams", Log: log})
+	server := api.NewServer(api.Config{Store: w.store, Machines: w, DataPlane: w, Inviter: w, RoundTrip: w.roundTrip, Host: w.host, Region: "ams", Log: log})
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	for _, task := range []func(context.Context) error{
@@ -76,6 +77,11 @@ func newWorld(t *testing.T) *world {
 	t.Cleanup(func() { cancel(); running.Wait() })
 	t.Setenv("SIXPN_SOCKET", w.socket)
 	return w
+}
+
+// roundTrip is as if every other host were as far.
+func (w *world) roundTrip(host sixpn.Host) (flycast.RoundTrip, bool) {
+	return flycast.RoundTrip{Host: host, Smoothed: 4200 * time.Microsecond, Probes: 4, Loss: 0.25}, host != w.host
 }
 
 func must(t *testing.T, err error) {
