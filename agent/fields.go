@@ -73,7 +73,7 @@ var fields = []field{
 	{key: "store_ca", derived: "those that the host trusts", alone: true, doc: "file of the authorities that may have signed the certificates of that cluster",
 		example: "/etc/sixpn/ca.pem", of: func(c *Config) value { return text{&c.StoreCA, absolute} }},
 	{key: "store_user", derived: "none", alone: true, secret: true, doc: "user of that cluster and password, USER:PASSWORD; better in the file or the environment than a flag, which others can see",
-		example: "sixpn:secret", of: func(c *Config) value { return text{&c.StoreUser, checkStoreUser} }},
+		example: "sixpn:secret", of: func(c *Config) value { return text{to: &c.StoreUser} }},
 	{key: "certificate_life", def: "720h0m0s", doc: "life of the certificate by which other hosts know this one; it is renewed when a third is left",
 		of: func(c *Config) value { return span{&c.Timeouts.Certificate} }},
 	{key: "heartbeat_interval", def: defaultSpan(state.DefaultPresenceInterval), doc: "time from one sign of life of this host, in the store, to the next",

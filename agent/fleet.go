@@ -72,9 +72,15 @@ func checkStoreUser(s string) error {
 
 // checkFleet looks at the settings that only make sense together.
 func (c *Config) checkFleet() error {
+	// Secrets are checked here, so that the parser of flags does not repeat them.
 	if c.Join != "" {
 		if err := fleet.CheckToken(c.Join); err != nil {
 			return &ConfigError{Key: "join", Message: err.Error()}
+		}
+	}
+	if c.StoreUser != "" {
+		if err := checkStoreUser(c.StoreUser); err != nil {
+			return &ConfigError{Key: "store_user", Message: err.Error()}
 		}
 	}
 	switch {
