@@ -121,7 +121,7 @@ func isWireGuard(b []byte) bool {
 	case 3:
 		return len(b) == 64
 	case 4:
-		return len(b) >= 32 && len(b)%16 == 0
+		return len(b) >= 32
 	}
 	return false
 }
