@@ -145,6 +145,27 @@ type steadyTUN struct {
 	events chan tun.Event
 }
 
+// Read repairs what wireguard-go makes of the checksums that the kernel left to it: it
+// may write zero into a UDP header, which in IPv6 means that there is none and has the
+// receiver drop the datagram (RFC 8200, 8.1); the kernel would write 0xffff.
+func (t *steadyTUN) Read(packets [][]byte, sizes []int, offset int) (int, error) {
+	n, err := t.Device.Read(packets, sizes, offset)
+	for i := range n {
+		repairChecksum(packets[i][offset : offset+sizes[i]])
+	}
+	return n, err
+}
+
+// repairChecksum looks at UDP without extension headers, which is all that the kernel
+// leaves a checksum of to others.
+func repairChecksum(packet []byte) {
+	const nextHeader, checksum = 6, 40 + 6
+	if len(packet) >= checksum+2 && packet[0]>>4 == 6 && packet[nextHeader] == unix.IPPROTO_UDP &&
+		packet[checksum] == 0 && packet[checksum+1] == 0 {
+		packet[checksum], packet[checksum+1] = 0xff, 0xff
+	}
+}
+
 func (t *steadyTUN) Events() <-chan tun.Event { return t.events }
 
 func (t *steadyTUN) forward() {
