@@ -326,3 +326,30 @@ func TestReload(t *testing.T) {
 		}
 	}
 }
+
+// TestSecretsAreNotRepeated: whatever is wrong with one, the error does not have it.
+func TestSecretsAreNotRepeated(t *testing.T) {
+	t.Parallel()
+	for _, f := range fields {
+		if !f.secret {
+			continue
+		}
+		const damaged = "sixpn1.damaged"
+		for source, row := range map[string][3]string{
+			"flag":        {"--" + f.flag() + "=" + damaged, "", ""},
+			"environment": {"", f.env() + "=" + damaged, ""},
+			"file":        {"", "", f.key + ": " + damaged},
+		} {
+			set := pflag.NewFlagSet("agent", pflag.ContinueOnError)
+			s := AddFlags(set)
+			s.directory, s.environ = t.TempDir(), func() []string { return fieldsOf(row[1]) }
+			err := os.WriteFile(filepath.Join(s.directory, "default.yaml"), []byte(row[2]), 0o600)
+			if err = errors.Join(err, set.Parse(fieldsOf(row[0]))); err == nil {
+				_, err = s.read()
+			}
+			if err == nil || strings.Contains(err.Error(), damaged) {
+				t.Errorf("%s by %s: %v", f.key, source, err)
+			}
+		}
+	}
+}

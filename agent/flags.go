@@ -41,8 +41,14 @@ func addFlags(set *pflag.FlagSet, places bool) *Sources {
 		case f.def != "" && f.def != "false":
 			usage += " (default " + f.def + ")"
 		}
-		flag := set.VarPF(f.of(&s.scratch), f.flag(), "", usage)
-		if _, ok := f.of(&s.scratch).(boolean); ok {
+		held := f.of(&s.scratch)
+		if v, ok := held.(text); ok && f.secret {
+			// The library repeats what it cannot set: a secret is looked at with the other
+			// sources, which do not.
+			held = text{to: v.to}
+		}
+		flag := set.VarPF(held, f.flag(), "", usage)
+		if _, ok := held.(boolean); ok {
 			flag.NoOptDefVal = "true"
 		}
 		// The library would say a default of its own, the value of before.
