@@ -1,6 +1,6 @@
 // Package bench measures the packet path (the router's programs alone, live frames, TCP
-// on one host and between two), the way of a change to other hosts, and the resolver,
-// each beside a baseline in the same run. docs/performance.md explains the
+// on one host and between two), the way of a change to other hosts, what a host of a
+// larger fleet keeps, and the resolver, each beside a baseline in the same run. docs/performance.md explains the
 // method and holds the tables.
 package bench
 
@@ -21,7 +21,7 @@ type Config struct {
 }
 
 // Subjects are the groups of measurements, in their order.
-var Subjects = []string{"packet", "live", "tcp", "mesh", "propagation", "dns"}
+var Subjects = []string{"packet", "live", "tcp", "mesh", "propagation", "growth", "dns"}
 
 // effort is how much is measured. Rounds are pairs of value and baseline, at least
 // ten of each.
@@ -33,6 +33,8 @@ type effort struct {
 	meshRounds                  int
 	meshEach                    time.Duration
 	changes                     int
+	sizes                       []int // of simulated fleets, hosts
+	compiles                    int
 	dnsRounds                   int
 	dnsEach                     time.Duration
 }
@@ -40,12 +42,12 @@ type effort struct {
 var (
 	quick = effort{
 		packetRounds: 11, packetRepeats: 300_000, liveRounds: 11, liveFrames: 150_000, tcpRounds: 11, tcpEach: 250 * time.Millisecond,
-		meshRounds: 11, meshEach: 500 * time.Millisecond, changes: 200,
+		meshRounds: 11, meshEach: 500 * time.Millisecond, changes: 200, sizes: []int{10, 100}, compiles: 11,
 		dnsRounds: 11, dnsEach: 200 * time.Millisecond,
 	}
 	thorough = effort{
 		packetRounds: 21, packetRepeats: 2_000_000, liveRounds: 21, liveFrames: 1_000_000, tcpRounds: 21, tcpEach: time.Second,
-		meshRounds: 21, meshEach: 2 * time.Second, changes: 1000,
+		meshRounds: 21, meshEach: 2 * time.Second, changes: 1000, sizes: []int{10, 100, 1000}, compiles: 21,
 		dnsRounds: 21, dnsEach: time.Second,
 	}
 )
@@ -75,6 +77,7 @@ func run(ctx context.Context, e effort, config Config) (all []Result, err error)
 		"tcp":         func() ([]Result, error) { return measureTCP(ctx, e.tcpRounds, e.tcpEach, progress) },
 		"mesh":        func() ([]Result, error) { return measureMesh(ctx, e.meshRounds, e.meshEach, progress) },
 		"propagation": func() ([]Result, error) { return measurePropagation(ctx, e.changes, progress) },
+		"growth":      func() ([]Result, error) { return measureGrowth(ctx, e.sizes, e.compiles, progress) },
 		"dns":         func() ([]Result, error) { return measureDNS(ctx, e, config.CoreDNS, progress) },
 	}
 	for _, subject := range Subjects {

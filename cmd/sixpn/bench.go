@@ -21,10 +21,11 @@ func benchCommand(c *cli) *cobra.Command {
 (packet), live frames beside plain IPv6 routing and nftables (live), TCP beside
 plain routing, a bridge and itself without a VIP (tcp), TCP between two hosts
 beside plain WireGuard (mesh), how long a change takes to another host beside the
-writer's own answer (propagation), and what a name costs beside CoreDNS, unbound
-and dnsmasq (dns). Value and baseline of a line come from the same run, taken in
-turns. It needs root, talks to no running agent and leaves nothing behind.
-"make bench" builds and installs the name servers that dns needs.`,
+writer's own answer (propagation), what a host keeps and does as its fleet grows
+(growth), and what a name costs beside CoreDNS, unbound and dnsmasq (dns). Value
+and baseline of a line come from the same run, taken in turns. It needs root,
+talks to no running agent and leaves nothing behind. "make bench" builds and
+installs the name servers that dns needs.`,
 		Example: `  sixpn bench --quick
   sixpn bench --only packet,tcp --json
   sixpn bench --benchmarks > after.txt && benchstat -col /side after.txt`,
