@@ -57,6 +57,8 @@ type agent struct {
 	metrics      *observe.Collector
 	listener     net.Listener // of the metrics, nil: they are off
 	names        *dns.Server
+	allNames     *dns.Server // of the whole fleet, for whoever asks by the API
+	whole        *state.Whole
 	trips        *flycast.RoundTrips
 	hostUp       chan struct{} // closed once the host port is a port
 

@@ -27,7 +27,11 @@ func (t tenant) Resolve(ctx context.Context, network sixpn.Network, name, kind s
 	if err != nil {
 		return api.DigResult{}, err
 	}
-	reply := t.names.Resolve(ctx, network, query)
+	names := t.names
+	if _, here := t.store.Snapshot().Networks[network]; !here {
+		names = t.allNames // no Machine of that network is here to be asked
+	}
+	reply := names.Resolve(ctx, network, query)
 	if reply == nil {
 		return api.DigResult{}, errors.New("the resolver has no answer to such a message")
 	}

@@ -50,6 +50,23 @@ func (s hostStore) HandBack(ctx context.Context, id, why string) (state.Machine,
 	return s.Store.HandBack(ctx, s.host, id, why)
 }
 
+// fleetStore is the store as the API sees it: all of the fleet, whatever of it this host
+// has.
+type fleetStore struct {
+	*state.Store
+	whole *state.Whole
+}
+
+var _ api.Store = fleetStore{}
+
+// Snapshot is api.Store.
+func (s fleetStore) Snapshot() *state.Snapshot { return s.whole.Snapshot() }
+
+// Wait is api.Store.
+func (s fleetStore) Wait(ctx context.Context, after int64) (*state.Snapshot, error) {
+	return s.whole.Wait(ctx, after)
+}
+
 // insides is the API's way into the Machines of this host.
 type insides struct {
 	driver  *machine.Driver

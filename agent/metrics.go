@@ -44,7 +44,7 @@ func (a *agent) openMetrics(context.Context) (err error) {
 		Tables: a.tables, Router: a.loader.Router(), Mesh: a.loader.Mesh(), Expire: a.loader.Expire(),
 		Snapshot: a.store.Snapshot,
 		Progress: func() observe.Progress {
-			status := a.loop.Status()
+			status := a.progress()
 			return observe.Progress{Wanted: status.Wanted, Applied: status.Applied, Failures: status.Failures}
 		},
 		Store: a.storeHealth,

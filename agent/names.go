@@ -14,13 +14,16 @@ const resolver = "[::]:53"
 // openNames makes the resolver. Its sockets for the rest of the world are the
 // agent's own: tenants have no part in them.
 func (a *agent) openNames(context.Context) error {
-	a.names = dns.NewServer(dns.Config{
+	c := dns.Config{
 		Snapshot:  a.store.Snapshot,
 		Distances: a.trips.Distances,
 		Forward:   dns.Forward{Upstreams: a.config.Upstreams},
 		Observer:  a.metrics.Names(),
 		Log:       a.log,
-	})
+	}
+	a.names = dns.NewServer(c)
+	c.Snapshot = a.whole.Snapshot
+	a.allNames = dns.NewServer(c)
 	return nil
 }
 

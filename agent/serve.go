@@ -19,7 +19,7 @@ func (a *agent) serveAPI(ctx context.Context) error {
 	}
 	defer listener.Close()
 	server := api.NewServer(api.Config{
-		Store:     a.store,
+		Store:     fleetStore{a.store, a.whole},
 		Machines:  insides{a.driver, a.manager},
 		DataPlane: dataPlane{a},
 		Resolver:  tenant{a},

@@ -13,6 +13,7 @@ import (
 	"github.com/sixpn/sixpn/bpf"
 	"github.com/sixpn/sixpn/flycast"
 	"github.com/sixpn/sixpn/maps"
+	"github.com/sixpn/sixpn/reconcile"
 	"github.com/sixpn/sixpn/state"
 )
 
@@ -23,14 +24,32 @@ var _ api.DataPlane = dataPlane{}
 
 // Applied is api.DataPlane.
 func (d dataPlane) Applied(ctx context.Context, revision int64) error {
-	return d.loop.Applied(ctx, revision)
+	// What does not concern this host is in its tables as soon as it is known.
+	snapshot, err := d.store.Reach(ctx, revision)
+	if err != nil {
+		return err
+	}
+	return d.loop.Applied(ctx, min(revision, snapshot.Revision))
+}
+
+// progress is the loop's, in revisions of the store: those that do not concern this host
+// are wanted and applied as soon as it has passed over them.
+func (a *agent) progress() reconcile.Status {
+	reached := a.store.Reached()
+	snapshot := a.store.Snapshot() // has all up to reached that concerns this host
+	status := a.loop.Status()
+	if status.Applied >= snapshot.Revision {
+		status.Applied = max(status.Applied, reached)
+	}
+	status.Wanted = max(status.Wanted, snapshot.Revision, reached)
+	return status
 }
 
 // Status is api.DataPlane: what is in the kernel's tables now, with the names that
 // the state has for it.
 func (d dataPlane) Status(context.Context) (api.Status, error) {
+	progress := d.progress()
 	snapshot := d.store.Snapshot()
-	progress := d.loop.Status()
 	status := api.Status{
 		Agent: api.AgentStatus{
 			Name: d.config.Name, Host: d.host.ID.String(), HostName: d.host.Name, Region: d.host.Region,

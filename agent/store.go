@@ -65,9 +65,15 @@ func (a *agent) readStore(ctx context.Context) (err error) {
 	}
 	a.store, err = state.OpenStore(ctx, state.StoreConfig{
 		Client: a.client, Log: a.log, Host: known.Host, Window: a.config.Timeouts.HostExpiry,
-		File: a.config.lastStatePath(),
+		File: a.config.lastStatePath(), Partial: true,
 	})
-	return err
+	if err != nil {
+		return err
+	}
+	// It has the client of the store, so it ends before that.
+	a.whole = state.NewWhole(a.store, 0)
+	a.closers = append(a.closers, func() error { a.whole.Close(); return nil })
+	return nil
 }
 
 func (a *agent) openJoinedStore(ctx context.Context) (err error) {

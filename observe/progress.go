@@ -29,7 +29,7 @@ var (
 	storeLimit   = gauge(sectionStore, "store_database_limit_bytes", "Size at which the store takes no more writes")
 	storeRecent  = gauge(sectionStore, "store_revision", "Latest revision of the store")
 	storeLag     = gauge(sectionStore, "store_watch_lag_revisions", "Revisions of the store that the agent has not heard of yet")
-	storeRecords = gauge(sectionStore, "store_records", "Records that the agent knows, of the whole fleet", "kind")
+	storeRecords = gauge(sectionStore, "store_records", "Records that the agent knows, of what concerns its host", "kind")
 )
 
 func (o *Collector) collectProgress(s *state.Snapshot, to *batch) error {
@@ -47,7 +47,7 @@ func (o *Collector) collectStore(s *state.Snapshot, to *batch) error {
 	} {
 		storeRecords.emit(to, float64(count), kind)
 	}
-	h := o.config.Store()
+	p, h := o.config.Progress(), o.config.Store()
 	storeUp.emit(to, number(h.Serving))
 	storeLeader.emit(to, number(h.Leader))
 	if !h.Serving {
@@ -58,7 +58,7 @@ func (o *Collector) collectStore(s *state.Snapshot, to *batch) error {
 	storeLimit.emit(to, float64(h.LimitBytes))
 	storeRecent.emit(to, float64(h.Revision))
 	// The snapshot was taken first: it may only be behind.
-	storeLag.emit(to, float64(max(0, h.Revision-o.config.Snapshot().Revision)))
+	storeLag.emit(to, float64(max(0, h.Revision-p.Wanted)))
 	return nil
 }
 
