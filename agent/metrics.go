@@ -47,8 +47,8 @@ func (a *agent) openMetrics(context.Context) (err error) {
 			status := a.progress()
 			return observe.Progress{Wanted: status.Wanted, Applied: status.Applied, Failures: status.Failures}
 		},
-		Store: a.storeHealth,
-		Log:   a.log,
+		Store: a.storeHealth, RoundTrips: a.trips.Hosts,
+		Log: a.log,
 	})
 	return err
 }

@@ -20,6 +20,7 @@ import (
 	model "github.com/prometheus/client_model/go"
 
 	"github.com/sixpn/sixpn"
+	"github.com/sixpn/sixpn/flycast"
 	"github.com/sixpn/sixpn/maps"
 	"github.com/sixpn/sixpn/state"
 )
@@ -36,7 +37,9 @@ type Config struct {
 	Snapshot func() *state.Snapshot
 	Progress func() Progress
 	Store    func() state.Health
-	Log      *slog.Logger
+	// RoundTrips is what was measured of the ways to other hosts. nil: nothing was.
+	RoundTrips func() []flycast.RoundTrip
+	Log        *slog.Logger
 }
 
 // Bounds of label sets. They are far above what one host of an ordinary fleet has; a
@@ -44,6 +47,7 @@ type Config struct {
 const (
 	maxNetworks  = 1000
 	maxApps      = 1000
+	maxHosts     = 1000
 	maxServices  = 1000
 	maxBackends  = 2000
 	maxUpstreams = 16
@@ -63,6 +67,7 @@ type Collector struct {
 	mu       sync.Mutex // one scrape at a time reads the tables, and the below
 	networks *bound[sixpn.Network]
 	apps     *bound[string]
+	hosts    *bound[sixpn.Host]
 	services *bound[serviceID]
 	backends *bound[backendID]
 	ports    *ledger[portID, portSum]
@@ -104,6 +109,7 @@ func New(c Config) (*Collector, error) {
 		passing:  newPassing(),
 		networks: newBound[sixpn.Network](maxNetworks),
 		apps:     newBound[string](maxApps),
+		hosts:    newBound[sixpn.Host](maxHosts),
 		services: newBound[serviceID](maxServices),
 		backends: newBound[backendID](maxBackends),
 		ports:    newLedger[portID, portSum](),
@@ -133,6 +139,7 @@ func (o *Collector) parts() []part {
 		{"tables", o.collectTables},
 		{"programs", o.collectPrograms},
 		{"machines", o.collectMachines},
+		{"hosts", o.collectHosts},
 		{"progress", o.collectProgress},
 		{"store", o.collectStore},
 	}
@@ -175,6 +182,7 @@ func (o *Collector) read() *batch {
 // forget makes room in the bounds for those that came later.
 func (o *Collector) forget(s *state.Snapshot) {
 	o.networks.forget(func(n sixpn.Network) bool { _, ok := s.Networks[n]; return ok })
+	o.hosts.forget(func(h sixpn.Host) bool { _, ok := s.Hosts[h]; return ok })
 	o.apps.forget(func(app string) bool { _, ok := s.Apps[app]; return ok })
 }
 

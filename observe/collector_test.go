@@ -14,6 +14,7 @@ import (
 	"github.com/sixpn/sixpn"
 	"github.com/sixpn/sixpn/bpf"
 	"github.com/sixpn/sixpn/dns"
+	"github.com/sixpn/sixpn/flycast"
 	"github.com/sixpn/sixpn/observe"
 	"github.com/sixpn/sixpn/state"
 )
@@ -24,6 +25,8 @@ func (w *world) happen() {
 	m := w.records.Machines["00000000000001"]
 	m.Relayed = []uint16{8080, 9090}
 	m.Checks = []state.CheckStatus{{Name: "alive", Service: -1, Status: state.CheckPassing}}
+	w.records.Hosts[5] = state.Host{ID: 5, Name: "near", Region: "iad"}
+	w.trips = []flycast.RoundTrip{{Host: 5, Smoothed: time.Millisecond, Probes: 1}}
 	w.records.Machines[m.ID] = m
 	w.apply()
 	w.count(0, bpf.RouterCounters{RxPackets: 3, RxBytes: 300})
@@ -299,5 +302,38 @@ func TestReference(t *testing.T) {
 		if !strings.Contains(string(content), "`"+name+"`") {
 			t.Errorf("%s is not in docs/metrics.md", name)
 		}
+	}
+}
+
+// Of the way to other hosts only what was measured is told, and nothing of a host that
+// was removed.
+func TestHosts(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 1, 1)
+	w.records.Hosts[5] = state.Host{ID: 5, Name: "near", Region: "iad"}
+	w.records.Hosts[6] = state.Host{ID: 6, Name: "lost", Region: "fra"}
+	w.records.Hosts[9] = state.Host{ID: 9, Name: "new", Region: "fra"}
+	w.records.Absent = map[sixpn.Host]bool{6: true}
+	w.trips = []flycast.RoundTrip{
+		{Host: 5, Smoothed: 2 * time.Millisecond, Variation: time.Millisecond, Probes: 4, Loss: 0.25},
+		{Host: 6, Probes: 32, Loss: 1},
+		{Host: 9},
+		{Host: 8, Smoothed: time.Second, Probes: 4},
+	}
+	w.apply()
+	got := w.scrape()
+	expect(t, got, map[string]float64{
+		`sixpn_host_present{host="near"}`: 1, `sixpn_host_present{host="lost"}`: 0, `sixpn_host_present{host="new"}`: 1,
+		`sixpn_host_round_trip_seconds{host="near"}`: 0.002, `sixpn_host_round_trip_deviation_seconds{host="near"}`: 0.001,
+		`sixpn_host_echo_loss_ratio{host="near"}`: 0.25, `sixpn_host_echo_loss_ratio{host="lost"}`: 1,
+	})
+	n := 0
+	for series := range got {
+		if strings.HasPrefix(series, "sixpn_host_") {
+			n++
+		}
+	}
+	if n != 7 {
+		t.Errorf("%d series tell of other hosts, want 7", n)
 	}
 }

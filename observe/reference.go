@@ -41,11 +41,11 @@ Counters "since the agent began" start at zero with it; those "since the tables 
 
 // sections is the order of the reference.
 var sections = []string{
-	sectionAgent, sectionPackets, sectionFlycast, sectionNames, sectionMachines, sectionProgress, sectionStore, sectionTables,
+	sectionAgent, sectionPackets, sectionFlycast, sectionNames, sectionMachines, sectionHosts, sectionProgress, sectionStore, sectionTables,
 }
 
 func bounds() string {
-	return fmt.Sprintf("%d networks, %d apps, %d services, %d backends and %d upstream resolvers", maxNetworks, maxApps, maxServices, maxBackends, maxUpstreams)
+	return fmt.Sprintf("%d networks, %d apps, %d services, %d backends, %d other hosts and %d upstream resolvers", maxNetworks, maxApps, maxServices, maxBackends, maxHosts, maxUpstreams)
 }
 
 func labelList(labels []string) string {

@@ -38,6 +38,7 @@ type world struct {
 	tables   *maps.Tables
 	progress observe.Progress
 	health   state.Health
+	trips    []flycast.RoundTrip
 	handler  http.Handler
 }
 
@@ -79,8 +80,8 @@ func newWorld(t testing.TB, networks, machines int) *world {
 		Host: here, Version: "1.2.3", Started: time.Unix(1000, 0), Tables: w.tables,
 		Snapshot: w.latest,
 		Progress: func() observe.Progress { return w.progress },
-		Store:    func() state.Health { return w.health },
-		Log:      slog.New(slog.NewTextHandler(testWriter{t}, nil)),
+		Store:    func() state.Health { return w.health }, RoundTrips: func() []flycast.RoundTrip { return w.trips },
+		Log: slog.New(slog.NewTextHandler(testWriter{t}, nil)),
 	})
 	must(t, err)
 	w.handler = w.Handler()
