@@ -79,6 +79,10 @@ func Run(ctx context.Context, c Config) (err error) {
 	if err := needRoot(); err != nil {
 		return err
 	}
+	// Before anything is made: a host that cannot be one has nothing to be cleaned up.
+	if err := loader.Probe(); err != nil {
+		return err
+	}
 	if err := os.MkdirAll(c.StateDir, 0o700); err != nil {
 		return fmt.Errorf("make the state directory: %w", err)
 	}
@@ -134,6 +138,9 @@ func run(ctx context.Context, c Config) (err error) {
 
 // openPrivate makes or finds the namespace of the agent's own sockets.
 func (a *agent) openPrivate(ctx context.Context) (err error) {
+	if err := closePrivateRange(); err != nil {
+		return err
+	}
 	if a.private, err = netns.SetupPrivate(ctx, a.config.private()); err != nil {
 		return err
 	}

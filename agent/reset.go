@@ -80,6 +80,7 @@ func reset(ctx context.Context, c Config) (removed []string, err error) {
 		{"router", func() ([]string, error) { return loader.Reset(ctx, c.router()) }},
 		{"mesh", func() ([]string, error) { return wireguard.Reset(ctx, c.mesh()) }},
 		{"private namespace", func() ([]string, error) { return netns.DeletePrivate(c.private()) }},
+		{"route", openPrivateRange},
 		{"devices", func() ([]string, error) { return resetDevices(c) }},
 		{"run directory", func() ([]string, error) { return resetRunDir(c) }},
 	} {

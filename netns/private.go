@@ -7,6 +7,7 @@ import (
 	"hash/fnv"
 	"net"
 	"os"
+	"strings"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -71,6 +72,12 @@ func HostDevice(name string) string {
 }
 
 func hostAlias(name string) string { return "sixpn:" + name + ":host" }
+
+// IsHostDevice says whether a device is some agent's way into its private namespace.
+func IsHostDevice(link netlink.Link) bool {
+	name, ok := strings.CutPrefix(link.Attrs().Alias, "sixpn:")
+	return ok && strings.HasSuffix(name, ":host")
+}
 
 // SetupPrivate makes the private namespace and its pair of devices, or takes over
 // what is there and repairs what is missing. Nothing that is right is touched:
