@@ -78,6 +78,19 @@ var checks = []check{
 	{"metrics.scrape", metricsScrape},
 	{"metrics.drop_reason", metricsDropReason},
 	{"restart.kill_agent_no_loss", killAgent},
+	{"mesh.same_org", meshSameOrg},
+	{"mesh.cross_org", meshCrossOrg},
+	{"mesh.spoofed_host", meshSpoofedHost},
+	{"mesh.large_packets", meshLargePackets},
+	{"mesh.segmentation_offload", meshSegmentation},
+	{"dns.remote_machine", dnsRemote},
+	{"dns.nearest_by_region", dnsNearestByRegion},
+	{"flycast.remote_backend", remoteBackend},
+	{"flycast.nearest_first", nearestFirst},
+	{"host.join", hostJoin},
+	{"host.store_outage_keeps_serving", storeOutage},
+	{"host.loss_leaves_dns", hostLoss},
+	{"host.rejoin", hostRejoin},
 }
 
 // checkTimeout is how long one proof may take.
@@ -88,17 +101,19 @@ const checkTimeout = 40 * time.Second
 func Run(ctx context.Context, c Config) (err error) {
 	p := printer{out: c.Out, json: c.JSON}
 	began := time.Now()
-	p.say("building a world: an agent in a network namespace of its own, two orgs, their apps and Machines …")
+	p.say("building a world: two hosts, each an agent in a network namespace of its own, two orgs, their apps and Machines …")
 	w, err := build(ctx, c)
 	defer func() {
 		if w == nil {
 			return
 		}
-		if c.Keep && ctx.Err() == nil {
-			p.say("%s", w.lookAround())
+		if c.Keep && ctx.Err() == nil && (err == nil || errors.Is(err, ErrFailed)) {
+			underlay, keepErr := w.fleet.Underlay.Keep()
+			err = errors.Join(err, keepErr)
+			p.say("%s", w.lookAround(underlay))
 			return
 		}
-		if closeErr := w.host.Close(); closeErr != nil {
+		if closeErr := w.fleet.Close(); closeErr != nil {
 			err = errors.Join(err, closeErr)
 		} else {
 			p.say("everything was removed again")

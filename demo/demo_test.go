@@ -2,6 +2,7 @@ package demo_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"os"
 	"os/exec"
@@ -9,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/sixpn/sixpn/demo"
 	"github.com/sixpn/sixpn/internal/nettest"
@@ -30,7 +32,10 @@ environment.hosts_file environment.variables flycast.balance flycast.udp flycast
 flycast.established_flow_survives_add flycast.own_backend restart.kill_agent_no_loss
 dns.global dns.region dns.nearest dns.vm dns.process dns.metadata dns.vms dns.regions dns.instances dns.all dns.ptr
 dns.nodata_not_nxdomain dns.tcp dns.forwarding api.wait_applied deploy.rolling app.move flycast.ipv4_only_backend
-flycast.health metrics.scrape metrics.drop_reason`)
+flycast.health metrics.scrape metrics.drop_reason
+mesh.same_org mesh.cross_org mesh.spoofed_host mesh.large_packets mesh.segmentation_offload dns.remote_machine
+dns.nearest_by_region flycast.remote_backend flycast.nearest_first host.join host.store_outage_keeps_serving
+host.loss_leaves_dns host.rejoin`)
 
 // TestDemo runs the whole demo: every check is there once, and holds.
 func TestDemo(t *testing.T) {
@@ -39,8 +44,10 @@ func TestDemo(t *testing.T) {
 	if output, err := exec.Command("go", "build", "-o", program, "../cmd/sixpn").CombinedOutput(); err != nil {
 		t.Fatalf("build the program: %v\n%s", err, output)
 	}
+	ctx, cancel := context.WithTimeout(context.Background(), 8*time.Minute)
+	defer cancel()
 	var out bytes.Buffer
-	if err := demo.Run(nettest.Context(t), demo.Config{Out: &out, JSON: true, Executable: program}); err != nil {
+	if err := demo.Run(ctx, demo.Config{Out: &out, JSON: true, Executable: program}); err != nil {
 		t.Error(err)
 	}
 	var seen []string

@@ -12,9 +12,9 @@ import (
 	"github.com/sixpn/sixpn/internal/nettest"
 )
 
-// fleet is the Machines of the app of that name, which differ in all that names can
-// tell apart. The host is in iad, to which ord is nearer than ams.
-var fleet = []struct {
+// fleetMachines are those of app fleet, which differ in all that names can tell apart.
+// Their host is in iad, to which ord is nearer than ams.
+var fleetMachines = []struct {
 	of      func(*world) **nettest.Machine
 	options nettest.Options
 	what    string
@@ -113,7 +113,10 @@ func instance(m *nettest.Machine, region string) string {
 func (w *world) instances() []string {
 	all := []string{instance(w.near, "ord"), instance(w.far, "ams")}
 	for _, m := range append(slices.Clone(w.web), w.client, w.big, w.solo) {
-		all = append(all, instance(m, "iad"))
+		all = append(all, instance(m, homeRegion))
+	}
+	for _, m := range []*nettest.Machine{w.away, w.awayBig} {
+		all = append(all, instance(m, awayRegion))
 	}
 	return all
 }

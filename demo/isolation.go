@@ -18,30 +18,32 @@ const (
 )
 
 // sameOrg: Machines of one network reach each other by TCP, UDP and ping.
-func sameOrg(ctx context.Context, w *world) (string, error) {
-	target := w.web[0]
-	tcp, err := connections(ctx, w.client, "-count", fmt.Sprint(probes), at(target.Addr, tcpPort))
+func sameOrg(ctx context.Context, w *world) (string, error) { return talks(ctx, w.client, w.web[0]) }
+
+// talks demands that one Machine reaches a server by TCP, UDP and ping.
+func talks(ctx context.Context, from, to *nettest.Machine) (string, error) {
+	tcp, err := connections(ctx, from, "-count", fmt.Sprint(probes), at(to.Addr, tcpPort))
 	if err != nil {
 		return "", err
 	}
 	if tcp.OK != probes {
-		return "", fmt.Errorf("only %d of %d connections came through: %v", tcp.OK, probes, tcp.Errors)
+		return "", fmt.Errorf("%s → %s: only %d of %d connections came through: %v", from.Name, to.Name, tcp.OK, probes, tcp.Errors)
 	}
-	udp, err := datagrams(ctx, w.client, "-count", fmt.Sprint(probes), at(target.Addr, udpPort))
+	udp, err := datagrams(ctx, from, "-count", fmt.Sprint(probes), at(to.Addr, udpPort))
 	if err != nil {
 		return "", err
 	}
 	if udp.Received != probes {
-		return "", fmt.Errorf("only %d of %d datagrams were answered: %v", udp.Received, probes, udp.Errors)
+		return "", fmt.Errorf("%s → %s: only %d of %d datagrams were answered: %v", from.Name, to.Name, udp.Received, probes, udp.Errors)
 	}
-	echo, err := ping(ctx, w.client, "-count", fmt.Sprint(probes), target.Addr.String())
+	echo, err := ping(ctx, from, "-count", fmt.Sprint(probes), to.Addr.String())
 	if err != nil {
 		return "", err
 	}
 	if echo.Received != probes {
-		return "", fmt.Errorf("only %d of %d pings were answered: %v", echo.Received, probes, echo.Errors)
+		return "", fmt.Errorf("%s → %s: only %d of %d pings were answered: %v", from.Name, to.Name, echo.Received, probes, echo.Errors)
 	}
-	return fmt.Sprintf("client-1 → web-1: %d connections, %d datagrams, %d pings, all answered", tcp.OK, udp.Received, echo.Received), nil
+	return fmt.Sprintf("%s → %s: %d connections, %d datagrams, %d pings, all answered", from.Name, to.Name, tcp.OK, udp.Received, echo.Received), nil
 }
 
 // crossOrg: no connection leads from one org to another.

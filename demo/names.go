@@ -43,7 +43,7 @@ func dnsFlycast(ctx context.Context, w *world) (string, error) {
 }
 
 func dnsApps(ctx context.Context, w *world) (string, error) {
-	const apps = appClient + "," + appFleet + "," + appSolo + "," + appWeb
+	const apps = appAway + "," + appClient + "," + appFleet + "," + appSolo + "," + appWeb
 	return "_apps.internal is " + apps, answers(ctx, w.client, "TXT", "_apps.internal", apps)
 }
 
@@ -87,11 +87,11 @@ func dnsHidden(ctx context.Context, w *world) (string, error) {
 			return "", fmt.Errorf("spy-1 asks for %s: got %s %v, expected NXDOMAIN", name, got.Rcode, got.Answers)
 		}
 	}
-	if err := answers(ctx, w.spy, "TXT", "_apps.internal", appSpy+","+appVault); err != nil {
+	if err := answers(ctx, w.spy, "TXT", "_apps.internal", appOutpost+","+appSpy+","+appVault); err != nil {
 		return "", err
 	}
 	err := answers(ctx, w.spy, "AAAA", "vault.internal", w.vault.Addr.String())
-	return "to spy-1 web.internal and web.flycast do not exist, _apps.internal is spy,vault; vault.internal resolves", err
+	return "to spy-1 web.internal and web.flycast do not exist, _apps.internal is outpost,spy,vault; vault.internal resolves", err
 }
 
 func surroundings(ctx context.Context, w *world) (payload.Surroundings, error) {

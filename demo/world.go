@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"golang.org/x/sync/errgroup"
@@ -24,17 +25,22 @@ const (
 //
 //	org acme:  web (two servers behind a VIP), client, solo (a client of itself)
 //	           fleet (names: two regions, two process groups, one Machine stopped)
-//	org rival: spy (the attacker), vault (a server)
+//	           away (servers on the second host)
+//	org rival: spy (the attacker), vault (a server), outpost (one on the second host)
 //
-// Other apps come and go with the checks that need them.
+// The second host is in another region, and joined by an invitation of the first. Other
+// apps come and go with the checks that need them.
 type world struct {
-	host     *nettest.Host
-	upstream *upstream // the resolver for the rest of the world
+	fleet    *nettest.Fleet
+	host     *nettest.Host // the first
+	upstream *upstream     // the resolver for the rest of the world
 
 	web               []*nettest.Machine
 	client, big, solo *nettest.Machine // big: like client, with a device of 9000 bytes
 	spy, vault        *nettest.Machine
 	near, far, rested *nettest.Machine // of app fleet
+	away, awayBig     *nettest.Machine // awayBig: with a device of 9000 bytes
+	outpost           *nettest.Machine
 	webVIP, soloVIP   netip.Addr
 }
 
@@ -43,7 +49,10 @@ const (
 
 	appWeb, appClient, appSolo = "web", "client", "solo"
 	appSpy, appVault           = "spy", "vault"
-	appFleet                   = "fleet"
+	appFleet, appAway          = "fleet", "away"
+	appOutpost                 = "outpost"
+
+	homeRegion, awayRegion = "iad", "fra"
 
 	bigMTU = 9000
 )
@@ -56,21 +65,36 @@ var services = []string{
 
 // build returns a world also with an error, for it to be closed.
 func build(ctx context.Context, c Config) (*world, error) {
-	host, err := nettest.NewHost(nettest.Config{Prefix: "sixpn-demo-", Executable: c.Executable})
+	fleet, err := nettest.NewFleet(nettest.FleetConfig{Host: nettest.Config{Prefix: "sixpn-demo-", Executable: c.Executable}})
 	if err != nil {
 		return nil, err
 	}
-	w := &world{host: host}
+	w := &world{fleet: fleet}
+	host, err := fleet.NewHost(homeRegion)
+	if err != nil {
+		return w, err
+	}
+	w.host = host
 	if w.upstream, err = startUpstream(host); err != nil {
 		return w, err
 	}
 	if err := w.startAgent(ctx); err != nil {
 		return w, err
 	}
+	second, err := fleet.NewHost(awayRegion)
+	if err != nil {
+		return w, err
+	}
+	if err := fleet.Join(ctx, second); err != nil {
+		return w, err
+	}
+	if err := fleet.Meet(ctx); err != nil {
+		return w, err
+	}
 	for _, org := range []struct {
 		name string
 		apps []string
-	}{{orgAcme, []string{appWeb, appClient, appSolo, appFleet}}, {orgRival, []string{appSpy, appVault}}} {
+	}{{orgAcme, []string{appWeb, appClient, appSolo, appFleet, appAway}}, {orgRival, []string{appSpy, appVault, appOutpost}}} {
 		if err := host.CreateOrg(ctx, org.name); err != nil {
 			return w, err
 		}
@@ -82,7 +106,7 @@ func build(ctx context.Context, c Config) (*world, error) {
 	}
 	w.web = make([]*nettest.Machine, 2)
 	group, groupCtx := errgroup.WithContext(ctx)
-	run := func(into **nettest.Machine, app string, options nettest.Options, command ...string) {
+	runOn := func(host *nettest.Host, into **nettest.Machine, app string, options nettest.Options, command ...string) {
 		group.Go(func() (err error) {
 			if command[0] == "serve" {
 				options.Services = services
@@ -91,6 +115,9 @@ func build(ctx context.Context, c Config) (*world, error) {
 			return err
 		})
 	}
+	run := func(into **nettest.Machine, app string, options nettest.Options, command ...string) {
+		runOn(host, into, app, options, command...)
+	}
 	run(&w.web[0], appWeb, nettest.Options{Name: "web-1"}, server()...)
 	run(&w.web[1], appWeb, nettest.Options{Name: "web-2"}, server()...)
 	run(&w.client, appClient, nettest.Options{Name: "client-1"}, "idle")
@@ -98,7 +125,10 @@ func build(ctx context.Context, c Config) (*world, error) {
 	run(&w.solo, appSolo, nettest.Options{Name: "solo-1"}, server()...)
 	run(&w.spy, appSpy, nettest.Options{Name: "spy-1"}, "idle")
 	run(&w.vault, appVault, nettest.Options{Name: "vault-1"}, server()...)
-	for _, member := range fleet {
+	runOn(second, &w.away, appAway, nettest.Options{Name: "away-1"}, server()...)
+	runOn(second, &w.awayBig, appAway, nettest.Options{Name: "away-big", MTU: bigMTU}, server()...)
+	runOn(second, &w.outpost, appOutpost, nettest.Options{Name: "outpost-1"}, server()...)
+	for _, member := range fleetMachines {
 		run(member.of(w), appFleet, member.options, "idle")
 	}
 	if err := group.Wait(); err != nil {
@@ -124,6 +154,9 @@ func server() []string {
 func (w *world) addWeb(ctx context.Context, name string) (*nettest.Machine, error) {
 	return w.host.Run(ctx, appWeb, nettest.Options{Name: name, Services: services}, w.host.Payload(server()...)...)
 }
+
+// second is the other host.
+func (w *world) second() *nettest.Host { return w.fleet.Hosts[1] }
 
 func at(a netip.Addr, port uint16) string { return netip.AddrPortFrom(a, port).String() }
 
@@ -151,33 +184,49 @@ func (w *world) picture() string {
 	member(w.big, fmt.Sprintf("client, MTU %d", bigMTU))
 	vip(w.soloVIP, "solo.flycast → solo-1")
 	member(w.solo, "server and its own client")
-	for _, m := range fleet {
+	for _, m := range fleetMachines {
 		member(*m.of(w), m.what)
 	}
 	line("   │")
-	line("   ╪═ eBPF router of host %v ══ fe80::1 ══ DNS %v", fields(w.client).Host, sixpn.DNS)
+	line("   ╪═ eBPF router of host %v in %s ══ fe80::1 ══ DNS %v", fields(w.client).Host, homeRegion, sixpn.DNS)
 	line("   │")
 	org(orgRival, w.spy)
 	member(w.spy, "attacker")
 	member(w.vault, "server")
+	line("")
+	line("   ╪═ WireGuard over %v ══ %v", w.host.Uplink.V4, w.second().Uplink.V4)
+	line("")
+	org(orgAcme, w.away)
+	member(w.away, "server")
+	member(w.awayBig, fmt.Sprintf("server, MTU %d", bigMTU))
+	line("   │")
+	line("   ╪═ eBPF router of host %v in %s", fields(w.away).Host, awayRegion)
+	line("   │")
+	org(orgRival, w.outpost)
+	member(w.outpost, "server")
 	return b.String()
 }
 
 // lookAround says how to go on with a world that was kept.
-func (w *world) lookAround() string {
+func (w *world) lookAround(underlay int) string {
 	h := w.host
-	return fmt.Sprintf(`the world stays. Look around with:
-  export SIXPN_SOCKET=%[1]s
+	var b strings.Builder
+	fmt.Fprintf(&b, `the world stays. Look around with:
+  export SIXPN_SOCKET=%[1]s   # the second host's is %[2]s
   sixpn status
   sixpn machine list -a web
-  sixpn machine exec -a client %[2]s -- %[3]s
-  tail %[4]s
+  sixpn machine exec -a client %[3]s -- %[4]s
+  tail %[5]s
 and remove it with:
-  kill %[5]d && tail --pid=%[5]d -f /dev/null
-  sixpn agent reset --name %[6]s --state-dir %[7]s --run-dir %[8]s --state
-  rm -r %[9]s`,
-		h.Socket(), w.client.ID, strings.Join(h.Payload("lookup", "AAAA", "web.internal"), " "),
-		h.LogPath(), h.AgentPID(), h.Name, h.StateDir(), h.RunDir(), h.Dir)
+`, h.Socket(), w.second().Socket(), w.client.ID, strings.Join(h.Payload("lookup", "AAAA", "web.internal"), " "), h.LogPath())
+	for _, h := range slices.Backward(w.fleet.Hosts) {
+		fmt.Fprintf(&b, `  nsenter --net=/proc/%[1]d/ns/net sh -c 'kill %[1]d && tail --pid=%[1]d -f /dev/null;
+    sixpn agent reset --name %[2]s --state-dir %[3]s --run-dir %[4]s --state'
+  rm -r %[5]s
+`, h.AgentPID(), h.Name, h.StateDir(), h.RunDir(), h.Dir)
+	}
+	fmt.Fprintf(&b, "  kill %d", underlay)
+	return b.String()
 }
 
 // connections runs "connect" inside a Machine.
@@ -200,15 +249,20 @@ func lookup(ctx context.Context, m *nettest.Machine, args ...string) (payload.Lo
 	return nettest.Probe[payload.Lookup](ctx, m, append([]string{"lookup"}, args...)...)
 }
 
-// dropped does something and says by how much a drop counter rose meanwhile.
+// dropped does something and says by how much a drop counter of the first host rose
+// meanwhile.
 func (w *world) dropped(ctx context.Context, reason string, do func() error) (uint64, error) {
-	before, err := w.host.Drops(ctx, reason)
+	return droppedAt(ctx, w.host, reason, do)
+}
+
+func droppedAt(ctx context.Context, host *nettest.Host, reason string, do func() error) (uint64, error) {
+	before, err := host.Drops(ctx, reason)
 	if err != nil {
 		return 0, err
 	}
 	if err := do(); err != nil {
 		return 0, err
 	}
-	after, err := w.host.Drops(ctx, reason)
+	after, err := host.Drops(ctx, reason)
 	return after - before, err
 }
