@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"strconv"
 	"strings"
 	"time"
 
@@ -140,6 +141,9 @@ func hashLine(h hash.Hash, line []byte) {
 }
 
 const (
+	// keyOrigin says up to which revision of another store an imported one has what that had,
+	// in decimal: a host that had seen no more goes on with it.
+	keyOrigin = root + "origin"
 	// keyImport is there while an import is under way; its value is the export's sum.
 	keyImport = root + "import"
 	// One request of an import, as etcd takes it by itself.
@@ -177,6 +181,9 @@ func (e *Exported) Import(ctx context.Context, client *clientv3.Client) error {
 		return nil
 	}
 	for _, record := range e.records {
+		if root+record.Key == keyOrigin { // of an earlier move
+			continue
+		}
 		n := len(record.Key) + len(record.Value)
 		if len(writes) >= importWrites || size+n > importBytes {
 			if err := flush(); err != nil {
@@ -186,7 +193,7 @@ func (e *Exported) Import(ctx context.Context, client *clientv3.Client) error {
 		writes = append(writes, clientv3.OpPut(root+record.Key, string(record.Value)))
 		size += n
 	}
-	return flush(clientv3.OpDelete(keyImport))
+	return flush(clientv3.OpDelete(keyImport), clientv3.OpPut(keyOrigin, strconv.FormatInt(e.Revision, 10)))
 }
 
 // Sum is the SHA-256 of its lines, hexadecimal.

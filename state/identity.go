@@ -5,9 +5,11 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
 // A store that answers is not always the one that was known: it may have been wiped and
@@ -58,6 +60,28 @@ func (s *Store) recognise(header *pb.ResponseHeader, revision int64, fleet strin
 	}
 	return &Error{Kind: Unavailable, cause: errStranger, Message: fmt.Sprintf(
 		"the store is not the one that this host knows (%s): the last state stays in force, and nothing is written. Bring the known store back; if this one is meant to be in its place, %s", why, remedy)}
+}
+
+// hasMoved is whether a store that is refused was made of the known one by an import
+// that is complete, and has all that this host has seen.
+func (s *Store) hasMoved(ctx context.Context) bool {
+	response, err := s.client.Txn(ctx).If(clientv3.Compare(clientv3.CreateRevision(keyImport), "=", 0)).
+		Then(clientv3.OpGet(keyFleet), clientv3.OpGet(keyOrigin)).Commit()
+	if err != nil || !response.Succeeded {
+		return false
+	}
+	var values []string
+	for _, r := range response.Responses {
+		for _, kv := range r.GetResponseRange().Kvs {
+			values = append(values, string(kv.Value))
+		}
+	}
+	known := s.Snapshot()
+	if known.fleet == "" || len(values) != 2 || values[0] != known.fleet {
+		return false
+	}
+	revision, err := strconv.ParseInt(values[1], 10, 64)
+	return err == nil && revision >= known.Revision
 }
 
 // doubtful is whether something that is recognised may be another one's all the same: no

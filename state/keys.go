@@ -24,6 +24,7 @@ import (
 //
 // The rest is written in the same transactions and is never part of a snapshot:
 //
+//	origin                                        up to which revision of another store an imported one has all
 //	counters/…                                    last number given out, decimal; only ever grows
 //	names/…                                       who has a name, or a key of the mesh, that is unique: the number
 //	                                              of its network or host

@@ -342,3 +342,55 @@ func read(t *testing.T, file string) []byte {
 	must(t, err)
 	return content
 }
+
+// TestAStoreThatMovedIsTaken up by a host that begins again, if nothing that it has seen
+// was left behind.
+func TestAStoreThatMovedIsTaken(t *testing.T) {
+	t.Parallel()
+	for name, row := range map[string]struct {
+		later      int64  // revision of the export, from that of the host
+		key, value string // written after the import
+		taken      bool
+	}{
+		"all of it":                {taken: true},
+		"exported later":           {later: 5, taken: true},
+		"exported before":          {later: -1},
+		"the import has not ended": {key: "import", value: "sum"},
+		"of another fleet":         {key: "fleet", value: "OTHER"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			o := newOutage(t)
+			o.etcd.start(o.dir, "known")
+			client := o.etcd.connect()
+			var file strings.Builder
+			retrying(t, func(ctx context.Context) error {
+				file.Reset()
+				_, err := state.Export(ctx, client, &file)
+				return err
+			})
+			exported, err := state.ReadExport(strings.NewReader(file.String()))
+			must(t, err)
+			o.etcd.kill()
+			target := startClosing(t, directory(t))
+			exported.Revision = o.snapshot.Revision + row.later
+			must(t, exported.Import(within(t), target.Client()))
+			if row.key != "" {
+				_, err := target.Client().Put(within(t), "/sixpn/v1/"+row.key, row.value)
+				must(t, err)
+			}
+
+			config := o.etcd.keepingFile(o.file)
+			config.Client = target.Client()
+			s := openWith(t, config)
+			o.same(t, s.Snapshot())
+			if taken := s.Snapshot().Alarm() == ""; taken != row.taken {
+				t.Fatalf("it is taken: %v, want %v (alarm %q)", taken, row.taken, s.Snapshot().Alarm())
+			}
+			_, _, err = s.CreateOrg(within(t), "next", "")
+			if (err == nil) != row.taken {
+				t.Errorf("a write ended with %v", err)
+			}
+		})
+	}
+}

@@ -3,6 +3,7 @@ package state
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"log/slog"
 	"sync"
 	"time"
@@ -99,6 +100,12 @@ func OpenStore(ctx context.Context, c StoreConfig) (*Store, error) {
 	}
 	defer cancel()
 	d, err := s.readAll(readCtx)
+	if errors.Is(err, errStranger) && s.hasMoved(readCtx) {
+		s.log.Info("the known store was moved to this one: reading everything", "revision_before", s.snapshot.Revision)
+		s = newStore(c)
+		d, err = s.readAll(readCtx)
+		known = false
+	}
 	switch {
 	case err == nil:
 		s.publish(d)
