@@ -32,6 +32,13 @@ func newTun(t *testing.T, w *world) *os.File {
 	must(t, unix.IoctlSetInt(fd, unix.TUNSETOFFLOAD, unix.TUN_F_CSUM|unix.TUN_F_TSO4|unix.TUN_F_TSO6))
 	file := os.NewFile(uintptr(fd), name)
 	t.Cleanup(func() { _ = file.Close() })
+	w.meshBy(t, name)
+	return file
+}
+
+// meshBy makes a device the mesh of the world.
+func (w *world) meshBy(t *testing.T, name string) {
+	t.Helper()
 	device, err := netlink.LinkByName(name)
 	must(t, err)
 	must(t, netlink.LinkSetMTU(device, testMTU))
@@ -43,7 +50,6 @@ func newTun(t *testing.T, w *world) *os.File {
 		Ifindex: w.mesh.ifindex, Host: uint32(w.host), Counters: w.mesh.counters, Mtu: testMTU, Kind: uint8(bpf.RouterPortKindPORT_MESH),
 	})
 	w.setMesh(testMTU)
-	return file
 }
 
 // carry brings every packet of one device to the other, as a tunnel does, which leaves no
@@ -125,15 +131,21 @@ func elsewhere(w *world, m *member) {
 }
 
 func TestLiveMesh(t *testing.T) {
-	const size = 4 << 20
 	near, distant, client, server, large := twoHosts(t)
+	meet(t, near, distant, client, server)
+	if !large() {
+		t.Error("no packet was a large segment: the offloads are lost")
+	}
+}
+
+// meet has the Machines of two hosts reach each other, and nobody else.
+func meet(t *testing.T, near, distant *world, client, server *guest) {
+	t.Helper()
+	const size = 4 << 20
 	listener := server.listen(backendPort)
 	for _, to := range []netip.AddrPort{netip.AddrPortFrom(server.addr(), backendPort), streamVIP} {
 		elsewhere(near, distant.server)
 		transfer(t, client, to, listener, size)
-	}
-	if !large() {
-		t.Error("no packet was a large segment: the offloads are lost")
 	}
 	if who := ping(t, client, server.addr()); who != server.addr() {
 		t.Errorf("the echo was answered by %s", who)
