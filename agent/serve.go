@@ -25,6 +25,7 @@ func (a *agent) serveAPI(ctx context.Context) error {
 		Resolver:  tenant{a},
 		Pinger:    tenant{a},
 		Inviter:   a.inviter(),
+		Keeper:    keeper{a},
 		Host:      a.host.ID,
 		Region:    a.host.Region,
 		Distances: a.trips.Distances,

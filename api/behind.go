@@ -47,6 +47,13 @@ type Inviter interface {
 	Invite(ctx context.Context, region string, life time.Duration) (Invitation, int64, error)
 }
 
+// Keeper looks after the store.
+type Keeper interface {
+	StoreStatus(ctx context.Context) (StoreStatus, error)
+	// Export writes all records, as of one revision.
+	Export(ctx context.Context, w io.Writer) error
+}
+
 // Machines reaches into the Machines of this host.
 type Machines interface {
 	// Exec runs a command inside a started Machine and returns its exit code.

@@ -28,6 +28,8 @@ var goods = []good{
 	{operation: "GetStatus", code: 200},
 	{operation: "ListRegions", code: 200},
 	{operation: "ListHosts", code: 200},
+	{operation: "GetStore", code: 200},
+	{operation: "ExportStore", code: 200},
 	{operation: "GetHost", code: 200},
 	{operation: "CreateInvitation", body: `{"region":"fra","expires_in":"5m"}`, code: 201, writes: true},
 	{operation: "DrainHost", code: 200, writes: true},

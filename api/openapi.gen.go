@@ -43,6 +43,48 @@ func (e HostState) Valid() bool {
 	}
 }
 
+// Defines values for StoreMemberRole.
+const (
+	StoreMemberRoleLeader  StoreMemberRole = "leader"
+	StoreMemberRoleLearner StoreMemberRole = "learner"
+	StoreMemberRoleVoter   StoreMemberRole = "voter"
+)
+
+// Valid indicates whether the value is a known member of the StoreMemberRole enum.
+func (e StoreMemberRole) Valid() bool {
+	switch e {
+	case StoreMemberRoleLeader:
+		return true
+	case StoreMemberRoleLearner:
+		return true
+	case StoreMemberRoleVoter:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for StoreStatusKind.
+const (
+	StoreStatusKindCluster StoreStatusKind = "cluster"
+	StoreStatusKindFleet   StoreStatusKind = "fleet"
+	StoreStatusKindHost    StoreStatusKind = "host"
+)
+
+// Valid indicates whether the value is a known member of the StoreStatusKind enum.
+func (e StoreStatusKind) Valid() bool {
+	switch e {
+	case StoreStatusKindCluster:
+		return true
+	case StoreStatusKindFleet:
+		return true
+	case StoreStatusKindHost:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for WaitFor.
 const (
 	WaitForApplied WaitFor = "applied"
@@ -1028,6 +1070,49 @@ type StopRequest struct {
 	// Timeout Until SIGKILL, at most 24 h; that of its configuration if 0.
 	Timeout Duration `json:"timeout,omitempty,omitzero"`
 }
+
+// StoreMember defines model for StoreMember.
+type StoreMember struct {
+	Answers bool `json:"answers"`
+
+	// Bytes Size of its database.
+	Bytes int64 `json:"bytes,omitempty,omitzero"`
+
+	// Endpoint Where clients reach it.
+	Endpoint string `json:"endpoint,omitempty,omitzero"`
+
+	// Error Why it does not answer.
+	Error string `json:"error,omitempty,omitzero"`
+
+	// Host Name of the host that it is on.
+	Host string `json:"host,omitempty,omitzero"`
+
+	// ID Hexadecimal.
+	ID       string `json:"id"`
+	Revision int64  `json:"revision,omitempty,omitzero"`
+
+	// Role `learner`: it has no vote until it has caught up.
+	Role StoreMemberRole `json:"role"`
+
+	// Version Of its etcd.
+	Version string `json:"version,omitempty,omitzero"`
+}
+
+// StoreMemberRole `learner`: it has no vote until it has caught up.
+type StoreMemberRole string
+
+// StoreStatus defines model for StoreStatus.
+type StoreStatus struct {
+	// Kind `host`: on this host alone. `fleet`: on hosts of the fleet. `cluster`: an etcd cluster of the operator's.
+	Kind    StoreStatusKind `json:"kind"`
+	Members []StoreMember   `json:"members"`
+
+	// Revision The latest that a member has.
+	Revision int64 `json:"revision"`
+}
+
+// StoreStatusKind `host`: on this host alone. `fleet`: on hosts of the fleet. `cluster`: an etcd cluster of the operator's.
+type StoreStatusKind string
 
 // StringMap defines model for StringMap.
 type StringMap map[string]string
@@ -2089,6 +2174,20 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /v1/status (the `GetStatus` operationId).
 	GetStatus(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetStore Ours: how the store of the fleet does
+	//
+	// Corresponds with GET /v1/store (the `GetStore` operationId).
+	GetStore(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ExportStore Ours: all that the store holds, as text
+	//
+	// As of one revision. It holds secrets: the key by which hosts are let into the
+	// fleet, and the nonces of leases. An answer that breaks off has no last line
+	// with a checksum, and is refused when it is read.
+	//
+	// Corresponds with GET /v1/store/export (the `ExportStore` operationId).
+	ExportStore(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
 }
 
 // ListApps List apps
@@ -3250,6 +3349,40 @@ func (c *Client) ListRegions(ctx context.Context, reqEditors ...RequestEditorFn)
 // Corresponds with GET /v1/status (the `GetStatus` operationId).
 func (c *Client) GetStatus(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetStatusRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetStore Ours: how the store of the fleet does
+//
+// Corresponds with GET /v1/store (the `GetStore` operationId).
+func (c *Client) GetStore(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetStoreRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ExportStore Ours: all that the store holds, as text
+//
+// As of one revision. It holds secrets: the key by which hosts are let into the
+// fleet, and the nonces of leases. An answer that breaks off has no last line
+// with a checksum, and is refused when it is read.
+//
+// Corresponds with GET /v1/store/export (the `ExportStore` operationId).
+func (c *Client) ExportStore(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewExportStoreRequest(c.Server)
 	if err != nil {
 		return nil, err
 	}
@@ -6480,6 +6613,60 @@ func NewGetStatusRequest(server string) (*http.Request, error) {
 	return req, nil
 }
 
+// NewGetStoreRequest constructs an http.Request for the GetStore method
+func NewGetStoreRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/store")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewExportStoreRequest constructs an http.Request for the ExportStore method
+func NewExportStoreRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/store/export")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 func (c *Client) applyEditors(ctx context.Context, req *http.Request, additionalEditors []RequestEditorFn) error {
 	for _, r := range c.RequestEditors {
 		if err := r(ctx, req); err != nil {
@@ -7096,6 +7283,24 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with GET /v1/status (the `GetStatus` operationId).
 	GetStatusWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetStatusResponse, error)
+
+	// GetStoreWithResponse Ours: how the store of the fleet does
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/store (the `GetStore` operationId).
+	GetStoreWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetStoreResponse, error)
+
+	// ExportStoreWithResponse Ours: all that the store holds, as text
+	//
+	// As of one revision. It holds secrets: the key by which hosts are let into the
+	// fleet, and the nonces of leases. An answer that breaks off has no last line
+	// with a checksum, and is refused when it is read.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/store/export (the `ExportStore` operationId).
+	ExportStoreWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ExportStoreResponse, error)
 }
 
 type ListAppsResponse struct {
@@ -9748,6 +9953,95 @@ func (r GetStatusResponse) ContentType() string {
 	return ""
 }
 
+type GetStoreResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *StoreStatus
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Failure
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetStoreResponse) GetJSON200() *StoreStatus {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r GetStoreResponse) GetJSONDefault() *Failure {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetStoreResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetStoreResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetStoreResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetStoreResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ExportStoreResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Failure
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r ExportStoreResponse) GetJSONDefault() *Failure {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ExportStoreResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ExportStoreResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ExportStoreResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ExportStoreResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 // ListAppsWithResponse List apps
 //
 // Returns a wrapper object for the known response body format(s).
@@ -10721,6 +11015,36 @@ func (c *ClientWithResponses) GetStatusWithResponse(ctx context.Context, reqEdit
 		return nil, err
 	}
 	return ParseGetStatusResponse(rsp)
+}
+
+// GetStoreWithResponse Ours: how the store of the fleet does
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/store (the `GetStore` operationId).
+func (c *ClientWithResponses) GetStoreWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetStoreResponse, error) {
+	rsp, err := c.GetStore(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetStoreResponse(rsp)
+}
+
+// ExportStoreWithResponse Ours: all that the store holds, as text
+//
+// As of one revision. It holds secrets: the key by which hosts are let into the
+// fleet, and the nonces of leases. An answer that breaks off has no last line
+// with a checksum, and is refused when it is read.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/store/export (the `ExportStore` operationId).
+func (c *ClientWithResponses) ExportStoreWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ExportStoreResponse, error) {
+	rsp, err := c.ExportStore(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseExportStoreResponse(rsp)
 }
 
 // ParseListAppsResponse parses an HTTP response from a ListAppsWithResponse call
@@ -12764,6 +13088,65 @@ func ParseGetStatusResponse(rsp *http.Response) (*GetStatusResponse, error) {
 	return response, nil
 }
 
+// ParseGetStoreResponse parses an HTTP response from a GetStoreWithResponse call
+func ParseGetStoreResponse(rsp *http.Response) (*GetStoreResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetStoreResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest StoreStatus
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseExportStoreResponse parses an HTTP response from a ExportStoreWithResponse call
+func ParseExportStoreResponse(rsp *http.Response) (*ExportStoreResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ExportStoreResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ServerInterface represents all server handlers.
 type ServerInterface interface {
 	// ListApps List apps
@@ -12922,6 +13305,12 @@ type ServerInterface interface {
 	// GetStatus Ours: what this agent and its data plane are doing
 	// (GET /v1/status)
 	GetStatus(w http.ResponseWriter, r *http.Request)
+	// GetStore Ours: how the store of the fleet does
+	// (GET /v1/store)
+	GetStore(w http.ResponseWriter, r *http.Request)
+	// ExportStore Ours: all that the store holds, as text
+	// (GET /v1/store/export)
+	ExportStore(w http.ResponseWriter, r *http.Request)
 }
 
 // ServerInterfaceWrapper converts contexts to parameters.
@@ -15542,6 +15931,34 @@ func (siw *ServerInterfaceWrapper) GetStatus(w http.ResponseWriter, r *http.Requ
 	handler.ServeHTTP(w, r)
 }
 
+// GetStore operation middleware
+func (siw *ServerInterfaceWrapper) GetStore(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetStore(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ExportStore operation middleware
+func (siw *ServerInterfaceWrapper) ExportStore(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ExportStore(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 type UnescapedCookieParamError struct {
 	ParamName string
 	Err       error
@@ -15713,6 +16130,8 @@ func HandlerWithOptions(si ServerInterface, options StdHTTPServerOptions) http.H
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/v1/hosts/{host_name}", wrapper.GetHost)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/v1/hosts/{host_name}/drain", wrapper.DrainHost)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/v1/hosts/{host_name}/undrain", wrapper.UndrainHost)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/v1/store", wrapper.GetStore)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/v1/store/export", wrapper.ExportStore)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/v1/status", wrapper.GetStatus)
 
 	return m
@@ -17959,6 +18378,111 @@ func (response GetStatusdefaultJSONResponse) VisitGetStatusResponse(w http.Respo
 	return err
 }
 
+type GetStoreRequestObject struct {
+}
+
+type GetStoreResponseObject interface {
+	VisitGetStoreResponse(w http.ResponseWriter) error
+}
+
+type GetStore200JSONResponse StoreStatus
+
+func (response GetStore200JSONResponse) VisitGetStoreResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetStoredefaultJSONResponse struct {
+	Body       Failure
+	StatusCode int
+}
+
+func (response GetStoredefaultJSONResponse) VisitGetStoreResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ExportStoreRequestObject struct {
+}
+
+type ExportStoreResponseObject interface {
+	VisitExportStoreResponse(w http.ResponseWriter) error
+}
+
+type ExportStore200ApplicationXNdjsonResponse struct {
+	Body          io.Reader
+	ContentLength int64
+}
+
+func (response ExportStore200ApplicationXNdjsonResponse) VisitExportStoreResponse(w http.ResponseWriter) error {
+
+	w.Header().Set("Content-Type", "application/x-ndjson")
+	if response.ContentLength != 0 {
+		w.Header().Set("Content-Length", fmt.Sprint(response.ContentLength))
+	}
+	w.WriteHeader(200)
+
+	if closer, ok := response.Body.(io.ReadCloser); ok {
+		defer closer.Close()
+	}
+	flusher, ok := w.(http.Flusher)
+	if !ok {
+		// If w doesn't support flushing, fall back to io.Copy.
+		_, err := io.Copy(w, response.Body)
+		return err
+	}
+	// text/event-stream messages are typically small; use a
+	// modest buffer and flush after each chunk so clients see
+	// events immediately instead of waiting on OS buffering.
+	buf := make([]byte, 4096)
+	for {
+		n, err := response.Body.Read(buf)
+		if n > 0 {
+			if _, writeErr := w.Write(buf[:n]); writeErr != nil {
+				return writeErr
+			}
+			flusher.Flush()
+		}
+		if err != nil {
+			if err == io.EOF {
+				return nil
+			}
+			return err
+		}
+	}
+}
+
+type ExportStoredefaultJSONResponse struct {
+	Body       Failure
+	StatusCode int
+}
+
+func (response ExportStoredefaultJSONResponse) VisitExportStoreResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 // StrictServerInterface represents all server handlers.
 type StrictServerInterface interface {
 	// ListApps List apps
@@ -18117,6 +18641,12 @@ type StrictServerInterface interface {
 	// GetStatus Ours: what this agent and its data plane are doing
 	// (GET /v1/status)
 	GetStatus(ctx context.Context, request GetStatusRequestObject) (GetStatusResponseObject, error)
+	// GetStore Ours: how the store of the fleet does
+	// (GET /v1/store)
+	GetStore(ctx context.Context, request GetStoreRequestObject) (GetStoreResponseObject, error)
+	// ExportStore Ours: all that the store holds, as text
+	// (GET /v1/store/export)
+	ExportStore(ctx context.Context, request ExportStoreRequestObject) (ExportStoreResponseObject, error)
 }
 
 type StrictHandlerFunc func(ctx context.Context, w http.ResponseWriter, r *http.Request, request any) (any, error)
@@ -19663,6 +20193,54 @@ func (sh *strictHandler) GetStatus(w http.ResponseWriter, r *http.Request) {
 		sh.options.ResponseErrorHandlerFunc(w, r, err)
 	} else if validResponse, ok := response.(GetStatusResponseObject); ok {
 		if err := validResponse.VisitGetStatusResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// GetStore operation middleware
+func (sh *strictHandler) GetStore(w http.ResponseWriter, r *http.Request) {
+	var request GetStoreRequestObject
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.GetStore(ctx, request.(GetStoreRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetStore")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(GetStoreResponseObject); ok {
+		if err := validResponse.VisitGetStoreResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// ExportStore operation middleware
+func (sh *strictHandler) ExportStore(w http.ResponseWriter, r *http.Request) {
+	var request ExportStoreRequestObject
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ExportStore(ctx, request.(ExportStoreRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ExportStore")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ExportStoreResponseObject); ok {
+		if err := validResponse.VisitExportStoreResponse(w); err != nil {
 			sh.options.ResponseErrorHandlerFunc(w, r, err)
 		}
 	} else if response != nil {

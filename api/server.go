@@ -21,6 +21,7 @@ type Config struct {
 	DataPlane DataPlane
 	Resolver  Resolver
 	Pinger    Pinger
+	Keeper    Keeper
 	Inviter   Inviter    // nil: this host is alone
 	Host      sixpn.Host // where new Machines go
 	Region    string     // of Machines that name none

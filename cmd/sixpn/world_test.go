@@ -62,7 +62,7 @@ func newWorld(t *testing.T) *world {
 	w.host = host.ID
 	l, err := api.Listen(w.socket)
 	must(t, err)
-	server := api.NewServer(api.Config{Store: w.store, Machines: w, DataPlane: w, Inviter: w, RoundTrip: w.roundTrip, Host: w.host, Region: "ams", Log: log})
+	server := api.NewServer(api.Config{Store: w.store, Machines: w, DataPlane: w, Inviter: w, Keeper: keeper{embedded}, RoundTrip: w.roundTrip, Host: w.host, Region: "ams", Log: log})
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	for _, task := range []func(context.Context) error{
@@ -242,6 +242,23 @@ func (w *world) writes(id, text string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.logs[id] = append(w.logs[id], text...)
+}
+
+// keeper is the store that the world is on.
+type keeper struct{ *state.Embedded }
+
+// StoreStatus is api.Keeper.
+func (k keeper) StoreStatus(context.Context) (api.StoreStatus, error) {
+	return api.StoreStatus{Kind: api.StoreStatusKindFleet, Revision: 7, Members: []api.StoreMember{
+		{ID: "a", Host: "one", Endpoint: "https://192.0.2.1:51822", Role: api.StoreMemberRoleLeader, Answers: true, Revision: 7, Bytes: 2 << 20, Version: "3.7.3"},
+		{ID: "b", Host: "two", Endpoint: "https://192.0.2.2:51822", Role: api.StoreMemberRoleVoter, Error: "it is away"},
+	}}, nil
+}
+
+// Export is api.Keeper.
+func (k keeper) Export(ctx context.Context, w io.Writer) error {
+	_, err := state.Export(ctx, k.Client(), w)
+	return err
 }
 
 // Invite is api.Inviter.
