@@ -180,6 +180,7 @@ func (a *agent) settings(tables *bpf.RouterMaps) reconcile.Settings {
 		NetworkFlows: cmp.Or(a.config.NetworkFlows, reconcile.DefaultSettings.NetworkFlows),
 		TableFlows:   tables.Flows.MaxEntries(),
 		Rules:        flycast.Rules{Distance: a.distance},
+		Silent:       a.trips.Silent,
 	}
 }
 

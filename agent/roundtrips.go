@@ -17,7 +17,7 @@ import (
 func (a *agent) openRoundTrips(context.Context) (err error) {
 	a.trips, err = flycast.NewRoundTrips(flycast.RoundTripsConfig{
 		Host: a.host.ID, Region: a.host.Region, Snapshot: a.store.Snapshot, Open: a.echoSocket,
-		OnDistances: a.farther, Interval: a.config.Timeouts.RoundTrip, Log: a.log,
+		OnDistances: a.farther, OnReach: a.farther, Interval: a.config.Timeouts.RoundTrip, Log: a.log,
 	})
 	return err
 }
@@ -38,7 +38,8 @@ func (a *agent) echoSocket(ctx context.Context) (net.PacketConn, error) {
 	return conn, nil
 }
 
-// farther has the tables go by other distances; names ask for them at each query.
+// farther has the tables go by other distances, or by hosts that became silent or were
+// heard again; names ask for distances at each query.
 func (a *agent) farther() { a.loop.Recompile() }
 
 // distance ranks regions for Flycast.

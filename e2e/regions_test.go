@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -31,7 +32,7 @@ const softLimit, hardLimit = 4, 8
 func newRegions(ctx context.Context, t *testing.T) *regions {
 	t.Helper()
 	r := &regions{fleet: nettest.StartFleet(ctx, t, nettest.FleetConfig{
-		Regions: []string{"iad", "fra"}, Host: nettest.Config{AgentFlags: []string{"--round-trip-interval", "100ms"}},
+		Regions: []string{"iad", "fra"}, Host: nettest.Config{AgentFlags: []string{"--round-trip-interval", "100ms", "--host-expiry", "3s", "--heartbeat-interval", "500ms"}},
 	})}
 	first := r.fleet.Hosts[0]
 	nettest.Must(t, first.CreateOrg(ctx, "acme"))
@@ -116,6 +117,64 @@ func TestRegions(t *testing.T) {
 	t.Run("round trips", func(t *testing.T) { r.roundTrips(ctx, t) })
 	t.Run("migrate", func(t *testing.T) { r.migrate(ctx, t) })
 	t.Run("migrate through kills", func(t *testing.T) { r.migrateThroughKills(ctx, t) })
+	t.Run("a host is lost", func(t *testing.T) { r.lost(ctx, t) })
+}
+
+// A host whose agent alone is away keeps its flows; one that is cut off loses them by a
+// reset, instead of hanging, and new ones go elsewhere.
+func (r *regions) lost(ctx context.Context, t *testing.T) {
+	lost := r.fleet.Hosts[1]
+	present := func(want string) {
+		nettest.Must(t, nettest.Eventually(ctx, "the other host is "+want, func(ctx context.Context) error {
+			answer, err := r.fleet.Hosts[0].Client.GetHostWithResponse(ctx, lost.Name)
+			if err := api.Check(answer, err); err != nil {
+				return err
+			}
+			if got := string(answer.JSON200.State); got != want {
+				return fmt.Errorf("it is %s", got)
+			}
+			return nil
+		}))
+	}
+	// By now both servers are in fra; the client is in iad.
+	conn, who, err := r.connect(ctx, 0)
+	nettest.Must(t, err)
+	for who != r.servers[1].ID {
+		defer conn.Close()
+		conn, who, err = r.connect(ctx, 0)
+		nettest.Must(t, err)
+	}
+	defer conn.Close()
+	echo := func() error {
+		_ = conn.SetDeadline(time.Now().Add(2 * time.Second))
+		if _, err := conn.Write([]byte("x")); err != nil {
+			return err
+		}
+		_, err := conn.Read(make([]byte, 64))
+		return err
+	}
+	for range 2 { // the rest of the greeting comes first
+		nettest.Must(t, echo())
+	}
+
+	nettest.Must(t, lost.KillAgent())
+	present("lost")
+	for range 3 {
+		nettest.Must(t, echo())
+	}
+	nettest.Must(t, lost.StartAgent(ctx))
+	present("present")
+	nettest.Must(t, echo())
+
+	nettest.Must(t, lost.Uplink.Cut())
+	began := time.Now()
+	_ = conn.SetDeadline(began.Add(30 * time.Second))
+	if _, err := conn.Read(make([]byte, 64)); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("after %v of a cut the connection ends with %v, expected a reset", time.Since(began), err)
+	}
+	nettest.Must(t, lost.Uplink.Heal())
+	present("present")
+	r.reach(ctx, t, 0, r.servers[1])
 }
 
 // The far server gets nothing while the near one is below its soft limit, and what that

@@ -35,11 +35,15 @@ type RoundTripsConfig struct {
 	// OnDistances is called when the distances are others than before. It must not
 	// block. nil: nobody wants to know.
 	OnDistances func()
+	// OnReach is called when a host becomes silent, or is heard again. It must not
+	// block. nil: nobody wants to know.
+	OnReach func()
 
 	// Interval is the time between two requests to a host. With many hosts it is longer,
 	// so that there are no more requests than one each Gap. 0: 2 s and 10 ms.
 	Interval, Gap time.Duration
 	Timeout       time.Duration // for an answer; 0: 1 s
+	Patience      int           // requests without an answer that make a host silent, at most 32; 0: 3
 	Retry         time.Duration // before a socket that failed is opened again; 0: 1 s
 	Log           *slog.Logger
 }
@@ -74,6 +78,7 @@ func NewRoundTrips(c RoundTripsConfig) (*RoundTrips, error) {
 	c.Gap = cmp.Or(c.Gap, 10*time.Millisecond)
 	c.Timeout = cmp.Or(c.Timeout, time.Second)
 	c.Retry = cmp.Or(c.Retry, time.Second)
+	c.Patience = min(cmp.Or(c.Patience, 3), lossWindow)
 	r := &RoundTrips{
 		config: c, id: uint16(rand.UintN(math.MaxUint16 + 1)),
 		hosts: map[sixpn.Host]*roundTrip{}, waiting: map[uint16]request{},
@@ -107,16 +112,17 @@ func (r *RoundTrips) Host(host sixpn.Host) (RoundTrip, bool) {
 	return trip.seen(host), true
 }
 
-// LostInARow is how many of the latest requests to a host had no answer, at most 32; 0
-// also for a host that none was sent to.
-func (r *RoundTrips) LostInARow(host sixpn.Host) int {
+// Silent is whether the latest requests to a host, as many as Patience says, had no
+// answer: packets do not pass there, or not back. A host that was not asked so often is
+// not silent.
+func (r *RoundTrips) Silent(host sixpn.Host) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if trip := r.hosts[host]; trip != nil {
-		return trip.lostInARow()
-	}
-	return 0
+	trip := r.hosts[host]
+	return trip != nil && r.silent(trip)
 }
+
+func (r *RoundTrips) silent(trip *roundTrip) bool { return trip.lostInARow() >= r.config.Patience }
 
 // Run measures until ctx ends, and returns nil then. A socket that fails is opened
 // again; meanwhile nothing is known anew.
@@ -221,16 +227,26 @@ func (r *RoundTrips) ask(conn net.PacketConn, host sixpn.Host) {
 
 // expire counts what has waited too long as lost.
 func (r *RoundTrips) expire(now time.Time) {
+	changed := false
 	r.mu.Lock()
-	defer r.mu.Unlock()
 	for sequence, q := range r.waiting {
 		if now.Sub(q.sent) < r.config.Timeout {
 			continue
 		}
 		delete(r.waiting, sequence)
 		if trip := r.hosts[q.host]; trip != nil {
+			before := r.silent(trip)
 			trip.lose()
+			changed = changed || r.silent(trip) != before
 		}
+	}
+	r.mu.Unlock()
+	r.tell(changed)
+}
+
+func (r *RoundTrips) tell(changed bool) {
+	if changed && r.config.OnReach != nil {
+		r.config.OnReach()
 	}
 }
 
@@ -256,16 +272,25 @@ func (r *RoundTrips) take(message []byte, from net.Addr, at time.Time) {
 	}
 	address, _ := netip.AddrFromSlice(sender.IP)
 	sequence := binary.BigEndian.Uint16(message[6:])
+	r.tell(r.answered(sequence, address, at))
+}
+
+// answered is whether a silent host was heard again.
+func (r *RoundTrips) answered(sequence uint16, from netip.Addr, at time.Time) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	q, waits := r.waiting[sequence]
-	if !waits || address != sixpn.AgentAddr(0, q.host) || at.Sub(q.sent) >= r.config.Timeout {
-		return
+	if !waits || from != sixpn.AgentAddr(0, q.host) || at.Sub(q.sent) >= r.config.Timeout {
+		return false
 	}
 	delete(r.waiting, sequence)
-	if trip := r.hosts[q.host]; trip != nil {
-		trip.answer(at.Sub(q.sent), at)
+	trip := r.hosts[q.host]
+	if trip == nil {
+		return false
 	}
+	before := r.silent(trip)
+	trip.answer(at.Sub(q.sent), at)
+	return before
 }
 
 // publish makes distances of what was measured, if they are others than before.

@@ -185,8 +185,41 @@ func TestRoundTripsTakeOnlyAnswers(t *testing.T) {
 	if trip, ok := trips.Host(3); ok {
 		t.Errorf("the way to the host itself is %+v", trip)
 	}
-	if trips.LostInARow(9) == 0 || trips.LostInARow(4) != 0 || trips.LostInARow(3) != 0 {
-		t.Errorf("lost in a row: %d of a silent host, %d of one that answers, %d of this one", trips.LostInARow(9), trips.LostInARow(4), trips.LostInARow(3))
+	becomes(t, "host 9 is silent", func() bool { return trips.Silent(9) })
+	if trips.Silent(4) || trips.Silent(3) {
+		t.Errorf("silent: %v one that answers, %v this one", trips.Silent(4), trips.Silent(3))
+	}
+}
+
+// Whoever goes by it is told when a host becomes silent, and when it is heard again.
+func TestRoundTripsTellOfSilence(t *testing.T) {
+	t.Parallel()
+	snapshot := fleetOf(map[sixpn.Host]string{3: "ams", 4: "fra"})
+	var away atomic.Bool
+	w := newWire(func(to sixpn.Host, message []byte) (sixpn.Host, []byte) {
+		if away.Load() {
+			return to, nil
+		}
+		return to, reply(message)
+	})
+	told := make(chan struct{}, 1000)
+	trips := measure(t, flycast.RoundTripsConfig{
+		Host: 3, Region: "ams", Snapshot: func() *state.Snapshot { return snapshot },
+		Open:    func(context.Context) (net.PacketConn, error) { return w, nil },
+		OnReach: func() { told <- struct{}{} },
+	})
+	becomes(t, "host 4 is measured", func() bool { _, ok := trips.Host(4); return ok })
+	for _, silent := range []bool{true, false, true} {
+		away.Store(silent)
+		select {
+		case <-told:
+		case <-time.After(patience):
+			t.Fatalf("nobody told that silent is %v", silent)
+		}
+		becomes(t, "silence as told", func() bool { return trips.Silent(4) == silent })
+	}
+	if len(told) != 0 {
+		t.Errorf("told %d times too often", len(told))
 	}
 }
 

@@ -55,6 +55,9 @@ type Settings struct {
 	// Room says what a backend of a service with limits can still take; its Rules need
 	// none. It is asked only where it decides. nil: all have room.
 	Room func(service maps.Service, backend maps.Backend) flycast.Room
+	// Silent says of a host that no packet passes there, or none comes back. If it is not
+	// present either, the flows that its Machines have are reset. nil: none is.
+	Silent func(sixpn.Host) bool
 }
 
 // DefaultSettings are what one Machine, and one network, may have at most while there
@@ -127,7 +130,7 @@ func Compile(snapshot *state.Snapshot, host sixpn.Host, local Local, settings Se
 	for _, machine := range snapshot.Machines {
 		machines[machine.App] = append(machines[machine.App], machine)
 	}
-	view := view{snapshot, host, local.Mesh.Ifindex != 0}
+	view := view{snapshot, host, local.Mesh.Ifindex != 0, settings.Silent}
 	for _, vip := range snapshot.VIPs {
 		app, known := snapshot.Apps[vip.App]
 		if known && vip.Network != app.Network {

@@ -9,12 +9,14 @@ import (
 	"github.com/sixpn/sixpn/state"
 )
 
-// TestAbsentHostsTakeNoNewFlow: their backends keep the flows they have.
+// TestAbsentHostsTakeNoNewFlow: their backends keep the flows they have, unless they are
+// silent as well.
 func TestAbsentHostsTakeNoNewFlow(t *testing.T) {
 	t.Parallel()
 	const there, further = here + 1, here + 2
 	for name, row := range map[string]struct {
 		absent   []sixpn.Host
+		silent   []sixpn.Host
 		change   func(*state.Machine) // of the one on there
 		backends []sixpn.Host
 		draining []sixpn.Host
@@ -25,6 +27,9 @@ func TestAbsentHostsTakeNoNewFlow(t *testing.T) {
 		"all absent":                  {absent: []sixpn.Host{here, there, further}, draining: []sixpn.Host{here, there, further}},
 		"absent, and its run is over": {absent: []sixpn.Host{there}, change: func(m *state.Machine) { m.State = state.Stopped }, backends: []sixpn.Host{here, further}},
 		"absent, and it is stopping":  {absent: []sixpn.Host{there}, change: func(m *state.Machine) { m.State = state.Stopping }, backends: []sixpn.Host{here, further}, draining: []sixpn.Host{there}},
+		"silent, but present":         {silent: []sixpn.Host{there}, backends: []sixpn.Host{here, there, further}},
+		"absent, and another silent":  {absent: []sixpn.Host{there}, silent: []sixpn.Host{further}, backends: []sixpn.Host{here, further}, draining: []sixpn.Host{there}},
+		"absent and silent":           {absent: []sixpn.Host{there}, silent: []sixpn.Host{there}, backends: []sixpn.Host{here, further}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld()
@@ -44,7 +49,9 @@ func TestAbsentHostsTakeNoNewFlow(t *testing.T) {
 			for _, h := range row.absent {
 				w.snapshot.Absent[h] = true
 			}
-			services := reconcile.Compile(state.Assemble(w.snapshot), here, w.local, reconcile.DefaultSettings).Services
+			settings := reconcile.DefaultSettings
+			settings.Silent = func(h sixpn.Host) bool { return slices.Contains(row.silent, h) }
+			services := reconcile.Compile(state.Assemble(w.snapshot), here, w.local, settings).Services
 			if len(services) != 1 {
 				t.Fatalf("there are %d services, want 1", len(services))
 			}

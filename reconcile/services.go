@@ -97,13 +97,19 @@ type view struct {
 	*state.Snapshot
 	host sixpn.Host
 	mesh bool // it has a way to other hosts
+
+	silent func(sixpn.Host) bool // Settings.Silent
 }
 
 // readiness is flycast.MachineReadiness, but that no new flow goes to a host that is
 // not present, or that there is no way to. Those that there are stay: it may be cut off
-// from the store alone, and the way be made again.
+// from the store alone, and the way be made again. When it is silent as well they would
+// hang, so they end.
 func (v view) readiness(machine state.Machine) flycast.Readiness {
 	r := flycast.MachineReadiness(machine)
+	if !v.Present(machine.Host) && v.silent != nil && v.silent(machine.Host) {
+		return flycast.Gone
+	}
 	if !v.Present(machine.Host) || machine.Host != v.host && !v.mesh {
 		return min(r, flycast.Draining)
 	}
