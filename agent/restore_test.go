@@ -1,0 +1,73 @@
+package agent_test
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/sixpn/sixpn/agent"
+	"github.com/sixpn/sixpn/api"
+	"github.com/sixpn/sixpn/internal/nettest"
+)
+
+// The store is lost for good: the first host starts again from an export, with its
+// number and its Machine, and another joins it again and stays what it was.
+func TestRestore(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
+	defer cancel()
+	f := nettest.StartFleet(ctx, t, nettest.FleetConfig{Host: nettest.Config{AgentFlags: []string{"--heartbeat-interval", "500ms", "--host-expiry", "2s"}}})
+	first, second := f.Hosts[0], f.Hosts[1]
+	createOrg(ctx, t, first, "acme")
+	nettest.Must(t, first.CreateApp(ctx, "web", "acme"))
+	server := nettest.Get[*nettest.Machine](t)(first.Run(ctx, "web", nettest.Options{}, first.Payload("serve", "-tcp", "8080")...))
+	hosts := hostIDs(ctx, t, first)
+
+	response, err := first.Client.ExportStore(ctx)
+	nettest.Must(t, api.CheckResponse(response, err))
+	export, err := io.ReadAll(response.Body)
+	nettest.Must(t, err)
+	nettest.Must(t, response.Body.Close())
+
+	for _, h := range f.Hosts {
+		nettest.Must(t, h.KillAgent())
+	}
+	nettest.Must(t, os.RemoveAll(filepath.Join(first.StateDir(), "store")))
+	config := agent.Config{Name: first.Name, StateDir: first.StateDir(), RunDir: first.RunDir()}
+	if _, err := agent.RestoreStore(ctx, config, bytes.NewReader(export[:len(export)-10])); err == nil {
+		t.Error("an export that was cut off is restored")
+	}
+	done, err := agent.RestoreStore(ctx, config, bytes.NewReader(export))
+	nettest.Must(t, err)
+	if done.Records == 0 || done.Aside != "" {
+		t.Errorf("restored %+v, expected records and no store of before", done)
+	}
+	nettest.Must(t, first.StartAgent(ctx))
+	for _, old := range []string{"fleet/fleet.json", "last-state"} {
+		nettest.Must(t, os.RemoveAll(filepath.Join(second.StateDir(), old)))
+	}
+	nettest.Must(t, f.Join(ctx, second))
+	nettest.Must(t, f.Meet(ctx))
+	for _, h := range f.Hosts {
+		if got := hostIDs(ctx, t, h); len(got) != 2 || got[first.Name] != hosts[first.Name] || got[second.Name] != hosts[second.Name] {
+			t.Errorf("hosts are %v, expected %v as before", got, hosts)
+		}
+	}
+	client := nettest.Get[*nettest.Machine](t)(second.Run(ctx, "web", nettest.Options{}, second.Payload("idle")...))
+	connects(ctx, t, client, at(server.Addr, 8080))
+}
+
+// hostIDs is the numbers of the hosts, by name.
+func hostIDs(ctx context.Context, t *testing.T, h *nettest.Host) map[string]string {
+	t.Helper()
+	answer, err := h.Client.ListHostsWithResponse(ctx)
+	nettest.Must(t, api.Check(answer, err))
+	ids := map[string]string{}
+	for _, h := range answer.JSON200.Hosts {
+		ids[h.Name] = h.ID
+	}
+	return ids
+}
