@@ -13,6 +13,7 @@ import (
 
 	"github.com/sixpn/sixpn"
 
+	"github.com/sixpn/sixpn/api"
 	"github.com/sixpn/sixpn/machine"
 	"github.com/sixpn/sixpn/netns"
 	"github.com/sixpn/sixpn/reconcile"
@@ -68,6 +69,28 @@ func (a *agent) meshKey() string {
 		return ""
 	}
 	return a.mesh.PublicKey()
+}
+
+// keys is the API's way to another key; nil for a host without a mesh.
+func (a *agent) keys() api.KeyRotator {
+	if a.mesh == nil {
+		return nil
+	}
+	return a
+}
+
+// RotateKey is api.KeyRotator. A key that could not be told to the others is told when
+// the agent starts the next time, or at the next call.
+func (a *agent) RotateKey(ctx context.Context) (int64, error) {
+	key, err := a.mesh.RotateKey(ctx)
+	if err != nil {
+		return 0, err
+	}
+	_, revision, err := a.store.JoinHost(ctx, state.NewHost{
+		Name: a.host.Name, Region: a.host.Region, Known: a.host.ID, Token: a.host.Token,
+		PublicKey: key, Endpoint: a.host.Endpoint, Version: a.config.Version,
+	})
+	return revision, err
 }
 
 // keepMesh has the engine, or the device, made again when it is gone.

@@ -25,6 +25,7 @@ func (a *agent) serveAPI(ctx context.Context) error {
 		Resolver:  tenant{a},
 		Pinger:    tenant{a},
 		Inviter:   a.inviter(),
+		Keys:      a.keys(),
 		Keeper:    keeper{a},
 		Host:      a.host.ID,
 		Region:    a.host.Region,

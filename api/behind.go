@@ -40,6 +40,12 @@ type Store interface {
 	ReleaseLease(ctx context.Context, id, nonce string) (int64, error)
 }
 
+// KeyRotator gives this host another key of the mesh.
+type KeyRotator interface {
+	// RotateKey returns once the other hosts can read the new key in the store, at a revision.
+	RotateKey(ctx context.Context) (revision int64, err error)
+}
+
 // Inviter lets other hosts into the fleet.
 type Inviter interface {
 	// Invite makes an invitation for a host in a region, "" for any, and returns the

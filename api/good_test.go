@@ -34,6 +34,7 @@ var goods = []good{
 	{operation: "CreateInvitation", body: `{"region":"fra","expires_in":"5m"}`, code: 201, writes: true},
 	{operation: "DrainHost", code: 200, writes: true},
 	{operation: "UndrainHost", code: 200, writes: true},
+	{operation: "RotateHostKey", code: 200, writes: true},
 	{operation: "ListOrgs", code: 200},
 	{operation: "CreateOrg", body: `{"slug":"new","name":"New Inc."}`, code: 201, writes: true},
 	{operation: "GetOrg", code: 200},
@@ -63,7 +64,7 @@ var goods = []good{
 	{operation: "ListEvents", query: "limit=3", code: 200},
 	{operation: "MachineLogs", query: "follow=false", code: 200},
 	{operation: "WaitMachine", query: "state=started&timeout=1", code: 200},
-	{operation: "MigrateMachine", body: `{"host_name":"one"}`, code: 200, held: true}, // where it is already
+	{operation: "MigrateMachine", body: `{"host_name":"one"}`, code: 200, held: true, writes: true}, // where it is already
 	{operation: "SuspendMachine", code: 200, held: true, writes: true},
 	{operation: "StartMachine", code: 200, held: true, writes: true},
 	{operation: "RestartMachine", query: "timeout=3s&signal=SIGINT&force_stop=false", code: 200, held: true, writes: true},

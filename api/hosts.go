@@ -80,6 +80,29 @@ func (o *operations) drain(ctx context.Context, name string, draining bool, wait
 	return revision, o.written(ctx, revision, wait)
 }
 
+func (o *operations) RotateHostKey(ctx context.Context, r RotateHostKeyRequestObject) (RotateHostKeyResponseObject, error) {
+	if err := checkWait(r.Params.Wait); err != nil {
+		return nil, err
+	}
+	h, err := o.host(o.config.Store.Snapshot(), r.HostName)
+	switch {
+	case err != nil:
+		return nil, err
+	case h.ID != o.config.Host:
+		return nil, refuse(http.StatusConflict, StatusConflict, "host_name", "%s is another host than the one that you ask, and only it has its key: ask its own agent", h.Name)
+	case o.config.Keys == nil:
+		return nil, notReady("other hosts do not reach this one, so it has no key of the mesh: start its agent with --underlay ADDRESS")
+	}
+	revision, err := o.config.Keys.RotateKey(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := o.written(ctx, revision, r.Params.Wait); err != nil {
+		return nil, err
+	}
+	return RotateHostKey200JSONResponse{done(revision)}, nil
+}
+
 func (o *operations) RemoveHost(ctx context.Context, r RemoveHostRequestObject) (RemoveHostResponseObject, error) {
 	if err := checkWait(r.Params.Wait); err != nil {
 		return nil, err

@@ -49,7 +49,15 @@ func TestHosts(t *testing.T) {
 			t.Errorf("after %s: %+v", verb, shown)
 		}
 	}
+	before := w.store.Snapshot().Hosts[w.host].PublicKey
+	w.durable(t, w.post("/v1/hosts/one/rotate-key", ""), http.StatusOK)
+	var shown api.Host
+	if w.get("/v1/hosts/one").into(t, &shown); shown.PublicKey == "" || shown.PublicKey == before {
+		t.Errorf("after a rotation its key is %q, before it was %q", shown.PublicKey, before)
+	}
 	for name, r := range map[string]refusal{
+		"another's key": {method: "POST", path: "/v1/hosts/two/rotate-key", code: http.StatusConflict, status: "conflict", field: "host_name"},
+		"nobody's key":  {method: "POST", path: "/v1/hosts/nobody/rotate-key", code: http.StatusNotFound, status: "not_found", field: "host_name"},
 		"its own": {method: "DELETE", path: "/v1/hosts/one", code: http.StatusConflict, status: "conflict", field: "host_name"},
 		"nobody":  {method: "DELETE", path: "/v1/hosts/nobody", code: http.StatusNotFound, status: "not_found", field: "host_name"},
 	} {

@@ -1484,6 +1484,14 @@ type DrainHostParams struct {
 	Wait Wait `form:"wait,omitempty" json:"wait,omitempty,omitzero"`
 }
 
+// RotateHostKeyParams defines parameters for RotateHostKey.
+type RotateHostKeyParams struct {
+	// Wait Ours: `applied` answers only when the data plane of this host has the
+	// change, or with 504 when it is durable and takes too long. `true` and `false`
+	// are accepted and mean "when durable".
+	Wait Wait `form:"wait,omitempty" json:"wait,omitempty,omitzero"`
+}
+
 // UndrainHostParams defines parameters for UndrainHost.
 type UndrainHostParams struct {
 	// Wait Ours: `applied` answers only when the data plane of this host has the
@@ -2069,6 +2077,13 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /v1/hosts/{host_name}/drain (the `DrainHost` operationId).
 	DrainHost(ctx context.Context, hostName HostName, params *DrainHostParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RotateHostKey Ours: give a host another key of the mesh
+	//
+	// What its Machines have with those of other hosts stands still until the others know the new key and a handshake is done: some tenths of a second. Only the host itself can: ask its own agent.
+	//
+	// Corresponds with POST /v1/hosts/{host_name}/rotate-key (the `RotateHostKey` operationId).
+	RotateHostKey(ctx context.Context, hostName HostName, params *RotateHostKeyParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// UndrainHost Ours: let new Machines onto a host again
 	//
@@ -3074,6 +3089,23 @@ func (c *Client) GetHost(ctx context.Context, hostName HostName, reqEditors ...R
 // Corresponds with POST /v1/hosts/{host_name}/drain (the `DrainHost` operationId).
 func (c *Client) DrainHost(ctx context.Context, hostName HostName, params *DrainHostParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewDrainHostRequest(c.Server, hostName, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RotateHostKey Ours: give a host another key of the mesh
+//
+// What its Machines have with those of other hosts stands still until the others know the new key and a handshake is done: some tenths of a second. Only the host itself can: ask its own agent.
+//
+// Corresponds with POST /v1/hosts/{host_name}/rotate-key (the `RotateHostKey` operationId).
+func (c *Client) RotateHostKey(ctx context.Context, hostName HostName, params *RotateHostKeyParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRotateHostKeyRequest(c.Server, hostName, params)
 	if err != nil {
 		return nil, err
 	}
@@ -5909,6 +5941,63 @@ func NewDrainHostRequest(server string, hostName HostName, params *DrainHostPara
 	return req, nil
 }
 
+// NewRotateHostKeyRequest constructs an http.Request for the RotateHostKey method
+func NewRotateHostKeyRequest(server string, hostName HostName, params *RotateHostKeyParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "host_name", hostName, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/hosts/%s/rotate-key", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "wait", params.Wait, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewUndrainHostRequest constructs an http.Request for the UndrainHost method
 func NewUndrainHostRequest(server string, hostName HostName, params *UndrainHostParams) (*http.Request, error) {
 	var err error
@@ -7156,6 +7245,15 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with POST /v1/hosts/{host_name}/drain (the `DrainHost` operationId).
 	DrainHostWithResponse(ctx context.Context, hostName HostName, params *DrainHostParams, reqEditors ...RequestEditorFn) (*DrainHostResponse, error)
+
+	// RotateHostKeyWithResponse Ours: give a host another key of the mesh
+	//
+	// What its Machines have with those of other hosts stands still until the others know the new key and a handshake is done: some tenths of a second. Only the host itself can: ask its own agent.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/hosts/{host_name}/rotate-key (the `RotateHostKey` operationId).
+	RotateHostKeyWithResponse(ctx context.Context, hostName HostName, params *RotateHostKeyParams, reqEditors ...RequestEditorFn) (*RotateHostKeyResponse, error)
 
 	// UndrainHostWithResponse Ours: let new Machines onto a host again
 	//
@@ -9253,6 +9351,61 @@ func (r DrainHostResponse) ContentType() string {
 	return ""
 }
 
+// RotateHostKeyResponse200Headers the declared response headers of an HTTP 200 response for RotateHostKey
+type RotateHostKeyResponse200Headers struct {
+	SixpnRevision int64
+}
+
+type RotateHostKeyResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Done
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Failure
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *RotateHostKeyResponse200Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r RotateHostKeyResponse) GetJSON200() *Done {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r RotateHostKeyResponse) GetJSONDefault() *Failure {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r RotateHostKeyResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r RotateHostKeyResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RotateHostKeyResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RotateHostKeyResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 // UndrainHostResponse200Headers the declared response headers of an HTTP 200 response for UndrainHost
 type UndrainHostResponse200Headers struct {
 	SixpnRevision int64
@@ -10786,6 +10939,21 @@ func (c *ClientWithResponses) DrainHostWithResponse(ctx context.Context, hostNam
 		return nil, err
 	}
 	return ParseDrainHostResponse(rsp)
+}
+
+// RotateHostKeyWithResponse Ours: give a host another key of the mesh
+//
+// What its Machines have with those of other hosts stands still until the others know the new key and a handshake is done: some tenths of a second. Only the host itself can: ask its own agent.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/hosts/{host_name}/rotate-key (the `RotateHostKey` operationId).
+func (c *ClientWithResponses) RotateHostKeyWithResponse(ctx context.Context, hostName HostName, params *RotateHostKeyParams, reqEditors ...RequestEditorFn) (*RotateHostKeyResponse, error) {
+	rsp, err := c.RotateHostKey(ctx, hostName, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRotateHostKeyResponse(rsp)
 }
 
 // UndrainHostWithResponse Ours: let new Machines onto a host again
@@ -12568,6 +12736,52 @@ func ParseDrainHostResponse(rsp *http.Response) (*DrainHostResponse, error) {
 	return response, nil
 }
 
+// ParseRotateHostKeyResponse parses an HTTP response from a RotateHostKeyWithResponse call
+func ParseRotateHostKeyResponse(rsp *http.Response) (*RotateHostKeyResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RotateHostKeyResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Done
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 200:
+		var headers RotateHostKeyResponse200Headers
+		if values := rsp.Header.Values("Sixpn-Revision"); len(values) > 0 {
+			var value int64
+			if err := runtime.BindStyledParameterWithOptions("simple", "Sixpn-Revision", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			}
+			headers.SixpnRevision = value
+		}
+		response.Headers200 = &headers
+	}
+
+	return response, nil
+}
+
 // ParseUndrainHostResponse parses an HTTP response from a UndrainHostWithResponse call
 func ParseUndrainHostResponse(rsp *http.Response) (*UndrainHostResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -13263,6 +13477,9 @@ type ServerInterface interface {
 	// DrainHost Ours: keep new Machines from a host
 	// (POST /v1/hosts/{host_name}/drain)
 	DrainHost(w http.ResponseWriter, r *http.Request, hostName HostName, params DrainHostParams)
+	// RotateHostKey Ours: give a host another key of the mesh
+	// (POST /v1/hosts/{host_name}/rotate-key)
+	RotateHostKey(w http.ResponseWriter, r *http.Request, hostName HostName, params RotateHostKeyParams)
 	// UndrainHost Ours: let new Machines onto a host again
 	// (POST /v1/hosts/{host_name}/undrain)
 	UndrainHost(w http.ResponseWriter, r *http.Request, hostName HostName, params UndrainHostParams)
@@ -15412,6 +15629,48 @@ func (siw *ServerInterfaceWrapper) DrainHost(w http.ResponseWriter, r *http.Requ
 	handler.ServeHTTP(w, r)
 }
 
+// RotateHostKey operation middleware
+func (siw *ServerInterfaceWrapper) RotateHostKey(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "host_name" -------------
+	var hostName HostName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "host_name", r.PathValue("host_name"), &hostName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "host_name", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params RotateHostKeyParams
+
+	// ------------- Optional query parameter "wait" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "wait", r.URL.Query(), &params.Wait, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "wait"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "wait", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.RotateHostKey(w, r, hostName, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 // UndrainHost operation middleware
 func (siw *ServerInterfaceWrapper) UndrainHost(w http.ResponseWriter, r *http.Request) {
 
@@ -16130,6 +16389,7 @@ func HandlerWithOptions(si ServerInterface, options StdHTTPServerOptions) http.H
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/v1/hosts/{host_name}", wrapper.GetHost)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/v1/hosts/{host_name}/drain", wrapper.DrainHost)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/v1/hosts/{host_name}/undrain", wrapper.UndrainHost)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/v1/hosts/{host_name}/rotate-key", wrapper.RotateHostKey)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/v1/store", wrapper.GetStore)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/v1/store/export", wrapper.ExportStore)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/v1/status", wrapper.GetStatus)
@@ -17772,6 +18032,47 @@ func (response DrainHostdefaultJSONResponse) VisitDrainHostResponse(w http.Respo
 	return err
 }
 
+type RotateHostKeyRequestObject struct {
+	HostName HostName `json:"host_name"`
+	Params   RotateHostKeyParams
+}
+
+type RotateHostKeyResponseObject interface {
+	VisitRotateHostKeyResponse(w http.ResponseWriter) error
+}
+
+type RotateHostKey200JSONResponse struct{ DoneJSONResponse }
+
+func (response RotateHostKey200JSONResponse) VisitRotateHostKeyResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Sixpn-Revision", fmt.Sprint(response.Headers.SixpnRevision))
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RotateHostKeydefaultJSONResponse struct {
+	Body       Failure
+	StatusCode int
+}
+
+func (response RotateHostKeydefaultJSONResponse) VisitRotateHostKeyResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type UndrainHostRequestObject struct {
 	HostName HostName `json:"host_name"`
 	Params   UndrainHostParams
@@ -18599,6 +18900,9 @@ type StrictServerInterface interface {
 	// DrainHost Ours: keep new Machines from a host
 	// (POST /v1/hosts/{host_name}/drain)
 	DrainHost(ctx context.Context, request DrainHostRequestObject) (DrainHostResponseObject, error)
+	// RotateHostKey Ours: give a host another key of the mesh
+	// (POST /v1/hosts/{host_name}/rotate-key)
+	RotateHostKey(ctx context.Context, request RotateHostKeyRequestObject) (RotateHostKeyResponseObject, error)
 	// UndrainHost Ours: let new Machines onto a host again
 	// (POST /v1/hosts/{host_name}/undrain)
 	UndrainHost(ctx context.Context, request UndrainHostRequestObject) (UndrainHostResponseObject, error)
@@ -19809,6 +20113,33 @@ func (sh *strictHandler) DrainHost(w http.ResponseWriter, r *http.Request, hostN
 		sh.options.ResponseErrorHandlerFunc(w, r, err)
 	} else if validResponse, ok := response.(DrainHostResponseObject); ok {
 		if err := validResponse.VisitDrainHostResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// RotateHostKey operation middleware
+func (sh *strictHandler) RotateHostKey(w http.ResponseWriter, r *http.Request, hostName HostName, params RotateHostKeyParams) {
+	var request RotateHostKeyRequestObject
+
+	request.HostName = hostName
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.RotateHostKey(ctx, request.(RotateHostKeyRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "RotateHostKey")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(RotateHostKeyResponseObject); ok {
+		if err := validResponse.VisitRotateHostKeyResponse(w); err != nil {
 			sh.options.ResponseErrorHandlerFunc(w, r, err)
 		}
 	} else if response != nil {

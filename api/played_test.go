@@ -2,6 +2,8 @@ package api_test
 
 import (
 	"context"
+	"crypto/rand"
+	"encoding/base64"
 	"io"
 	"sync"
 	"syscall"
@@ -99,6 +101,24 @@ type playedInviter struct{ store *state.Store }
 func (p playedInviter) Invite(ctx context.Context, region string, life time.Duration) (api.Invitation, int64, error) {
 	i, revision, err := p.store.CreateInvitation(ctx, state.NewInvitation{ID: "invitation", Secret: []byte("secret"), Region: region, Lifetime: life})
 	return api.Invitation{ID: i.ID, Token: "sixpn1.token", Region: i.Region, ExpiresAt: i.ExpiresAt}, revision, err
+}
+
+// playedKeys is a host that has a key in its record, and no mesh.
+type playedKeys struct{ world *world }
+
+func (p playedKeys) RotateKey(ctx context.Context) (int64, error) {
+	return rotateKey(ctx, p.world.store, p.world.host)
+}
+
+// rotateKey gives a host some key.
+func rotateKey(ctx context.Context, store *state.Store, id sixpn.Host) (int64, error) {
+	h := store.Snapshot().Hosts[id]
+	key := make([]byte, 32)
+	_, _ = rand.Read(key) // which never fails
+	_, revision, err := store.JoinHost(ctx, state.NewHost{
+		Name: h.Name, Region: h.Region, Known: h.ID, Token: h.Token, PublicKey: base64.StdEncoding.EncodeToString(key),
+	})
+	return revision, err
 }
 
 // playedKeeper is a store of one member and one line.

@@ -23,6 +23,7 @@ type Config struct {
 	Pinger    Pinger
 	Keeper    Keeper
 	Inviter   Inviter    // nil: this host is alone
+	Keys      KeyRotator // nil likewise
 	Host      sixpn.Host // where new Machines go
 	Region    string     // of Machines that name none
 	// Distances is how far regions are from this host. nil: as the great circle has it.

@@ -85,7 +85,7 @@ func newWorld(t *testing.T) *world {
 	l, err := api.Listen(w.socket)
 	must(t, err)
 	server := api.NewServer(api.Config{
-		Store: w.store, Machines: w.machines, DataPlane: w.plane, Resolver: w.names, Pinger: w.names, Inviter: playedInviter{w.store}, Keeper: playedKeeper{},
+		Store: w.store, Machines: w.machines, DataPlane: w.plane, Resolver: w.names, Pinger: w.names, Inviter: playedInviter{w.store}, Keys: playedKeys{w}, Keeper: playedKeeper{},
 		Host: w.host, Region: "ams", Distances: func() *state.Distances { return measured }, RoundTrip: w.roundTrip, Log: log,
 		MaxBody: maxBody, MaxOutput: maxOutput, ApplyTimeout: applyTimeout,
 	})

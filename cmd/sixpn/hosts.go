@@ -16,7 +16,7 @@ func hostsCommand(c *cli) *cobra.Command {
 		Aliases: []string{"host"},
 		Short:   "Hosts of the fleet, which Machines run on",
 		Example: "  sixpn hosts invite --region fra\n  sixpn hosts list",
-	}, hostsInvite(c), hostsList(c), hostsShow(c), hostsDrain(c), hostsUndrain(c), hostsRemove(c))
+	}, hostsInvite(c), hostsList(c), hostsShow(c), hostsDrain(c), hostsUndrain(c), hostsRotateKey(c), hostsRemove(c))
 }
 
 func hostsInvite(c *cli) *cobra.Command {
@@ -145,6 +145,28 @@ func hostsUndrain(c *cli) *cobra.Command {
 			return c.printJSON(answer.JSON200)
 		}
 		fmt.Fprintf(c.out, "Host %s takes new Machines\n", args[0])
+		return nil
+	})
+}
+
+func hostsRotateKey(c *cli) *cobra.Command {
+	return c.change(&cobra.Command{
+		Use:   "rotate-key HOST",
+		Short: "Give a host another key of the mesh",
+		Long: `Give a host another key of the mesh. It costs a handshake with each other host: what
+Machines have with those of other hosts stands still for some tenths of a second. Only
+the agent of that host can.`,
+		Example: "  sixpn hosts rotate-key host-1",
+		Args:    cobra.ExactArgs(1),
+	}, func(ctx context.Context, client *api.ClientWithResponses, args []string) error {
+		answer, err := client.RotateHostKeyWithResponse(ctx, args[0], &api.RotateHostKeyParams{Wait: c.until()})
+		if err := api.Check(answer, err); err != nil {
+			return err
+		}
+		if c.json {
+			return c.printJSON(answer.JSON200)
+		}
+		fmt.Fprintf(c.out, "Host %s has a new key: each other host makes a new handshake with it\n", args[0])
 		return nil
 	})
 }

@@ -164,7 +164,7 @@ func TestWait(t *testing.T) {
 	w.host2(t)
 	for _, args := range []string{
 		"orgs create o", "orgs delete o -y", "networks create n", "networks delete n", "apps create a -o acme", "apps destroy a -y",
-		"hosts invite", "hosts drain one", "hosts undrain one", "hosts remove two -y",
+		"hosts invite", "hosts drain one", "hosts undrain one", "hosts rotate-key one", "hosts remove two -y",
 		"ips allocate-v6 --private -a web", "ips release fdaa:0:1:0:1::1 -a web",
 		"machine run -a web -d -- run", "machine attach -a web --device tap0", "machine stop " + id, "machine start " + id, "machine restart " + id,
 		"machine suspend " + id, "machine resume " + id, "machine cordon " + id, "machine uncordon " + id, "machine migrate " + id + " --to one", "machine update " + id + " -e A=1",
