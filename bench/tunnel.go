@@ -25,8 +25,8 @@ const (
 
 var engineNames = map[string]string{engineUserspace: "wireguard-go", engineKernel: "the kernel's WireGuard"}
 
-// tunnelHost is the number of the first end of every tunnel; no host of a fleet that
-// is made for a measurement comes so far.
+// tunnelHost is above the number of every host of a fleet that is measured. Two tunnels
+// of the same hosts have different ends.
 const tunnelHost = sixpn.Host(1000)
 
 // tunnel is plain WireGuard between two hosts: the engine that the mesh has, over the
@@ -57,7 +57,7 @@ func newTunnel(ctx context.Context, hosts [2]*nettest.Host, engine string, port,
 	for i, host := range hosts {
 		name := "plain" + strings.ToLower(rand.Text()[:8])
 		e := &t.ends[i]
-		*e = tunnelEnd{host: host, number: tunnelHost + sixpn.Host(i), config: wireguard.Config{
+		*e = tunnelEnd{host: host, number: tunnelHost + 2*sixpn.Host(port) + sixpn.Host(i), config: wireguard.Config{
 			Name: name, Dir: filepath.Join(host.Dir, name), Port: port, MTU: mtu, Engine: engine,
 		}}
 		t.closers = append(t.closers, e.reset)
