@@ -87,7 +87,7 @@ var checks = []check{
 	{"dns.nearest_by_region", dnsNearestByRegion},
 	{"flycast.remote_backend", remoteBackend},
 	{"flycast.nearest_first", nearestFirst},
-	{"machine.migrate", machineMigrate},
+	{"machine.migrate", migrate},
 	{"host.join", hostJoin},
 	{"host.store_outage_keeps_serving", storeOutage},
 	{"host.loss_leaves_dns", hostLoss},

@@ -34,8 +34,8 @@ dns.global dns.region dns.nearest dns.vm dns.process dns.metadata dns.vms dns.re
 dns.nodata_not_nxdomain dns.tcp dns.forwarding api.wait_applied deploy.rolling app.move flycast.ipv4_only_backend
 flycast.health metrics.scrape metrics.drop_reason
 mesh.same_org mesh.cross_org mesh.spoofed_host mesh.large_packets mesh.segmentation_offload dns.remote_machine
-dns.nearest_by_region flycast.remote_backend flycast.nearest_first machine.migrate host.join host.store_outage_keeps_serving
-host.loss_leaves_dns host.rejoin`)
+dns.nearest_by_region flycast.remote_backend flycast.nearest_first host.join host.store_outage_keeps_serving
+host.loss_leaves_dns host.rejoin machine.migrate`)
 
 // TestDemo runs the whole demo: every check is there once, and holds.
 func TestDemo(t *testing.T) {

@@ -3,6 +3,7 @@ package nettest
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -196,6 +197,36 @@ func (m *Machine) Start(ctx context.Context) error {
 		return err
 	}
 	return m.Wait(ctx, "started")
+}
+
+// Migrate moves the Machine to another host, and returns once it is started there and the
+// data planes of both hosts know it.
+func (m *Machine) Migrate(ctx context.Context, to *Host) error {
+	answer, err := m.Host.Client.MigrateMachineWithResponse(ctx, m.App, m.ID, &api.MigrateMachineParams{}, api.MigrateRequest{HostName: to.Name})
+	if err := api.Check(answer, err); err != nil {
+		return err
+	}
+	err = Eventually(ctx, "the Machine is on the other host", func(ctx context.Context) error {
+		answer, err := to.Client.GetMachineWithResponse(ctx, m.App, m.ID)
+		if err := api.Check(answer, err); err != nil {
+			return err
+		}
+		record := answer.JSON200
+		if record.Migration != nil && record.Migration.Error != "" {
+			return Final(errors.New(record.Migration.Error))
+		}
+		if record.HostName != to.Name || record.State != "started" || record.Migration != nil {
+			return fmt.Errorf("it is %s on %s, and its migration is %+v", record.State, record.HostName, record.Migration)
+		}
+		m.Addr, err = netip.ParseAddr(record.PrivateIP)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	from := m.Host
+	m.Host = to
+	return errors.Join(to.Settle(ctx), from.Settle(ctx))
 }
 
 // Destroy ends the Machine for good, and returns once it is gone.
