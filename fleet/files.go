@@ -56,8 +56,11 @@ func (f *Fleet) readMember() (*member, error) {
 		return nil, err
 	}
 	m := new(member)
-	if err := json.Unmarshal(content, m); err != nil || len(m.Endpoints) == 0 {
-		return nil, fmt.Errorf("%s cannot be read (%v): it is damaged; remove the directory %s and join again with a new token", f.path(MemberFile), err, f.config.Dir)
+	if err = json.Unmarshal(content, m); err == nil && len(m.Endpoints) == 0 {
+		err = errors.New("it has no endpoint")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s cannot be read (%w): it is damaged; remove the directory %s and join again with a new token", f.path(MemberFile), err, f.config.Dir)
 	}
 	return m, nil
 }
