@@ -159,8 +159,11 @@ func (r *RoundTrips) measure(ctx context.Context) error {
 		<-listening
 	}()
 	for ctx.Err() == nil {
-		hosts := r.others()
+		hosts, young := r.others()
 		pause := r.config.Interval
+		if young {
+			pause = min(pause, firstInterval)
+		}
 		if len(hosts) > 0 {
 			pause = max(pause/time.Duration(len(hosts)), r.config.Gap)
 		}
@@ -190,9 +193,13 @@ func wait(ctx context.Context, d time.Duration) {
 	}
 }
 
-// others is every host but this one, by number. What was known of those that are no
-// more is forgotten.
-func (r *RoundTrips) others() []sixpn.Host {
+// firstInterval is Interval, if that is longer, until each host was asked as often as
+// makes a time to go by: an agent that begins again shall soon know what it did before.
+const firstInterval = 100 * time.Millisecond
+
+// others is every host but this one, by number; young is whether one was asked too
+// seldom so far. What was known of those that are no more is forgotten.
+func (r *RoundTrips) others() (hosts []sixpn.Host, young bool) {
 	snapshot := r.config.Snapshot()
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -205,7 +212,11 @@ func (r *RoundTrips) others() []sixpn.Host {
 			r.hosts[host] = &roundTrip{}
 		}
 	}
-	return slices.Sorted(maps.Keys(r.hosts))
+	for host, trip := range r.hosts {
+		hosts, young = append(hosts, host), young || trip.probes < enoughAnswers
+	}
+	slices.Sort(hosts)
+	return hosts, young
 }
 
 // ask sends a request. One that cannot be sent is lost.
