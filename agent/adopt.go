@@ -60,6 +60,10 @@ func (a *agent) settle(ctx context.Context) error {
 			return fmt.Errorf("remove device %s: %w", device.Name, err)
 		}
 	}
+	// The device to other hosts is a port too, whenever its task comes to raise it.
+	if err := a.loop.SetMeshPort(ctx, a.meshPort()); err != nil {
+		return err
+	}
 	a.loop.PortsComplete()
 	// The tables have no hole from here on: what the API says is what is so.
 	return a.loop.Applied(ctx, a.loop.Wanted())

@@ -58,13 +58,40 @@ func TestAcrossHostsAndNetworks(t *testing.T) {
 	for _, h := range fleet.Hosts {
 		nettest.Must(t, h.KillAgent())
 	}
-	conn := nettest.Get[net.Conn](t)(inside.Dial(ctx, "tcp6", nil, vip.String()))
-	defer conn.Close()
-	greeted(t, conn)
+	held := nettest.Get[net.Conn](t)(inside.Dial(ctx, "tcp6", nil, vip.String()))
+	defer held.Close()
+	greeted(t, held)
+	started, visits := make(chan struct{}), make(chan int)
+	go func() {
+		count := 0
+		defer func() { visits <- count }()
+		for ; ; count++ {
+			select {
+			case <-started:
+				return
+			default:
+			}
+			conn, err := inside.Dial(ctx, "tcp6", nil, vip.String())
+			if err != nil {
+				t.Errorf("connection %d while the agents start: %v", count, err)
+				return
+			}
+			_ = conn.Close()
+		}
+	}()
 	for _, h := range fleet.Hosts {
 		nettest.Must(t, h.StartAgent(ctx))
 	}
-	nettest.Must(t, nettest.Eventually(ctx, "the visitor reaches the service again", func(context.Context) error { return reaches(visitor, vip) }))
+	for _, h := range fleet.Hosts {
+		nettest.Must(t, h.Settle(ctx))
+	}
+	close(started)
+	if count := <-visits; count == 0 {
+		t.Error("nobody came while the agents started")
+	}
+	_, err := held.Write([]byte("still here\n"))
+	nettest.Must(t, err)
+	greeted(t, held)
 
 	answer, err := near.Client.DeleteIPAssignmentWithResponse(ctx, "web", vip.Addr().String(), &api.DeleteIPAssignmentParams{Wait: api.WaitForApplied})
 	nettest.Must(t, api.Check(answer, err))

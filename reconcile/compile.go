@@ -44,6 +44,9 @@ type Local struct {
 	HostPort HostPort // Ifindex 0: none
 	Mesh     MeshPort // Ifindex 0: none
 	Ports    []Port
+	// Partial: after a start not all is known yet. There may be a mesh that carries
+	// traffic, so backends on other hosts stay chosen.
+	Partial bool
 }
 
 // Settings are the limits that a host sets.
@@ -130,7 +133,7 @@ func Compile(snapshot *state.Snapshot, host sixpn.Host, local Local, settings Se
 	for _, machine := range snapshot.Machines {
 		machines[machine.App] = append(machines[machine.App], machine)
 	}
-	view := view{snapshot, host, local.Mesh.Ifindex != 0, settings.Silent}
+	view := view{snapshot, host, local.Mesh.Ifindex != 0 || local.Partial, settings.Silent}
 	for _, vip := range snapshot.VIPs {
 		app, known := snapshot.Apps[vip.App]
 		if known && vip.Network != app.Network {

@@ -176,6 +176,14 @@ func TestCompile(t *testing.T) {
 			w.change(w.machine("web", 2, tcp(80, 8080)), func(m *state.Machine) { m.Host = here + 1 })
 			w.local.Ports = w.local.Ports[:1]
 		},
+		"machine-elsewhere-while-partial": func(w *world) {
+			w.local.Partial = true
+			w.app("web", red)
+			w.vip("web", red, 3)
+			w.change(w.machine("web", 2, tcp(80, 8080)), func(m *state.Machine) { m.Host = here + 1 })
+			w.machine("web", 1)
+			w.local.Ports = w.local.Ports[1:]
+		},
 		"allocations": func(w *world) {
 			w.local.Mesh = meshPort
 			w.app("web", red)

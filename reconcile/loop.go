@@ -48,7 +48,7 @@ type Config struct {
 	Collect time.Duration
 	// Load tells how full backends are, so that farther ones take what the near ones
 	// cannot. It is looked at every Watch while it decides something. nil: all have
-	// room. Watch 0: 100 ms.
+	// room. Watch 0: 100 ms; it is longer when a look takes long.
 	Load  Load
 	Watch time.Duration
 	Log   *slog.Logger
@@ -174,14 +174,14 @@ func (l *Loop) work(ctx context.Context) error {
 		case <-timer.C:
 		case <-watch.C:
 			if !l.rooms.changed() {
-				watch.Reset(l.config.Watch)
+				watch.Reset(l.rooms.pause(l.config.Watch))
 				continue
 			}
 		}
 		changes, again := l.sync(ctx)
 		watch.Stop()
 		if l.rooms.decide() {
-			watch.Reset(l.config.Watch)
+			watch.Reset(l.rooms.pause(l.config.Watch))
 		}
 		switch {
 		case again:
@@ -201,7 +201,7 @@ func (l *Loop) work(ctx context.Context) error {
 func (l *Loop) sync(ctx context.Context) (changes maps.Changes, again bool) {
 	l.mu.Lock()
 	snapshot, version := l.snapshot, l.version
-	local := Local{HostPort: l.host, Mesh: l.mesh}
+	local := Local{HostPort: l.host, Mesh: l.mesh, Partial: !l.complete}
 	for _, port := range l.ports {
 		local.Ports = append(local.Ports, port)
 	}
@@ -342,8 +342,8 @@ func (l *Loop) SetHostPort(ctx context.Context, port HostPort) error {
 }
 
 // SetMeshPort sets the device to other hosts, and returns when it is in the tables. The
-// zero MeshPort is none: then no Machine of another host is given new flows. After a
-// restart it should come before the ports of Machines, so that none is refused meanwhile.
+// zero MeshPort is none: then no Machine of another host is given new flows, once
+// PortsComplete was called. Before that it should be set, if there is one.
 func (l *Loop) SetMeshPort(ctx context.Context, port MeshPort) error {
 	version := l.changeLocal(func() { l.mesh = port })
 	if err := l.wait(ctx, func() (bool, error) { return l.applied >= version, nil }); err != nil {
@@ -352,7 +352,7 @@ func (l *Loop) SetMeshPort(ctx context.Context, port MeshPort) error {
 	return nil
 }
 
-// PortsComplete says that every port of before a restart has been set again. Until
+// PortsComplete says that every port of before a restart, the mesh's too, has been set again. Until
 // then nothing is taken out of the tables: what nobody has asked for yet may carry
 // traffic.
 func (l *Loop) PortsComplete() {

@@ -1,6 +1,8 @@
 package reconcile
 
 import (
+	"time"
+
 	"github.com/sixpn/sixpn/flycast"
 	"github.com/sixpn/sixpn/maps"
 )
@@ -28,7 +30,14 @@ type rooms struct {
 	known map[seat]flycast.Room // of the compile before
 	asked map[seat]flycast.Room // of the compile that goes on, nil: none does
 	live  func(seat) uint32     // of that compile, nil: not read yet
+	took  time.Duration         // the last look
 }
+
+// share is the part of the time that may go into looking, one of so many.
+const share = 20
+
+// pause is the time until the next look, of at least so much.
+func (r *rooms) pause(least time.Duration) time.Duration { return max(least, share*r.took) }
 
 // begin starts a compile.
 func (r *rooms) begin() { r.asked, r.live = map[seat]flycast.Room{}, nil }
@@ -68,6 +77,8 @@ func (r *rooms) changed() bool {
 	if !r.decide() {
 		return false
 	}
+	began := time.Now()
+	defer func() { r.took = time.Since(began) }()
 	live, err := readLive(r.load)
 	if err != nil {
 		return false
