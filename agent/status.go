@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/sixpn/sixpn"
 	"github.com/sixpn/sixpn/api"
@@ -56,6 +57,11 @@ func (d dataPlane) Status(context.Context) (api.Status, error) {
 			Version: d.config.Version, Pid: os.Getpid(), StartedAt: d.started.UTC(), Message: progress.Error,
 		},
 		Revision: api.RevisionStatus{Wanted: progress.Wanted, Applied: progress.Applied},
+	}
+	if alarm := snapshot.Alarm(); alarm != "" {
+		status.Agent.Message = alarm
+	} else if at, away := d.store.Contact(); away != nil && status.Agent.Message == "" {
+		status.Agent.Message = fmt.Sprintf("the store has not answered since %s (%v): the last state is in force; look after the store, and the way to it", at.UTC().Format(time.RFC3339), away)
 	}
 	if n := len(snapshot.Unreadable); n > 0 && status.Agent.Message == "" {
 		status.Agent.Message = fmt.Sprintf("%d records of the store cannot be read by this build; their last readable versions are in force", n)
