@@ -29,6 +29,7 @@ var (
 	storeLimit   = gauge(sectionStore, "store_database_limit_bytes", "Size at which the store takes no more writes")
 	storeRecent  = gauge(sectionStore, "store_revision", "Latest revision of the store")
 	storeLag     = gauge(sectionStore, "store_watch_lag_revisions", "Revisions of the store that the agent has not heard of yet")
+	storeAlarm   = gauge(sectionStore, "store_alarm", "Whether the last tables stay although the store says otherwise; sixpn status says why")
 	storeRecords = gauge(sectionStore, "store_records", "Records that the agent knows, of what concerns its host", "kind")
 )
 
@@ -47,6 +48,7 @@ func (o *Collector) collectStore(s *state.Snapshot, to *batch) error {
 	} {
 		storeRecords.emit(to, float64(count), kind)
 	}
+	storeAlarm.emit(to, number(s.Alarm() != ""))
 	p, h := o.config.Progress(), o.config.Store()
 	storeUp.emit(to, number(h.Serving))
 	storeLeader.emit(to, number(h.Leader))
