@@ -40,13 +40,17 @@ type propagated struct {
 
 // measurePropagation has a Flycast address made and released again and again by the API
 // of one host of three, and looks on another when the name leads to it, and when the
-// kernel's table has it. The store is on the third: every change goes over TLS twice.
+// kernel's table has it. Each has a member of the store: a change is durable on two of
+// them before anybody hears of it.
 func measurePropagation(ctx context.Context, changes int, progress func(string)) (results []Result, err error) {
 	f, err := newFleet(ctx, 3, progress)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
+	if err := f.voters(ctx, 3); err != nil {
+		return nil, err
+	}
 	writer := f.Hosts[1].Client
 	w, err := newWatcher(ctx, f, f.Hosts[2])
 	if err != nil {
