@@ -2060,8 +2060,8 @@ type ClientInterface interface {
 	// RemoveHost Ours: remove a host from the fleet
 	//
 	// Its number is never used again, and its agent is refused from then on. Its
-	// certificate stays good until it ends; who must not trust it any more gives
-	// the fleet another authority.
+	// certificate stays good for the store until it ends: of a host that may have
+	// been broken into, keep the underlay away as well.
 	//
 	// Corresponds with DELETE /v1/hosts/{host_name} (the `RemoveHost` operationId).
 	RemoveHost(ctx context.Context, hostName HostName, params *RemoveHostParams, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -3051,8 +3051,8 @@ func (c *Client) CreateInvitation(ctx context.Context, params *CreateInvitationP
 // RemoveHost Ours: remove a host from the fleet
 //
 // Its number is never used again, and its agent is refused from then on. Its
-// certificate stays good until it ends; who must not trust it any more gives
-// the fleet another authority.
+// certificate stays good for the store until it ends: of a host that may have
+// been broken into, keep the underlay away as well.
 //
 // Corresponds with DELETE /v1/hosts/{host_name} (the `RemoveHost` operationId).
 func (c *Client) RemoveHost(ctx context.Context, hostName HostName, params *RemoveHostParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -7222,8 +7222,8 @@ type ClientWithResponsesInterface interface {
 	// RemoveHostWithResponse Ours: remove a host from the fleet
 	//
 	// Its number is never used again, and its agent is refused from then on. Its
-	// certificate stays good until it ends; who must not trust it any more gives
-	// the fleet another authority.
+	// certificate stays good for the store until it ends: of a host that may have
+	// been broken into, keep the underlay away as well.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -10899,8 +10899,8 @@ func (c *ClientWithResponses) CreateInvitationWithResponse(ctx context.Context, 
 // RemoveHostWithResponse Ours: remove a host from the fleet
 //
 // Its number is never used again, and its agent is refused from then on. Its
-// certificate stays good until it ends; who must not trust it any more gives
-// the fleet another authority.
+// certificate stays good for the store until it ends: of a host that may have
+// been broken into, keep the underlay away as well.
 //
 // Returns a wrapper object for the known response body format(s).
 //

@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	clientv3 "go.etcd.io/etcd/client/v3"
+
 	"github.com/sixpn/sixpn/fleet"
 	"github.com/sixpn/sixpn/state"
 )
@@ -40,6 +42,7 @@ func logTo(t *testing.T) *slog.Logger {
 type home struct {
 	t       *testing.T
 	store   *state.Store
+	etcd    *clientv3.Client
 	fleet   *fleet.Fleet
 	service netip.AddrPort
 	dir     string // of the host that joins
@@ -54,7 +57,7 @@ func newHome(t *testing.T, change func(*fleet.ServiceConfig)) *home {
 	embedded, err := state.StartEmbedded(within(t), state.EmbeddedConfig{Dir: dir, Log: logTo(t)})
 	must(t, err)
 	t.Cleanup(func() { must(t, embedded.Close()) })
-	h := &home{t: t, dir: t.TempDir()}
+	h := &home{t: t, etcd: embedded.Client(), dir: t.TempDir()}
 	h.store, err = state.Open(within(t), embedded.Client(), logTo(t))
 	must(t, err)
 	h.task("store", h.store.Run)

@@ -26,6 +26,8 @@ import (
 	"testing"
 	"time"
 
+	clientv3 "go.etcd.io/etcd/client/v3"
+
 	"github.com/sixpn/sixpn/fleet"
 	"github.com/sixpn/sixpn/state"
 )
@@ -70,6 +72,39 @@ func TestJoin(t *testing.T) {
 	}
 	if _, err := os.Stat(filepath.Join(h.dir, "join.pem")); len(private) > 0 || !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("files that others can read: %v; the key to join with: %v", private, err)
+	}
+}
+
+// A host that was away for longer than its certificate lives comes back by another
+// token, and is who it was.
+func TestJoinAfterTheCertificateExpired(t *testing.T) {
+	t.Parallel()
+	h := newHome(t, nil)
+	must(t, h.newcomer().Join(within(t), h.invite("", time.Hour), anywhere))
+	host, revision, err := h.store.RegisterHost(within(t), "host-2", "fra", 0)
+	must(t, err)
+	_, err = h.store.Wait(within(t), revision-1)
+	must(t, err)
+	f, err := fleet.Open(fleet.Config{Dir: h.dir, Name: "host-2", Underlay: netip.MustParseAddrPort("127.0.0.2:51821"), Life: 2 * time.Second, Log: logTo(t)})
+	must(t, err)
+	_, err = f.Found(within(t), h.store)
+	must(t, err)
+	for end := time.After(deadline); f.Expired().IsZero(); {
+		select {
+		case <-end:
+			t.Fatal("a certificate of two seconds is still good")
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+	if _, err := h.get(f.Client()); err == nil {
+		t.Error("a host with an expired certificate is answered")
+	}
+	if err := f.Join(within(t), h.invite("", time.Hour), anywhere); err == nil || !strings.Contains(err.Error(), "--host-name") {
+		t.Errorf("as another host of the same name: %v", err)
+	}
+	must(t, f.Join(within(t), h.invite("", time.Hour), fleet.Newcomer{Region: "fra", Known: host.ID}))
+	if code, err := h.get(h.newcomer().Client()); err != nil || code != http.StatusNotFound {
+		t.Errorf("after it joined again: %d, %v", code, err)
 	}
 }
 
@@ -200,14 +235,13 @@ func (h *home) relay(from net.Conn, cut bool, lost chan struct{}) {
 	defer to.Close()
 	go func() { _, _ = io.Copy(to, from) }() // ends with the connections
 	buffer := make([]byte, 1<<16)
-	before := h.store.Snapshot().Revision
 	for {
 		n, err := to.Read(buffer)
 		if err != nil {
 			return
 		}
 		// The store is written before the answer comes.
-		if cut && h.store.Snapshot().Revision > before {
+		if cut && h.invitationUsed() {
 			close(lost)
 			return
 		}
@@ -215,6 +249,11 @@ func (h *home) relay(from net.Conn, cut bool, lost chan struct{}) {
 			return
 		}
 	}
+}
+
+func (h *home) invitationUsed() bool {
+	got, err := h.etcd.Get(context.Background(), "/sixpn/v1/fleet/invitations/", clientv3.WithPrefix())
+	return err == nil && len(got.Kvs) == 1 && strings.Contains(string(got.Kvs[0].Value), "used_by")
 }
 
 // Requests that no host makes are refused, and use nothing.

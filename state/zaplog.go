@@ -65,6 +65,8 @@ var expected = map[string]bool{
 	// The unix socket beside the listeners for other hosts is its owner's only.
 	"scheme is http or unix while key and cert files are present; ignoring key and cert files":           true,
 	"scheme is http or unix while --client-cert-auth is enabled; ignoring client cert auth for this URL": true,
+	// Whoever asked is told how it ended.
+	"retrying of unary invoker failed": true,
 	// A member that joins has nothing yet.
 	"Failed to detect schema version":              true,
 	"failed to update storage version":             true,
