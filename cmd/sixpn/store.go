@@ -110,9 +110,10 @@ func storeImport(c *cli) *cobra.Command {
 		Use:   "import FILE",
 		Short: "Write an export into an etcd cluster of the operator's",
 		Long: `Write an export into an etcd cluster of the operator's, which must have nothing of
-sixpn's yet. Nobody's agent needs to run. Then start the agents with --store and the
-same credentials, each with its state directory as it is but for the file last-state,
-which is of the store of before.`,
+sixpn's yet. Stop all agents, export from the last one before it is stopped, import, and
+start the agents with --store and the same credentials, each with its state directory as
+it is. What was written after the export is not there: a host that has seen such a write
+says so, and takes nothing from the new store.`,
 		Example: "  sixpn store import /var/backups/sixpn.store --store https://192.0.2.9:2379 --store-cert /etc/sixpn/etcd.pem --store-ca /etc/sixpn/etcd-ca.pem",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(command *cobra.Command, args []string) error {
