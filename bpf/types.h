@@ -336,7 +336,7 @@ ASSERT_SIZE(struct load, 16);
 
 #define EVENT_BYTES 128
 
-/* A sampled drop, in the ring buffer `events`. */
+/* A sampled drop, in the ring buffer `events`. Of the mesh, with addresses as Machines know them. */
 struct drop_event {
 	__u64 time; /* ns, CLOCK_MONOTONIC */
 	__u32 ifindex;

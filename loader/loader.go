@@ -7,8 +7,8 @@
 //
 //	links/IFINDEX    the tcx link of a device
 //	vN/MAP           every map of version N
-//	vN/sixpn_mesh    its programs, that of Machines' devices
-//	vN/sixpn_router  pinned last: a version without it is not complete
+//	vN/sixpn_mesh    its program for the mesh
+//	vN/sixpn_router  and for every other device, pinned last: a version without it is not complete
 package loader
 
 import (
