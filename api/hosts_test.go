@@ -58,8 +58,8 @@ func TestHosts(t *testing.T) {
 	for name, r := range map[string]refusal{
 		"another's key": {method: "POST", path: "/v1/hosts/two/rotate-key", code: http.StatusConflict, status: "conflict", field: "host_name"},
 		"nobody's key":  {method: "POST", path: "/v1/hosts/nobody/rotate-key", code: http.StatusNotFound, status: "not_found", field: "host_name"},
-		"its own": {method: "DELETE", path: "/v1/hosts/one", code: http.StatusConflict, status: "conflict", field: "host_name"},
-		"nobody":  {method: "DELETE", path: "/v1/hosts/nobody", code: http.StatusNotFound, status: "not_found", field: "host_name"},
+		"its own":       {method: "DELETE", path: "/v1/hosts/one", code: http.StatusConflict, status: "conflict", field: "host_name"},
+		"nobody":        {method: "DELETE", path: "/v1/hosts/nobody", code: http.StatusNotFound, status: "not_found", field: "host_name"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w.refused(t, r, func() answer { return w.ask(r.method, r.path, "", "") })
