@@ -22,7 +22,7 @@ func (o *operations) ExecMachine(ctx context.Context, r ExecMachineRequestObject
 	if err != nil {
 		return nil, err
 	}
-	m, err := o.machine(o.config.Store.Snapshot(), r.AppName, r.MachineID)
+	m, err := o.inside(r.AppName, r.MachineID)
 	if err != nil {
 		return nil, err
 	}

@@ -225,7 +225,7 @@ func (o *operations) SignalMachine(ctx context.Context, r SignalMachineRequestOb
 	if how.Signal == "" {
 		return nil, invalid("signal", "signal is empty, expected a name such as SIGHUP")
 	}
-	m, err := o.machine(o.config.Store.Snapshot(), r.AppName, r.MachineID)
+	m, err := o.inside(r.AppName, r.MachineID)
 	if err != nil {
 		return nil, err
 	}
