@@ -6,12 +6,14 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/sixpn/sixpn/agent"
 	"github.com/sixpn/sixpn/api"
 	"github.com/sixpn/sixpn/internal/nettest"
+	"github.com/sixpn/sixpn/state"
 )
 
 // The store is lost for good: the first host starts again from an export, with its
@@ -26,12 +28,7 @@ func TestRestore(t *testing.T) {
 	server := nettest.Get[*nettest.Machine](t)(first.Run(ctx, "web", nettest.Options{}, first.Payload("serve", "-tcp", "8080")...))
 	hosts := hostIDs(ctx, t, first)
 
-	response, err := first.Client.ExportStore(ctx)
-	nettest.Must(t, api.CheckResponse(response, err))
-	export, err := io.ReadAll(response.Body)
-	nettest.Must(t, err)
-	nettest.Must(t, response.Body.Close())
-
+	export := exportOf(ctx, t, first)
 	for _, h := range f.Hosts {
 		nettest.Must(t, h.KillAgent())
 	}
@@ -58,6 +55,61 @@ func TestRestore(t *testing.T) {
 	}
 	client := nettest.Get[*nettest.Machine](t)(second.Run(ctx, "web", nettest.Options{}, second.Payload("idle")...))
 	connects(ctx, t, client, at(server.Addr, 8080))
+}
+
+func exportOf(ctx context.Context, t *testing.T, h *nettest.Host) []byte {
+	t.Helper()
+	response, err := h.Client.ExportStore(ctx)
+	nettest.Must(t, api.CheckResponse(response, err))
+	export, err := io.ReadAll(response.Body)
+	nettest.Must(t, err)
+	nettest.Must(t, response.Body.Close())
+	return export
+}
+
+// A fleet moves to a cluster of the operator's: the hosts keep their numbers, and what
+// runs on them goes on.
+func TestMoveToACluster(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
+	defer cancel()
+	f := nettest.StartFleet(ctx, t, nettest.FleetConfig{})
+	cluster := nettest.Get[*nettest.Etcd](t)(nettest.StartEtcd(ctx, nettest.EtcdConfig{Underlay: f.Underlay}))
+	t.Cleanup(func() { nettest.Must(t, cluster.Close()) })
+	first, second := f.Hosts[0], f.Hosts[1]
+	createOrg(ctx, t, first, "acme")
+	nettest.Must(t, first.CreateApp(ctx, "web", "acme"))
+	server := nettest.Get[*nettest.Machine](t)(first.Run(ctx, "web", nettest.Options{}, first.Payload("serve", "-tcp", "8080")...))
+	client := nettest.Get[*nettest.Machine](t)(second.Run(ctx, "web", nettest.Options{}, second.Payload("idle")...))
+	connects(ctx, t, client, at(server.Addr, 8080))
+	hosts := hostIDs(ctx, t, first)
+
+	nettest.Must(t, second.StopAgent(ctx))
+	export, err := state.ReadExport(bytes.NewReader(exportOf(ctx, t, first)))
+	nettest.Must(t, err)
+	nettest.Must(t, first.StopAgent(ctx))
+	etcd, err := cluster.Client()
+	nettest.Must(t, err)
+	defer etcd.Close()
+	nettest.Must(t, export.Import(ctx, etcd))
+	for _, h := range f.Hosts {
+		nettest.Must(t, h.StartAgent(ctx, "--store", strings.Join(cluster.Endpoints(), ","), "--store-ca", cluster.AuthorityPath,
+			"--store-cert", cluster.CertificatePath, "--store-key", cluster.KeyPath))
+	}
+	createOrg(ctx, t, second, "after")
+	for _, h := range f.Hosts {
+		if got := hostIDs(ctx, t, h); len(got) != 2 || got[first.Name] != hosts[first.Name] || got[second.Name] != hosts[second.Name] {
+			t.Errorf("hosts are %v, expected %v as before", got, hosts)
+		}
+		answer, err := h.Client.GetStoreWithResponse(ctx)
+		nettest.Must(t, api.Check(answer, err))
+		if s := answer.JSON200; s.Kind != api.StoreStatusKindCluster || len(s.Members) != len(cluster.Members) {
+			t.Errorf("the store is %+v, expected the cluster's members", s)
+		}
+	}
+	connects(ctx, t, client, at(server.Addr, 8080))
+	if _, err := first.Invite(ctx); err == nil || !strings.Contains(err.Error(), "--store") {
+		t.Errorf("a token for a store that it cannot lead to: %v", err)
+	}
 }
 
 // hostIDs is the numbers of the hosts, by name.
