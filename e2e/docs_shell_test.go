@@ -31,8 +31,9 @@ const endOfStep = "end-of-step-7d1f"
 // and pages of two test runs at once do not meet.
 const sandbox = `set -e
 mount --make-rprivate /
-mkdir -p /var/lib/sixpn /run/sixpn /etc/sixpn /run/netns
-for place in /var/lib/sixpn /run/sixpn /etc/sixpn /run/netns; do mount -t tmpfs -o mode=755 tmpfs $place; done
+places="/var/lib/sixpn /run/sixpn /run/wireguard /etc/sixpn /run/netns"
+mkdir -p $places
+for place in $places; do mount -t tmpfs -o mode=755 tmpfs $place; done
 mount -t bpf bpf /sys/fs/bpf
 ip link set lo up
 export SIXPN_AGENT_CGROUP=$(findmnt -n -t cgroup2 -o TARGET | head -1)$(sed -n 's,/$,,; s,^0::,,p' /proc/self/cgroup)/sixpn-docs-$$
@@ -58,6 +59,7 @@ func runPage(ctx context.Context, t *testing.T, tree, work string, steps []step)
 	defer func() {
 		// Whatever the page left running ends here; reset is what a reader would do.
 		_, _ = sh.run(ctx, `jobs -p | xargs -r kill; wait; sixpn agent reset --state`)
+		_, _ = sh.run(ctx, `for host in $(ls /run/netns); do nsenter --net=/run/netns/$host sixpn agent reset --name $host --state; done`)
 		in.Close()
 		_ = cmd.Wait()
 		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)

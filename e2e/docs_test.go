@@ -19,6 +19,7 @@ var pages = []string{
 	"docs/names.md",
 	"docs/flycast.md",
 	"docs/operating.md",
+	"docs/fleet.md",
 	"docs/internet.md",
 }
 
