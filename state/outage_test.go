@@ -136,7 +136,8 @@ type outage struct {
 
 func newOutage(t *testing.T) *outage {
 	t.Helper()
-	o := &outage{etcd: newEtcd(t), dir: filepath.Join(directory(t), "etcd"), file: filepath.Join(directory(t), "last.json")}
+	o := &outage{dir: filepath.Join(directory(t), "etcd"), file: filepath.Join(directory(t), "last.json")}
+	o.etcd = newEtcd(t) // after its directory, so that it ends before that goes
 	o.etcd.start(o.dir, "known")
 	var s *state.Store
 	config := o.etcd.keepingFile(o.file)
