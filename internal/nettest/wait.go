@@ -4,13 +4,27 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"strconv"
 	"time"
 )
 
 const (
 	patience = 30 * time.Second // how long a condition may take, unless ctx says less
 	interval = 10 * time.Millisecond
+	// slownessVariable is how many times slower than usual this machine is, such as 10
+	// for an emulated one: every limit of a test is that much longer.
+	slownessVariable = "SIXPN_TEST_SLOWNESS"
 )
+
+// slow is a limit on this machine.
+func slow(limit time.Duration) time.Duration {
+	factor, err := strconv.Atoi(os.Getenv(slownessVariable))
+	if err != nil || factor < 1 {
+		return limit
+	}
+	return limit * time.Duration(factor)
+}
 
 // final marks an error that no waiting will change.
 type final struct{ error }
@@ -23,7 +37,7 @@ func Final(err error) error { return final{err} }
 // Eventually calls condition until it returns nil, and says what it returned last
 // when that takes too long.
 func Eventually(ctx context.Context, what string, condition func(context.Context) error) error {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, slow(patience))
 	defer cancel()
 	ticker := time.NewTicker(interval)
 	defer ticker.Stop()
