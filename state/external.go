@@ -52,9 +52,9 @@ var connecting = grpc.ConnectParams{
 }
 
 // OpenRemote returns a client of a store that runs elsewhere, once that has answered,
-// unless the configuration says Lazy. Of
-// several endpoints those that do not answer are passed over, then and later. The error
-// is of kind Unavailable, or Invalid when the endpoints or the credentials are wrong.
+// unless the configuration says Lazy. Of several endpoints those that do not answer are
+// passed over, then and later. The error is of kind Unavailable, or Invalid when the
+// endpoints or the credentials are wrong.
 func OpenRemote(ctx context.Context, c RemoteConfig) (*clientv3.Client, error) {
 	for _, e := range c.Endpoints {
 		if secure := strings.HasPrefix(e, "https://"); secure && c.TLS == nil || !secure && !strings.HasPrefix(e, "http://") {
