@@ -43,7 +43,11 @@ func (s dnsServer) cpuTime() (time.Duration, error) {
 	if err != nil {
 		return 0, err
 	}
-	var sum time.Duration
+	return processTime(pids)
+}
+
+// processTime is the processor time that processes have had together.
+func processTime(pids []int) (sum time.Duration, err error) {
 	for _, pid := range pids {
 		var t unix.Timespec
 		// The clock of another process, clock_getcpuclockid(3): the complement of its

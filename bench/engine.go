@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -53,9 +54,26 @@ func (g *grown) measureEngine(ctx context.Context, dir string) (err error) {
 	return err
 }
 
-// engineBytes is the memory that the engine of a mesh has for itself. Its process is the
-// one that answers on its socket.
+// engineBytes is the memory that the engine of a mesh has for itself.
 func engineBytes(name string) (float64, error) {
+	pid, err := enginePID(name)
+	if err != nil {
+		return 0, err
+	}
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0, err
+	}
+	_, rest, _ := strings.Cut(string(status), "RssAnon:")
+	var kilobytes float64
+	if _, err := fmt.Sscan(rest, &kilobytes); err != nil {
+		return 0, fmt.Errorf("memory of process %d: %w", pid, err)
+	}
+	return kilobytes * 1024, nil
+}
+
+// enginePID is the process that answers on the socket of a mesh.
+func enginePID(name string) (int, error) {
 	conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: "/var/run/wireguard/" + wireguard.DeviceName(name) + ".sock", Net: "unix"})
 	if err != nil {
 		return 0, err
@@ -70,14 +88,19 @@ func engineBytes(name string) (float64, error) {
 	if err := raw.Control(func(fd uintptr) { peer, failure = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) }); err != nil || failure != nil {
 		return 0, errors.Join(err, failure)
 	}
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", peer.Pid))
-	if err != nil {
-		return 0, err
+	return int(peer.Pid), nil
+}
+
+// engineClock is the processor time of the engines of meshes, and of this process, which
+// is both ends of what they carry.
+func engineClock(names ...string) (func() (time.Duration, error), error) {
+	pids := []int{os.Getpid()}
+	for _, name := range names {
+		pid, err := enginePID(name)
+		if err != nil {
+			return nil, err
+		}
+		pids = append(pids, pid)
 	}
-	_, rest, _ := strings.Cut(string(status), "RssAnon:")
-	var kilobytes float64
-	if _, err := fmt.Sscan(rest, &kilobytes); err != nil {
-		return 0, fmt.Errorf("memory of process %d: %w", peer.Pid, err)
-	}
-	return kilobytes * 1024, nil
+	return func() (time.Duration, error) { return processTime(pids) }, nil
 }

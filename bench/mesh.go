@@ -25,10 +25,10 @@ func measureMesh(ctx context.Context, rounds int, each time.Duration, progress f
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
 	mesh, closeMesh, err := f.machinePath(ctx)
+	defer closeMesh()
 	if err != nil {
 		return nil, err
 	}
-	defer closeMesh()
 
 	engines := []string{engineUserspace}
 	if kernel, err := kernelHasWireGuard(); err != nil {
@@ -38,12 +38,16 @@ func measureMesh(ctx context.Context, rounds int, each time.Duration, progress f
 	}
 	paths := []tcpPath{mesh}
 	for i, engine := range engines {
-		t, err := newTunnel(ctx, [2]*nettest.Host(f.Hosts), engine, plainPort+uint16(i), mtu)
-		if err != nil {
-			return nil, err
+		t, tunnelErr := newTunnel(ctx, [2]*nettest.Host(f.Hosts), engine, plainPort+uint16(i), mtu)
+		if tunnelErr != nil {
+			return nil, tunnelErr
 		}
 		defer func() { err = errors.Join(err, t.close()) }()
-		paths = append(paths, t.path())
+		path, pathErr := t.path()
+		if pathErr != nil {
+			return nil, pathErr
+		}
+		paths = append(paths, path)
 	}
 	s, err := measurePaths(ctx, paths, rounds, each, progress)
 	if err != nil {
@@ -58,6 +62,9 @@ func measureMesh(ctx context.Context, rounds int, each time.Duration, progress f
 			newResult("mesh.throughput"+suffix, bits, engineNames[engine], s.throughput[0], s.throughput[i+1]),
 			newResult("mesh.rr"+suffix, requests, engineNames[engine], s.rate[0], s.rate[i+1]))
 	}
+	if len(engines) == 1 { // the kernel's WireGuard works in threads of the kernel's
+		results = append(results, newResult("mesh.cpu", "ms of CPU/MB", engineNames[engineUserspace], s.cpu[0], s.cpu[1]))
+	}
 	return results, nil
 }
 
@@ -65,32 +72,38 @@ func measureMesh(ctx context.Context, rounds int, each time.Duration, progress f
 func (f fleet) machinePath(ctx context.Context) (path tcpPath, closeAll func(), err error) {
 	var machines [2]*nettest.Machine
 	if err := f.Hosts[0].CreateOrg(ctx, "bench"); err != nil {
-		return path, nil, err
+		return path, func() {}, err
 	}
 	if err := f.Hosts[0].CreateApp(ctx, "mesh", "bench"); err != nil {
-		return path, nil, err
+		return path, func() {}, err
 	}
 	for i := range machines {
 		if err := f.settle(ctx); err != nil { // the second host knows the app then
-			return path, nil, err
+			return path, func() {}, err
 		}
 		h := f.Hosts[i]
 		if machines[i], err = h.Run(ctx, "mesh", nettest.Options{}, h.Payload("idle")...); err != nil {
-			return path, nil, fmt.Errorf("on host %d: %w", i, err)
+			return path, func() {}, fmt.Errorf("on host %d: %w", i, err)
 		}
 	}
 	if err := f.settle(ctx); err != nil {
-		return path, nil, err
+		return path, func() {}, err
 	}
 	client, err := machines[0].Namespace()
 	if err != nil {
-		return path, nil, err
+		return path, func() {}, err
 	}
 	server, err := machines[1].Namespace()
 	if err != nil {
 		client.Close()
-		return path, nil, err
+		return path, func() {}, err
 	}
 	to := netip.AddrPortFrom(machines[1].Addr, backendPort)
-	return tcpPath{"mesh", client.Do, server.Do, to, to}, func() { client.Close(); server.Close() }, nil
+	path = tcpPath{name: "mesh", client: client.Do, server: server.Do, listen: to, to: to}
+	if kernel, kernelErr := kernelHasWireGuard(); kernelErr != nil {
+		err = kernelErr
+	} else if !kernel {
+		path.clock, err = engineClock(f.Hosts[0].Name, f.Hosts[1].Name)
+	}
+	return path, func() { client.Close(); server.Close() }, err
 }

@@ -24,6 +24,8 @@ func TestMeshAndPropagation(t *testing.T) {
 	want := "mesh.throughput mesh.rr "
 	if kernel {
 		want += "mesh.throughput_userspace mesh.rr_userspace "
+	} else {
+		want += "mesh.cpu "
 	}
 	want += `control.propagation_p50 control.propagation_p99 control.propagation_name_p50 control.propagation_name_p99
 		control.propagation_table_p50 control.propagation_table_p99`

@@ -16,22 +16,25 @@ type tcpPath struct {
 	name           string
 	client, server func(func() error) error // call a function in the namespace of either end
 	listen, to     netip.AddrPort           // the server's own address, and the one it is called by
+	// clock is the processor time of the processes that carry it; nil: it is not asked for.
+	clock func() (time.Duration, error)
 }
 
 // path is the way through a world to an address of its server, or one that leads to it.
 func (w *world) path(to netip.AddrPort) tcpPath {
-	return tcpPath{w.name, w.client.do, w.server.do, netip.AddrPortFrom(serverAddr, backendPort), to}
+	return tcpPath{name: w.name, client: w.client.do, server: w.server.do, listen: netip.AddrPortFrom(serverAddr, backendPort), to: to}
 }
 
 const bits, requests = "Gb/s", "transactions/s"
 
-// tcpSamples are what paths did: [path][round], Gb/s and transactions/s.
-type tcpSamples struct{ throughput, rate [][]float64 }
+// tcpSamples are what paths did: [path][round], Gb/s, transactions/s, and, where there is
+// a clock, ms of processor time a MB of the stream.
+type tcpSamples struct{ throughput, rate, cpu [][]float64 }
 
 // measurePaths measures throughput and request/response rate, path after path in
 // every round, so that what drifts drifts for all of them.
 func measurePaths(ctx context.Context, paths []tcpPath, rounds int, each time.Duration, progress func(string)) (tcpSamples, error) {
-	s := tcpSamples{make([][]float64, len(paths)), make([][]float64, len(paths))}
+	s := tcpSamples{make([][]float64, len(paths)), make([][]float64, len(paths)), make([][]float64, len(paths))}
 	for _, p := range paths {
 		for _, end := range []func(func() error) error{p.client, p.server} {
 			if err := end(forgetConnections); err != nil {
@@ -48,7 +51,7 @@ func measurePaths(ctx context.Context, paths []tcpPath, rounds int, each time.Du
 				return s, err
 			}
 			progress(fmt.Sprintf("tcp %s %s", paths[i].name, paths[i].to))
-			bytes, err := paths[i].stream(each)
+			bytes, cpu, err := paths[i].timedStream(each)
 			if err != nil {
 				return s, fmt.Errorf("stream through %s: %w", paths[i].name, err)
 			}
@@ -59,6 +62,7 @@ func measurePaths(ctx context.Context, paths []tcpPath, rounds int, each time.Du
 			if round >= 0 {
 				s.throughput[i] = append(s.throughput[i], bytes*8/1e9)
 				s.rate[i] = append(s.rate[i], transactions)
+				s.cpu[i] = append(s.cpu[i], cpu)
 			}
 		}
 	}
@@ -147,8 +151,26 @@ func (p tcpPath) connect(serve func(net.Conn)) (client net.Conn, stop func(), er
 	return client, func() { client.Close(); stopServer() }, nil
 }
 
-// stream sends for a while and returns bytes a second, as the receiver counts them.
-func (p tcpPath) stream(each time.Duration) (float64, error) {
+// timedStream is stream, and says how many ms of processor time a MB took, 0 without a clock.
+func (p tcpPath) timedStream(each time.Duration) (rate, cpu float64, err error) {
+	if p.clock == nil {
+		rate, _, err = p.stream(each)
+		return rate, 0, err
+	}
+	before, err := p.clock()
+	if err != nil {
+		return 0, 0, err
+	}
+	rate, bytes, err := p.stream(each)
+	if err != nil {
+		return 0, 0, err
+	}
+	after, err := p.clock()
+	return rate, (after - before).Seconds() * 1e3 / (float64(bytes) / 1e6), err
+}
+
+// stream sends for a while and returns bytes a second, and bytes, as the receiver counts them.
+func (p tcpPath) stream(each time.Duration) (rate float64, bytes int64, err error) {
 	type received struct {
 		bytes int64
 		took  time.Duration
@@ -173,20 +195,20 @@ func (p tcpPath) stream(each time.Duration) (float64, error) {
 		results <- r
 	})
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	defer stop()
 	buffer := make([]byte, 256<<10)
 	for deadline := time.Now().Add(each); time.Now().Before(deadline); {
 		if _, err := client.Write(buffer); err != nil {
-			return 0, err
+			return 0, 0, err
 		}
 	}
 	if err := client.(*net.TCPConn).CloseWrite(); err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	r := <-results
-	return float64(r.bytes) / r.took.Seconds(), r.err
+	return float64(r.bytes) / r.took.Seconds(), r.bytes, r.err
 }
 
 // requests sends one byte and waits for one, over and over: round trips a second.

@@ -122,9 +122,13 @@ func (e *tunnelEnd) lead(ctx context.Context, other tunnelEnd) error {
 	})
 }
 
-func (t *tunnel) path() tcpPath {
+func (t *tunnel) path() (p tcpPath, err error) {
 	to := netip.AddrPortFrom(t.ends[1].addr(), backendPort)
-	return tcpPath{engineNames[t.engine], t.ends[0].host.Do, t.ends[1].host.Do, to, to}
+	p = tcpPath{name: engineNames[t.engine], client: t.ends[0].host.Do, server: t.ends[1].host.Do, listen: to, to: to}
+	if t.engine == engineUserspace {
+		p.clock, err = engineClock(t.ends[0].config.Name, t.ends[1].config.Name)
+	}
+	return p, err
 }
 
 func (t *tunnel) close() error {
