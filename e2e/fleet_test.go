@@ -138,6 +138,7 @@ func TestMesh(t *testing.T) {
 			testLarge(ctx, t, f, row.mtu-80)
 			testFlycast(ctx, t, f)
 			testNames(ctx, t, f)
+			testStopped(ctx, t, f)
 
 			nettest.Must(t, capture.Close())
 			testSealed(t, capture.Frames())
@@ -185,6 +186,32 @@ func testNames(ctx context.Context, t *testing.T, f *twoHosts) {
 		}
 	}
 }
+
+// testStopped: a Machine that was stopped is in no answer of the other host a second
+// later, and a Machine that is started again is back.
+func testStopped(ctx context.Context, t *testing.T, f *twoHosts) {
+	t.Helper()
+	holds := func(want string) error {
+		return nettest.Eventually(ctx, "the other host's answer is "+want, func(ctx context.Context) error {
+			if got := strings.Join(resolve(ctx, t, f.here, f.there.App+".internal"), " "); got != want {
+				return fmt.Errorf("it is %q", got)
+			}
+			return nil
+		})
+	}
+	nettest.Must(t, f.there.Stop(ctx))
+	began := time.Now()
+	nettest.Must(t, holds(""))
+	if took := time.Since(began); took > withdrawnElsewhere {
+		t.Errorf("a Machine that was stopped was in the answers of another host for %v, expected %v at most", took, withdrawnElsewhere)
+	}
+	nettest.Must(t, f.there.Wait(ctx, "stopped"))
+	nettest.Must(t, f.there.Start(ctx))
+	nettest.Must(t, holds(f.there.Addr.String()))
+}
+
+// withdrawnElsewhere is how long after a stop another host may still name the Machine.
+const withdrawnElsewhere = time.Second
 
 // testSealed: to us and to tshark, all that passed between the hosts is WireGuard or TLS.
 func testSealed(t *testing.T, frames []nettest.Frame) {
