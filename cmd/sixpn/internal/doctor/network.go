@@ -79,7 +79,8 @@ func (c *Config) addresses() []Finding {
 		return []Finding{warn(check, useSudo, "the routes cannot be listed: %v", err)}
 	}
 	for _, route := range routes {
-		if route.Dst != nil && inside(route.Dst) {
+		// One that leads nowhere, such as the agent's own, is as good as none.
+		if route.Dst != nil && inside(route.Dst) && route.Type == unix.RTN_UNICAST {
 			found = append(found, fmt.Sprintf("route %s by %s", route.Dst, names[route.LinkIndex]))
 		}
 	}
