@@ -14,9 +14,9 @@ func demoCommand(c *cli) *cobra.Command {
 	command := &cobra.Command{
 		Use:   "demo",
 		Short: "Build a small world and prove with real traffic what sixpn promises",
-		Long: `Build a world of its own on this host, two orgs with their apps, Machines and
-Flycast addresses, prove each claim with real traffic from inside the Machines, and
-remove it again. It needs root, and touches nothing else on this host.
+		Long: `Build a world of its own here, two hosts in two regions, two orgs with their apps,
+Machines and Flycast addresses, prove each claim with real traffic from inside the
+Machines, and remove it again. It needs root, and touches nothing else on this host.
 
 The exit code is 0 only if every check holds. With --json each check is one object
 a line: {"check","ok","detail"}.`,
