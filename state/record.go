@@ -87,9 +87,20 @@ func mergeObject(old, known json.RawMessage, fields map[string]field) (json.RawM
 				return nil, err
 			}
 			after[f.name] = merged
+		case onlyUnknown(f.kind, before[name]):
+			after[f.name] = before[name] // left out because nothing that is known was in it
 		}
 	}
 	return json.Marshal(after)
+}
+
+// onlyUnknown is whether a struct was stored with nothing in it that this build knows.
+func onlyUnknown(t reflect.Type, old json.RawMessage) bool {
+	if t.Kind() != reflect.Struct || t == timeType {
+		return false
+	}
+	value := reflect.New(t)
+	return json.Unmarshal(old, value.Interface()) == nil && value.Elem().IsZero()
 }
 
 // mergeMap gives each new element the unknown fields of the old one of its key.

@@ -147,6 +147,38 @@ func plant(v any, next *int) {
 	}
 }
 
+// TestAPartWithNothingKnown is left out of what this build encodes, and stays all the same,
+// unless something known was in it that was taken out.
+func TestAPartWithNothingKnown(t *testing.T) {
+	for name, row := range map[string]struct{ stored, want string }{
+		"nothing known":   {`{"later":1}`, `{"later":1}`},
+		"something known": {`{"signal":"SIGINT","later":1}`, ``},
+		"nothing at all":  {``, ``},
+	} {
+		t.Run(name, func(t *testing.T) {
+			stop := func(content string) (record map[string]any) {
+				record = tree(t, encode(t, state.Machine{ID: "a"})).(map[string]any)
+				if content != "" {
+					record["stop"] = tree(t, []byte(content))
+				}
+				return record
+			}
+			r, err := state.Decode[state.Machine](encode(t, stop(row.stored)), 1)
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.Value.Stop = state.StopConfig{}
+			got, err := r.Encode()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if want := encode(t, stop(row.want)); !sameJSON(t, got, want) {
+				t.Errorf("the record is\n%s\nwant\n%s", got, want)
+			}
+		})
+	}
+}
+
 // TestUnknownFieldsFollowTheirElement edits lists.
 func TestUnknownFieldsFollowTheirElement(t *testing.T) {
 	const stored = `{"id":"1","config":{"services":[` +
