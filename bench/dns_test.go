@@ -47,7 +47,7 @@ func TestDNS(t *testing.T) {
 
 func TestUnknownSubject(t *testing.T) {
 	_, err := Run(context.Background(), Config{Only: []string{"pakcet"}})
-	if err == nil || !strings.Contains(err.Error(), `"pakcet"`) || !strings.Contains(err.Error(), "packet, live, tcp, dns") {
+	if err == nil || !strings.Contains(err.Error(), `"pakcet"`) || !strings.Contains(err.Error(), "packet, live, tcp, mesh, propagation, growth, dns") {
 		t.Errorf("got %v, want an error that names the measurements", err)
 	}
 }

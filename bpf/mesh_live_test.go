@@ -180,14 +180,22 @@ func TestLiveMeshAcrossNetworks(t *testing.T) {
 
 	distant.empty(distant.Allocations)
 	before := distant.counts().Drops["other_network"]
+	dialed := make(chan error)
 	go func() {
-		if conn, err := client.dial("tcp6", streamVIP); err == nil {
+		conn, err := client.dial("tcp6", streamVIP)
+		if err == nil {
 			_ = conn.Close()
 		}
+		dialed <- err
 	}()
 	eventually(t, "its segment is dropped at the backend's host", func() bool {
 		return distant.counts().Drops["other_network"] > before
 	})
+	// With it again, the next segment of the same connection arrives.
+	distant.allocate(red, distant.foreign, protocolTCP, backendPort)
+	if err := <-dialed; err != nil {
+		t.Errorf("with the allocation again: %v", err)
+	}
 }
 
 // The way narrows at either host's device or between them, and both sides learn it.

@@ -153,6 +153,9 @@ func testLarge(ctx context.Context, t *testing.T, f *twoHosts, mtu int) {
 	for _, row := range [][2]*nettest.Machine{{f.here, f.there}, {f.there, f.here}} {
 		seen := nettest.Get[payload.PathMTU](t)(nettest.Probe[payload.PathMTU](ctx, row[0], "path-mtu", "-size", "4000", "-bulk", strconv.Itoa(bulk), row[1].Addr.String()))
 		want := payload.PathMTU{Device: 9000, Before: 9000, After: mtu, Refused: true, Delivered: true, Bulk: bulk}
+		if seen.Before == mtu { // what this one sent the other way before had it told already
+			want.Before = mtu
+		}
 		if diff := cmp.Diff(want, seen); diff != "" {
 			t.Errorf("from %s to %s (-want +got):\n%s", row[0].App, row[1].App, diff)
 		}
@@ -202,7 +205,7 @@ func testStopped(ctx context.Context, t *testing.T, f *twoHosts) {
 	nettest.Must(t, f.there.Stop(ctx))
 	began := time.Now()
 	nettest.Must(t, holds(""))
-	if took := time.Since(began); took > withdrawnElsewhere {
+	if took := time.Since(began); took > nettest.Slow(withdrawnElsewhere) {
 		t.Errorf("a Machine that was stopped was in the answers of another host for %v, expected %v at most", took, withdrawnElsewhere)
 	}
 	nettest.Must(t, f.there.Wait(ctx, "stopped"))
@@ -225,7 +228,7 @@ func testSealed(t *testing.T, frames []nettest.Frame) {
 	file := nettest.Get[*os.File](t)(os.Create(path))
 	nettest.Must(t, errors.Join(nettest.WritePcap(file, frames), file.Close()))
 	output, err := exec.Command("tshark", "-r", path, "-T", "fields", "-e", "_ws.col.Protocol", "-Y",
-		"not arp and not icmpv6 and not (tcp and tcp.len == 0)").Output()
+		"not arp and not icmp and not icmpv6 and not (tcp and tcp.len == 0)").Output()
 	nettest.Must(t, err)
 	counts := map[string]int{}
 	for protocol := range strings.FieldsSeq(string(output)) {

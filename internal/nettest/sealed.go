@@ -15,6 +15,7 @@ type Seen struct {
 	TLS       int // segments with bytes of a TLS stream
 	Empty     int // TCP segments without bytes
 	Neighbour int // ARP, and ICMPv6 of the link itself
+	Refused   int // errors about a message that came before the device was up
 }
 
 // Sealed demands that nothing in a capture could be read by who stands between the
@@ -102,10 +103,30 @@ func (s *sealed) packet(from, to netip.Addr, protocol byte, b []byte) error {
 	case protocol == protocolICMPv6 && len(b) > 0 && (b[0] >= routerSolicit && b[0] <= neighbourRedirect || b[0] == listenerReport):
 		s.Neighbour++
 		return nil
+	case isRefusal(protocol, b):
+		s.Refused++
+		return nil
 	case (protocol == protocolICMP || protocol == protocolICMPv6) && len(b) > 0:
 		return fmt.Errorf("is ICMP of type %d from %v to %v", b[0], from, to)
 	}
 	return fmt.Errorf("has the unexpected protocol %d, from %v to %v", protocol, from, to)
+}
+
+// isRefusal knows an ICMP or ICMPv6 error about a message of WireGuard: the kernel's
+// device hears nobody before it is up, while its key is known to others already.
+func isRefusal(protocol byte, b []byte) bool {
+	const unreachable, unreachable6, udpHeader = 3, 1, 8
+	if len(b) < 8+40+udpHeader {
+		return false
+	}
+	quoted := b[8:]
+	switch {
+	case protocol == protocolICMP && b[0] == unreachable && quoted[9] == protocolUDP:
+		return isWireGuard(quoted[min(int(quoted[0]&15)*4+udpHeader, len(quoted)):])
+	case protocol == protocolICMPv6 && b[0] == unreachable6 && quoted[6] == protocolUDP:
+		return isWireGuard(quoted[40+udpHeader:])
+	}
+	return false
 }
 
 // isWireGuard knows the four kinds of message by type and length.

@@ -16,7 +16,7 @@ const testTimeout = 3 * time.Minute
 // Context is one that ends with the test, or when the test takes too long.
 func Context(t testing.TB) context.Context {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), slow(testTimeout))
+	ctx, cancel := context.WithTimeout(context.Background(), Slow(testTimeout))
 	t.Cleanup(cancel)
 	return ctx
 }

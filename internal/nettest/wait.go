@@ -17,8 +17,8 @@ const (
 	slownessVariable = "SIXPN_TEST_SLOWNESS"
 )
 
-// slow is a limit on this machine.
-func slow(limit time.Duration) time.Duration {
+// Slow is a limit on this machine.
+func Slow(limit time.Duration) time.Duration {
 	factor, err := strconv.Atoi(os.Getenv(slownessVariable))
 	if err != nil || factor < 1 {
 		return limit
@@ -37,7 +37,7 @@ func Final(err error) error { return final{err} }
 // Eventually calls condition until it returns nil, and says what it returned last
 // when that takes too long.
 func Eventually(ctx context.Context, what string, condition func(context.Context) error) error {
-	ctx, cancel := context.WithTimeout(ctx, slow(patience))
+	ctx, cancel := context.WithTimeout(ctx, Slow(patience))
 	defer cancel()
 	ticker := time.NewTicker(interval)
 	defer ticker.Stop()
