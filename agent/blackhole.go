@@ -8,11 +8,12 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/sixpn/sixpn"
 	"github.com/sixpn/sixpn/netns"
 )
 
-// privateRange is fdaa::/16, which belongs to no network but the router's own.
-var privateRange = net.IPNet{IP: net.ParseIP("fdaa::"), Mask: net.CIDRMask(16, 128)}
+// privateRange is sixpn.Prefix, as routes have it.
+var privateRange = net.IPNet{IP: sixpn.Prefix.Addr().AsSlice(), Mask: net.CIDRMask(sixpn.Prefix.Bits(), 128)}
 
 // blackhole is the host's own route for the private range: what comes from the underlay
 // or from the host's processes with such a destination goes nowhere. The router needs

@@ -147,11 +147,7 @@ func (c *Config) complete() error {
 		// A program may have set it without Set. Regions are checked as a whole.
 		if again := f.of(&Config{}); !v.isZero() && f.key != "regions" {
 			if err := again.Set(v.String()); err != nil {
-				wrong := &ConfigError{Key: f.key, Value: v.String(), Message: err.Error()}
-				if f.secret {
-					wrong.Value = ""
-				}
-				return wrong
+				return f.wrong("", v.String(), err)
 			}
 		}
 	}

@@ -107,11 +107,7 @@ func (s *Sources) read() (Loaded, error) {
 			}
 			from[f.key] = l.from(f)
 			if err := setRaw(f.of(&loaded.Config), raw); err != nil {
-				wrong := &ConfigError{From: l.from(f), Key: f.key, Value: fmt.Sprint(raw), Message: err.Error()}
-				if f.secret {
-					wrong.Value = ""
-				}
-				return Loaded{}, wrong
+				return Loaded{}, f.wrong(l.from(f), fmt.Sprint(raw), err)
 			}
 			break
 		}

@@ -39,6 +39,14 @@ func (f field) flag() string {
 	return strings.ReplaceAll(f.key, "_", "-")
 }
 
+// wrong is what is said of a value that cannot be taken, and that of a secret never has it.
+func (f field) wrong(from, value string, err error) *ConfigError {
+	if f.secret {
+		value = ""
+	}
+	return &ConfigError{From: from, Key: f.key, Value: value, Message: err.Error()}
+}
+
 func (f field) env() string { return envPrefix + strings.ToUpper(f.key) }
 
 // fields is every setting, in the order of the reference. Nothing else knows a key, a

@@ -36,11 +36,12 @@ func (a *agent) register(ctx context.Context) (state.Host, error) {
 	}
 	was, found := a.store.Snapshot().Hosts[known.Host]
 	if !found {
-		return register(ctx, a.config, a.store, a.meshKey())
+		host, _, err := register(ctx, a.config, a.store, a.meshKey())
+		return host, err
 	}
 	limited, cancel := context.WithTimeout(ctx, registerTimeout)
 	defer cancel()
-	host, err := register(limited, a.config, a.store, a.meshKey())
+	host, _, err := register(limited, a.config, a.store, a.meshKey())
 	if err == nil || state.KindOf(err) != state.Unavailable {
 		return host, err
 	}
@@ -50,37 +51,38 @@ func (a *agent) register(ctx context.Context) (state.Host, error) {
 }
 
 // register gives this host its number, the same one for good: its Machines'
-// addresses have it in them. meshKey is empty without a mesh.
-func register(ctx context.Context, c Config, store *state.Store, meshKey string) (state.Host, error) {
+// addresses have it in them. meshKey is empty without a mesh. The store has the
+// host's record, with all that, at the revision.
+func register(ctx context.Context, c Config, store *state.Store, meshKey string) (host state.Host, revision int64, err error) {
 	known, err := readIdentity(c.identityPath())
 	if err != nil {
-		return state.Host{}, fmt.Errorf("read which host this is: %w", err)
+		return state.Host{}, 0, fmt.Errorf("read which host this is: %w", err)
 	}
 	if known.Token == "" {
 		known.Token, known.Name = rand.Text(), c.HostName
 		if err := writeIdentity(c.identityPath(), known); err != nil {
-			return state.Host{}, fmt.Errorf("remember which host this is: %w", err)
+			return state.Host{}, 0, fmt.Errorf("remember which host this is: %w", err)
 		}
 	}
 	join := state.NewHost{Name: known.Name, Region: c.Region, Known: known.Host, Token: known.Token, Version: c.Version, PublicKey: meshKey}
 	if at := c.underlay(); at.IsValid() {
 		join.Endpoint = at.String()
 	}
-	host, _, err := store.JoinHost(ctx, join)
+	host, revision, err = store.JoinHost(ctx, join)
 	if err != nil {
 		if known.Host == 0 && state.KindOf(err) == state.Conflict {
 			os.Remove(c.identityPath()) // with another name it is to be tried again
 		}
-		return state.Host{}, fmt.Errorf("register this host: %w", err)
+		return state.Host{}, 0, fmt.Errorf("register this host: %w", err)
 	}
 	if known.Host == host.ID {
-		return host, nil
+		return host, revision, nil
 	}
 	known.Host = host.ID
 	if err := writeIdentity(c.identityPath(), known); err != nil {
-		return state.Host{}, fmt.Errorf("remember which host this is: %w", err)
+		return state.Host{}, 0, fmt.Errorf("remember which host this is: %w", err)
 	}
-	return host, nil
+	return host, revision, nil
 }
 
 // readIdentity returns the zero identity for a host that is new.

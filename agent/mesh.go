@@ -86,20 +86,8 @@ func (a *agent) RotateKey(ctx context.Context) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	_, revision, err := a.store.JoinHost(ctx, state.NewHost{
-		Name: a.host.Name, Region: a.host.Region, Known: a.host.ID, Token: a.host.Token,
-		PublicKey: key, Endpoint: a.host.Endpoint, Version: a.config.Version,
-	})
+	_, revision, err := register(ctx, a.config, a.store, key)
 	return revision, err
-}
-
-// keepMesh has the engine, or the device, made again when it is gone.
-func (a *agent) keepMesh(ctx context.Context) error {
-	if a.mesh == nil {
-		<-ctx.Done()
-		return nil
-	}
-	return a.mesh.Run(ctx)
 }
 
 // underlayMTU is that of the device with an address.
@@ -122,28 +110,29 @@ func underlayMTU(address netip.Addr) (int, error) {
 	return device.Attrs().MTU, nil
 }
 
-// runMesh keeps the mesh as the snapshots want it: the device a port, and a peer for
-// every other host. What fails is tried again; the old peers stay until then.
-func (a *agent) runMesh(ctx context.Context) error {
-	if a.mesh == nil {
-		<-ctx.Done()
-		return nil
+// keepMeshPort has the mesh device a port, also when it had to be made anew.
+func (a *agent) keepMeshPort(ctx context.Context) error {
+	for {
+		if err := a.raiseMesh(ctx); err != nil {
+			return err
+		}
+		select {
+		case <-a.mesh.Changed():
+		case <-ctx.Done():
+			return nil
+		}
 	}
-	if err := a.raiseMesh(ctx); err != nil {
-		return err
-	}
+}
+
+// keepPeers has a peer for every other host of the snapshots. What fails is tried again;
+// the old peers stay until then.
+func (a *agent) keepPeers(ctx context.Context) error {
 	var revision int64
 	var applied []wireguard.Peer
 	for {
-		snapshot, err := a.nextOfMesh(ctx, revision)
+		snapshot, err := a.store.Wait(ctx, revision)
 		if err != nil {
 			return err
-		}
-		if snapshot == nil { // the device was made anew
-			if err := a.raiseMesh(ctx); err != nil {
-				return err
-			}
-			continue
 		}
 		revision = snapshot.Revision
 		peers := meshPeers(snapshot, a.host.ID)
@@ -160,34 +149,8 @@ func (a *agent) runMesh(ctx context.Context) error {
 			revision = 0
 			continue
 		}
-		applied = slices.Clip(append([]wireguard.Peer{}, peers...))
+		applied = peers
 		a.log.Info("mesh peers", "hosts", len(peers))
-	}
-}
-
-// nextOfMesh waits for a snapshot after a revision; nil: the device was made anew before.
-func (a *agent) nextOfMesh(ctx context.Context, after int64) (*state.Snapshot, error) {
-	waiting, cancel := context.WithCancel(ctx)
-	defer cancel()
-	anew := make(chan struct{})
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		select {
-		case <-a.mesh.Changed():
-			close(anew)
-			cancel()
-		case <-waiting.Done():
-		}
-	}()
-	snapshot, err := a.store.Wait(waiting, after)
-	cancel()
-	<-done
-	select {
-	case <-anew:
-		return nil, ctx.Err()
-	default:
-		return snapshot, err
 	}
 }
 
@@ -216,7 +179,7 @@ func (a *agent) meshPort() reconcile.MeshPort {
 	return reconcile.MeshPort{Ifindex: device.Ifindex, MTU: device.MTU}
 }
 
-// meshPeers is every other host that has said how to reach it, in order of number.
+// meshPeers is every other host that has said how to reach it, in order of number; never nil.
 func meshPeers(snapshot *state.Snapshot, own sixpn.Host) []wireguard.Peer {
 	peers := []wireguard.Peer{}
 	for _, host := range snapshot.Hosts {

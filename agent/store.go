@@ -150,7 +150,7 @@ func (c *Config) storeTLS() (*tls.Config, error) {
 // take at the start, because it was away, it is told first.
 func (a *agent) keepPresent(ctx context.Context) error {
 	for a.unregistered {
-		host, err := register(ctx, a.config, a.store, a.meshKey())
+		host, _, err := register(ctx, a.config, a.store, a.meshKey())
 		if err == nil {
 			a.log.Info("this host is registered again", "id", host.ID)
 			break

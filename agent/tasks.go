@@ -22,8 +22,7 @@ var errEnded = errors.New("it ended by itself")
 // work runs all tasks until ctx ends or one of them fails, which ends the others.
 func (a *agent) work(ctx context.Context) error {
 	resets := &flycast.Resets{Source: a.tables, Sender: a.raw, Log: a.log}
-	group, ctx := errgroup.WithContext(ctx)
-	for _, t := range []task{
+	tasks := []task{
 		{"embedded store", a.waitStore},
 		{"store", a.store.Run},
 		{"presence", a.keepPresent},
@@ -31,8 +30,6 @@ func (a *agent) work(ctx context.Context) error {
 		{"voters", a.keepVoters},
 		{"certificate", a.keepCertificate},
 		{"other hosts", a.serveFleet},
-		{"mesh engine", a.keepMesh},
-		{"mesh", a.runMesh},
 		{"tables", a.loop.Run},
 		{"machines", a.manager.Run},
 		{"flow expiry", a.pacer.Run},
@@ -44,7 +41,12 @@ func (a *agent) work(ctx context.Context) error {
 		{"health checks", a.checkHealth},
 		{"round trips", a.measureRoundTrips},
 		{"api", a.serveAPI},
-	} {
+	}
+	if a.mesh != nil {
+		tasks = append(tasks, task{"mesh engine", a.mesh.Run}, task{"mesh port", a.keepMeshPort}, task{"mesh peers", a.keepPeers})
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	for _, t := range tasks {
 		group.Go(func() error {
 			err := t.run(ctx)
 			if ctx.Err() != nil {

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sixpn/sixpn/internal/inherited"
 )
 
 // Descriptors that a supervisor and an init are born with.
@@ -53,7 +55,7 @@ func runSupervisor(dir string) error {
 	// tells the payload itself. This process has to see the end of it.
 	signal.Ignore(syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM, syscall.SIGPIPE)
 	s := &supervisor{dir: dir, log: slog.New(slog.NewTextHandler(os.Stderr, nil)), ready: make(chan struct{}), phase: PhaseCreated, changed: make(chan struct{})}
-	if err := closeInherited(); err != nil {
+	if err := inherited.Close(listenerFD); err != nil {
 		return err
 	}
 	var err error
@@ -97,28 +99,6 @@ func runSupervisor(dir string) error {
 	}
 	pumps.Wait()
 	return errors.Join(output.close(), writeJSON(filepath.Join(dir, exitFile), s.exitStatus(waitErr)))
-}
-
-// closeInherited closes what whoever started the agent had left open and did
-// not mean for anybody: it would stay open as long as the Machine runs, and
-// inside the Machine.
-func closeInherited() error {
-	entries, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		return err
-	}
-	for _, e := range entries {
-		fd, err := strconv.Atoi(e.Name())
-		if err != nil || fd <= listenerFD {
-			continue
-		}
-		// Go opens nothing without this flag.
-		flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
-		if err == nil && flags&unix.FD_CLOEXEC == 0 {
-			_ = unix.Close(fd)
-		}
-	}
-	return nil
 }
 
 // startInit starts PID 1 of the Machine in namespaces of its own. streams are

@@ -14,6 +14,8 @@ import (
 	"golang.zx2c4.com/wireguard/device"
 	"golang.zx2c4.com/wireguard/ipc"
 	"golang.zx2c4.com/wireguard/tun"
+
+	"github.com/sixpn/sixpn/internal/inherited"
 )
 
 // engine is the process that stands in for the kernel's WireGuard.
@@ -29,7 +31,7 @@ func runEngine(spec engineSpec) error {
 	signal.Ignore(syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGPIPE)
 	terminated := make(chan os.Signal, 1)
 	signal.Notify(terminated, syscall.SIGTERM)
-	if err := closeInherited(); err != nil {
+	if err := inherited.Close(readyFD); err != nil {
 		return err
 	}
 	log := &engineLog{path: spec.Log, size: logSize}

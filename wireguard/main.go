@@ -4,10 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
-	"strconv"
 	"syscall"
-
-	"golang.org/x/sys/unix"
 )
 
 // engineName is what an engine is called, as the first argument of its command
@@ -58,25 +55,4 @@ func Main() bool {
 	// would do that for a second.
 	syscall.Exit(code)
 	return true
-}
-
-// closeInherited closes what whoever started the agent had left open and did not
-// mean for anybody: it would stay open as long as the engine runs.
-func closeInherited() error {
-	entries, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		return err
-	}
-	for _, e := range entries {
-		fd, err := strconv.Atoi(e.Name())
-		if err != nil || fd <= readyFD {
-			continue
-		}
-		// Go opens nothing without this flag.
-		flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
-		if err == nil && flags&unix.FD_CLOEXEC == 0 {
-			_ = unix.Close(fd)
-		}
-	}
-	return nil
 }
