@@ -106,6 +106,13 @@ static __always_inline int admit_echo(const struct packet *packet)
 	return packet->l4 == L4 ? ANSWER_ECHO : DROP_HEADER_CHAIN;
 }
 
+/* What agents of hosts say to each other of load. Its ends are looked at where it is let through. */
+static __always_inline int is_load(const struct packet *packet)
+{
+	return packet->protocol == IPPROTO_UDP && !packet->fragment && packet->l4 == L4 &&
+	       packet->source_port == LOAD_PORT && packet->destination_port == LOAD_PORT;
+}
+
 /* What the private namespace may say it is; to whom is left to the final check. */
 static __always_inline int admit_host(const struct packet *packet)
 {

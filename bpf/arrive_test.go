@@ -146,6 +146,35 @@ func arriveTables() []table {
 			},
 		},
 		{
+			name: "load of another host", world: withMesh,
+			shot: func(w *world) shot {
+				return fromAs(w.mesh, sixpn.AgentAddr(0, farHost), sixpn.AgentAddr(0, thisHost), protocolUDP, udp(loadPort, loadPort, data...))
+			},
+			to: toPrivate, frame: toHost,
+			rows: []row{
+				{name: "of a third host", change: source(sixpn.AgentAddr(0, otherHost)), to: toPrivate, frame: toHost},
+				{name: "to another port", reason: service, change: toPort(loadPort + 1)},
+				{name: "from another port", reason: service, change: func(_ *world, s *shot) { s.frame[offsetL4+1]++; seal(s.frame) }},
+				{name: "by tcp", reason: service, change: func(w *world, s *shot) {
+					*s = fromAs(w.mesh, sixpn.AgentAddr(0, farHost), sixpn.AgentAddr(0, thisHost), protocolTCP, tcp(loadPort, loadPort, flagSYN, 1, 0))
+				}},
+				{name: "in the name of this host", reason: spoofed, change: source(sixpn.AgentAddr(0, thisHost))},
+				{name: "from a Machine", reason: otherNetwork, change: source(farMachine(red))},
+				{name: "from a network's agent", reason: otherNetwork, change: source(sixpn.AgentAddr(red, farHost))},
+				{name: "to a third host", reason: otherHosts, change: target(sixpn.AgentAddr(0, otherHost))},
+				{name: "to a network's agent", reason: otherNetwork, change: target(sixpn.AgentAddr(red, thisHost))},
+				{name: "to a Machine", reason: otherNetwork, change: func(w *world, s *shot) { target(w.server.addr())(w, s) }},
+				{name: "inside a network, from a Machine", reason: service, change: func(w *world, s *shot) {
+					*s = fromFar(w, red, sixpn.AgentAddr(red, thisHost), protocolUDP, udp(loadPort, loadPort, data...))
+				}},
+				{name: "in a fragment", reason: service, change: header(nextFragment, fragment(0, 0, true))},
+				{name: "behind options", reason: service, change: header(nextDestination, options(0, 8))},
+				{name: "to no private namespace", reason: bpf.RouterDropReasonDROP_HOST_SERVICE, world: func(w *world) {
+					w.put(w.HostPort, uint32(0), bpf.RouterHostDevice{})
+				}},
+			},
+		},
+		{
 			name: "answers of another host to the agent", world: withMesh,
 			shot: func(w *world) shot {
 				return fromFar(w, red, sixpn.AgentAddr(red, thisHost), protocolTCP, tcp(8080, 40000, flagSYN|flagACK, 1, 1))

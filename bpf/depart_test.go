@@ -107,6 +107,35 @@ func departTables() []table {
 			},
 		},
 		{
+			name: "load for another host", world: withMesh,
+			shot: func(w *world) shot {
+				return fromAs(w.private, sixpn.AgentAddr(0, thisHost), sixpn.AgentAddr(0, farHost), protocolUDP, udp(loadPort, loadPort, 1, 2))
+			},
+			to: toMesh, frame: outward,
+			rows: []row{
+				{name: "for a third one", change: target(sixpn.AgentAddr(0, otherHost)), to: toMesh, frame: outward},
+				{name: "to another port", reason: service, change: toPort(loadPort + 1)},
+				{name: "from another port", reason: service, change: func(_ *world, s *shot) { s.frame[offsetL4+1]++; seal(s.frame) }},
+				{name: "by tcp", reason: service, change: func(w *world, s *shot) {
+					*s = fromAs(w.private, sixpn.AgentAddr(0, thisHost), sixpn.AgentAddr(0, farHost), protocolTCP, tcp(loadPort, loadPort, flagSYN, 1, 0))
+				}},
+				{name: "for this host", reason: unknown, change: target(sixpn.AgentAddr(0, thisHost))},
+				{name: "for an agent of a network", reason: unknown, change: target(sixpn.AgentAddr(red, farHost))},
+				{name: "for a Machine", reason: wall, change: target(farMachine(red))},
+				{name: "in another host's name", reason: bpf.RouterDropReasonDROP_SPOOFED_SOURCE, change: source(sixpn.AgentAddr(0, otherHost))},
+				{name: "in a network's name", reason: unknown, change: source(sixpn.AgentAddr(red, thisHost))},
+				{name: "in dns's name", reason: wall, change: source(sixpn.DNS)},
+				{name: "from a Machine", reason: otherNetwork, change: func(w *world, s *shot) {
+					*s = from(w.client, sixpn.AgentAddr(0, farHost), protocolUDP, udp(loadPort, loadPort, 1, 2))
+				}},
+				{name: "in a fragment", reason: service, change: header(nextFragment, fragment(0, 0, true))},
+				{name: "behind options", reason: service, change: header(nextDestination, options(0, 8))},
+				{name: "without a mesh", reason: bpf.RouterDropReasonDROP_OTHER_HOST, world: func(w *world) {
+					w.put(w.MeshDevice, uint32(0), bpf.RouterHostDevice{})
+				}},
+			},
+		},
+		{
 			name: "a backend's reply to another host and network", world: func(w *world) {
 				withMesh(w)
 				w.allocate(red, w.foreign, protocolTCP, backendPort)

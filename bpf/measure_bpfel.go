@@ -68,6 +68,7 @@ const (
 	MeasureVarExportDropReason     = "export_drop_reason"
 	MeasureVarExportExpiryRequest  = "export_expiry_request"
 	MeasureVarExportFlowState      = "export_flow_state"
+	MeasureVarExportLoadPort       = "export_load_port"
 	MeasureVarExportPortKind       = "export_port_kind"
 	MeasureVarExportRedirectMethod = "export_redirect_method"
 	MeasureVarExportResetEvent     = "export_reset_event"
@@ -168,6 +169,7 @@ type MeasureVariableSpecs struct {
 	ExportDropReason     *ebpf.VariableSpec `ebpf:"export_drop_reason"`
 	ExportExpiryRequest  *ebpf.VariableSpec `ebpf:"export_expiry_request"`
 	ExportFlowState      *ebpf.VariableSpec `ebpf:"export_flow_state"`
+	ExportLoadPort       *ebpf.VariableSpec `ebpf:"export_load_port"`
 	ExportPortKind       *ebpf.VariableSpec `ebpf:"export_port_kind"`
 	ExportRedirectMethod *ebpf.VariableSpec `ebpf:"export_redirect_method"`
 	ExportResetEvent     *ebpf.VariableSpec `ebpf:"export_reset_event"`
@@ -263,6 +265,7 @@ type MeasureVariables struct {
 	ExportDropReason     *ebpf.Variable `ebpf:"export_drop_reason"`
 	ExportExpiryRequest  *ebpf.Variable `ebpf:"export_expiry_request"`
 	ExportFlowState      *ebpf.Variable `ebpf:"export_flow_state"`
+	ExportLoadPort       *ebpf.Variable `ebpf:"export_load_port"`
 	ExportPortKind       *ebpf.Variable `ebpf:"export_port_kind"`
 	ExportRedirectMethod *ebpf.Variable `ebpf:"export_redirect_method"`
 	ExportResetEvent     *ebpf.Variable `ebpf:"export_reset_event"`

@@ -1,6 +1,7 @@
 package bpf_test
 
 import (
+	"bytes"
 	"encoding/binary"
 	"encoding/hex"
 	"net/netip"
@@ -68,6 +69,11 @@ func answers(frame []byte) bool {
 	return false
 }
 
+// tellsLoad says whether a frame is of UDP, right behind the IPv6 header, from port 5182 to it.
+func tellsLoad(frame []byte) bool {
+	return frame[20] == 17 && len(frame) >= 58 && bytes.Equal(frame[54:58], []byte{0x14, 0x3e, 0x14, 0x3e})
+}
+
 func isErrorFrame(frame []byte) bool { return frame[20] == 58 && frame[54] < 128 }
 
 // ports are those of a TCP segment, or turned round those of one that an error quotes.
@@ -97,10 +103,10 @@ func departs(in string, left []byte) string {
 		case source.host != hereHex || !source.isAgent():
 			return "the private namespace is not that to another host"
 		case source.network == "00000000":
-			if destination.network == "00000000" && destination.isAgent() && left[20] == 58 {
+			if destination.network == "00000000" && destination.isAgent() && (left[20] == 58 || tellsLoad(left)) {
 				return ""
 			}
-			return "an agent among hosts asks agents for an echo, and nothing else"
+			return "an agent among hosts asks agents for an echo and tells them of load, and nothing else"
 		case !same || !destination.isMachine():
 			return "an agent inside a network goes to its Machines"
 		}
@@ -148,10 +154,11 @@ func arrives(w *world, came, left []byte) string {
 	source, destination = endsOf(left[22:38]), endsOf(left[38:54])
 	same := source.network == destination.network
 	if to == w.private {
+		among := source.network == "00000000"
 		switch {
-		case !destination.isAgent() || destination.host != hereHex || !same || !answers(left):
-			return "the agent takes answers"
-		case (source.network == "00000000") != source.isAgent():
+		case !destination.isAgent() || destination.host != hereHex || !same || !answers(left) && !(among && tellsLoad(left)):
+			return "the agent takes answers, and of other agents load"
+		case among != source.isAgent():
 			return "agents answer among hosts, Machines inside a network"
 		}
 		return ""
@@ -247,10 +254,10 @@ func (w *world) repairMesh(bits uint16, frame []byte) []byte {
 	if next := []byte{0, protocolTCP, protocolUDP, protocolICMP}[take(2)]; next != 0 {
 		frame[offsetNext] = next
 	}
-	if source := []uint16{0, innerPort, clientPort, 2 << 8}[take(2)]; source != 0 {
+	if source := []uint16{0, innerPort, clientPort, 2 << 8, loadPort}[take(3)%5]; source != 0 {
 		binary.BigEndian.PutUint16(frame[offsetL4:], source)
 	}
-	if target := []uint16{0, innerPort, clientPort, 53}[take(2)]; target != 0 {
+	if target := []uint16{0, innerPort, clientPort, 53, loadPort}[take(3)%5]; target != 0 {
 		binary.BigEndian.PutUint16(frame[offsetL4+2:], target)
 	}
 	if frame[offsetNext] == protocolTCP && take(1) == 1 {
@@ -289,6 +296,7 @@ func TestMeshOracles(t *testing.T) {
 		"in, to the agent":          {w.mesh, w.private, farMachine(red), sixpn.AgentAddr(red, thisHost), segment(1, 2), false},
 		"in, to another's agent":    {w.mesh, w.private, farMachine(red), sixpn.AgentAddr(blue, thisHost), segment(1, 2), true},
 		"in, a Machine among hosts": {w.mesh, w.private, farMachine(red), sixpn.AgentAddr(0, thisHost), segment(1, 2), true},
+		"out, load by tcp":          {w.private, w.mesh, sixpn.AgentAddr(0, thisHost), sixpn.AgentAddr(0, farHost), segment(loadPort, loadPort), true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			frame := fromAs(c.in, c.from, c.to, protocolTCP, c.l4).frame

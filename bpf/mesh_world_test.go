@@ -13,6 +13,8 @@ import (
 // here it is IPv6.
 const farHost sixpn.Host = 0x001886dd
 
+const loadPort = uint16(bpf.RouterLoadPortLOAD_PORT)
+
 // far is a Machine of the other host.
 func far(network sixpn.Network, low uint16) netip.Addr {
 	return sixpn.Fields{Network: network, Host: farHost, Machine: 0x000c0021, Low: low}.Addr()

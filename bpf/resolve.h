@@ -44,7 +44,7 @@ static __always_inline int resolve_echo(const struct packet *packet)
 /*
  * To an agent's address. The one inside a network takes answers; of those of other
  * hosts, so does its own router's check again when they arrive. Among hosts, the
- * agent asks the others' routers for an echo.
+ * agent asks the others' routers for an echo, and tells their agents of load.
  */
 static __always_inline int resolve_agent(struct packet *packet, const struct port *port)
 {
@@ -56,7 +56,7 @@ static __always_inline int resolve_agent(struct packet *packet, const struct por
 	if (port->kind == PORT_HOST) {
 		if (destination->network || packet->source.network || destination->host == host)
 			return DROP_UNKNOWN_DESTINATION;
-		return packet->protocol == IPPROTO_ICMPV6 ? DROP_NONE : DROP_HOST_SERVICE;
+		return packet->protocol == IPPROTO_ICMPV6 || is_load(packet) ? DROP_NONE : DROP_HOST_SERVICE;
 	}
 	reason = resolve_host(packet);
 	if (destination->host != host)
@@ -78,8 +78,10 @@ static __always_inline int resolve_mesh(struct packet *packet)
 			return DROP_HOST_SERVICE;
 		if (packet->protocol == IPPROTO_ICMPV6 && packet->icmp_type == ICMP_ECHO_REQUEST)
 			return admit_echo(packet);
-		if (!destination->network && packet->protocol != IPPROTO_ICMPV6)
-			return DROP_HOST_SERVICE;
+		if (!destination->network && packet->protocol != IPPROTO_ICMPV6) {
+			packet->path = PATH_HOST;
+			return is_load(packet) ? DROP_NONE : DROP_HOST_SERVICE;
+		}
 		return resolve_host(packet);
 	}
 	if (destination->low & SLOT_BIT && resolve_reply(packet))

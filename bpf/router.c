@@ -22,6 +22,7 @@
 /* Types that no map names still reach Go. */
 const enum drop_reason *export_drop_reason __attribute__((unused));
 const enum port_kind *export_port_kind __attribute__((unused));
+const enum load_port *export_load_port __attribute__((unused));
 const enum redirect_method *export_redirect_method __attribute__((unused));
 const enum service_action *export_service_action __attribute__((unused));
 const enum flow_state *export_flow_state __attribute__((unused));

@@ -182,6 +182,12 @@ type RouterLoad struct {
 	Total      uint64
 }
 
+type RouterLoadPort uint32
+
+const (
+	RouterLoadPortLOAD_PORT RouterLoadPort = 5182
+)
+
 type RouterMachine struct {
 	_         structs.HostLayout
 	Ifindex   uint32
@@ -340,6 +346,7 @@ const (
 	RouterVarExportDropReason     = "export_drop_reason"
 	RouterVarExportExpiryRequest  = "export_expiry_request"
 	RouterVarExportFlowState      = "export_flow_state"
+	RouterVarExportLoadPort       = "export_load_port"
 	RouterVarExportPortKind       = "export_port_kind"
 	RouterVarExportRedirectMethod = "export_redirect_method"
 	RouterVarExportResetEvent     = "export_reset_event"
@@ -432,6 +439,7 @@ type RouterVariableSpecs struct {
 	ExportDropReason     *ebpf.VariableSpec `ebpf:"export_drop_reason"`
 	ExportExpiryRequest  *ebpf.VariableSpec `ebpf:"export_expiry_request"`
 	ExportFlowState      *ebpf.VariableSpec `ebpf:"export_flow_state"`
+	ExportLoadPort       *ebpf.VariableSpec `ebpf:"export_load_port"`
 	ExportPortKind       *ebpf.VariableSpec `ebpf:"export_port_kind"`
 	ExportRedirectMethod *ebpf.VariableSpec `ebpf:"export_redirect_method"`
 	ExportResetEvent     *ebpf.VariableSpec `ebpf:"export_reset_event"`
@@ -519,6 +527,7 @@ type RouterVariables struct {
 	ExportDropReason     *ebpf.Variable `ebpf:"export_drop_reason"`
 	ExportExpiryRequest  *ebpf.Variable `ebpf:"export_expiry_request"`
 	ExportFlowState      *ebpf.Variable `ebpf:"export_flow_state"`
+	ExportLoadPort       *ebpf.Variable `ebpf:"export_load_port"`
 	ExportPortKind       *ebpf.Variable `ebpf:"export_port_kind"`
 	ExportRedirectMethod *ebpf.Variable `ebpf:"export_redirect_method"`
 	ExportResetEvent     *ebpf.Variable `ebpf:"export_reset_event"`

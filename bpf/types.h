@@ -78,6 +78,11 @@ enum port_kind {
 	PORT_WAKE,
 };
 
+/* UDP between the agents of hosts, from this port to this port: load, and shares of limits. */
+enum load_port {
+	LOAD_PORT = 5182,
+};
+
 /* How a frame is handed to a Machine's device. */
 enum redirect_method {
 	REDIRECT_EGRESS = 0, /* bpf_redirect: a tap, or a veth whose peer is in this namespace */

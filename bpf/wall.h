@@ -73,7 +73,8 @@ static __always_inline int mesh_may(const struct packet *packet)
 		return 0;
 	if (packet->path == PATH_HOST) {
 		if (to == CLASS_HOST_AGENT)
-			return from == CLASS_HOST_AGENT && packet->protocol == IPPROTO_ICMPV6 && is_answer(packet);
+			return from == CLASS_HOST_AGENT &&
+			       (is_load(packet) || (packet->protocol == IPPROTO_ICMPV6 && is_answer(packet)));
 		return to == CLASS_AGENT && from == CLASS_MACHINE && same_network && is_answer(packet);
 	}
 	if (to != CLASS_MACHINE)
@@ -111,8 +112,9 @@ static __always_inline int may_leave_host(const struct packet *packet, const str
 	}
 	if (in->kind == PORT_HOST && packet->path == PATH_PLAIN) {
 		if (from == CLASS_HOST_AGENT)
-			return to == CLASS_HOST_AGENT && packet->protocol == IPPROTO_ICMPV6 &&
-			       (packet->icmp_type == ICMP_ECHO_REQUEST || is_error(packet));
+			return to == CLASS_HOST_AGENT &&
+			       (is_load(packet) || (packet->protocol == IPPROTO_ICMPV6 &&
+						    (packet->icmp_type == ICMP_ECHO_REQUEST || is_error(packet))));
 		return from == CLASS_AGENT && to == CLASS_MACHINE && same_network;
 	}
 	return 0;
