@@ -15,6 +15,12 @@
 // so either can begin a handshake at any time, and hosts of a fleet reach each
 // other's underlay address without a translation in between that could forget them.
 //
+// The port is open on every address of the host, not on the underlay's alone: neither
+// the kernel's WireGuard nor wireguard-go's sockets can be bound to one. Nothing is
+// lost by it. WireGuard answers nobody who has no key of a peer, so that a port that is
+// asked at another address is silent, as a closed one behind a filter would be; and a
+// host whose underlay address changes is found at the new one as soon as it has sent.
+//
 // In Config.Dir are
 //
 //	mesh.key        the private key, base64

@@ -27,6 +27,10 @@ type engine struct {
 // runEngine does an engine's whole work. It ends when its device or its socket is
 // removed, and by SIGTERM, which a host that goes down sends.
 func runEngine(spec engineSpec) error {
+	// It has the host's private key, which is not for a core dump.
+	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
+		return os.NewSyscallError("setrlimit RLIMIT_CORE", err)
+	}
 	// Ctrl-C and log-outs concern the agent's session.
 	signal.Ignore(syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGPIPE)
 	terminated := make(chan os.Signal, 1)

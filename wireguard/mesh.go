@@ -28,7 +28,7 @@ const startTimeout = 10 * time.Second // by default
 type Config struct {
 	Name   string // the agent's; two agents on one machine have different ones
 	Dir    string // durable, of the mesh alone, see the package's comment
-	Port   uint16 // UDP, on every address of both families
+	Port   uint16 // UDP, on every address of both families, see the package's comment
 	MTU    uint16 // of the device, bytes; default 1420, at least MinMTU
 	Cgroup string // of the engine process, a directory that is made; "": the caller's own
 	// Engine is "auto", the default: the kernel's WireGuard where the kernel has it;
@@ -37,6 +37,9 @@ type Config struct {
 	// StartTimeout bounds how long an engine may take to start or to end, and
 	// AnswerTimeout how long one may take to answer.
 	StartTimeout, AnswerTimeout time.Duration // default 10 s and 5 s
+	// AskInterval is how often Run asks the engine whether it is at work, 5 s by
+	// default. One that twice in a row gave no answer is replaced.
+	AskInterval time.Duration
 	// RestoreInterval is how long Run waits after a restoration failed, and how often
 	// it looks for the kernel's device.
 	RestoreInterval time.Duration // default 250 ms
@@ -122,6 +125,7 @@ func (c *Config) complete() error {
 	setDefault(&c.Engine, string(auto))
 	setDefault(&c.StartTimeout, startTimeout)
 	setDefault(&c.AnswerTimeout, 5*time.Second)
+	setDefault(&c.AskInterval, 5*time.Second)
 	setDefault(&c.RestoreInterval, 250*time.Millisecond)
 	setDefault(&c.Log, slog.New(slog.DiscardHandler))
 	switch {

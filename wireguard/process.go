@@ -138,6 +138,36 @@ func (p *process) lost(ctx context.Context) error {
 	return nil
 }
 
+// nothing is a request of WireGuard's interface for user space that changes nothing,
+// and done is the answer.
+const (
+	nothing = "set=1\n\n"
+	done    = "errno=0\n\n"
+)
+
+// atWork has the engine of a device do nothing, and returns once it has.
+func atWork(ctx context.Context, device string, timeout time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	c, err := new(net.Dialer).DialContext(ctx, "unix", socketPath(device))
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	defer context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Unix(1, 0)) })()
+	answer := make([]byte, len(done))
+	if _, err := io.WriteString(c, nothing); err != nil {
+		return err
+	}
+	if _, err := io.ReadFull(c, answer); err != nil {
+		return err
+	}
+	if string(answer) != done {
+		return fmt.Errorf("it answered %q, expected %q", answer, done)
+	}
+	return nil
+}
+
 // startProcess starts an engine in the namespace home, with a session and, if
 // cgroup is not "", a cgroup of its own, and waits until it is at work.
 func startProcess(ctx context.Context, home *netns.Namespace, cgroup string, spec engineSpec) error {

@@ -28,7 +28,7 @@ func traffic(t *testing.T, from, to *host) (stop func() (sent, lost int)) {
 		var c count
 		for !enough.Load() || c.sent < 10 {
 			c.sent++
-			if !from.ping(to.inside(), time.Second) {
+			if !from.ping(to.inside(), patience) {
 				c.lost++
 			}
 		}
@@ -148,9 +148,12 @@ func TestLostEngineIsRestored(t *testing.T) {
 				a.t.Fatal(err)
 			}
 		},
+		"hanging": func(a *host) { a.stopEngine() },
 	} {
 		t.Run(name, func(t *testing.T) {
-			a, b := newMesh(t, "IPv4")
+			a, b := newPair(t, "IPv4")
+			a.config.AskInterval, a.config.AnswerTimeout = 10*time.Millisecond, time.Second
+			a.meet(b)
 			a.run()
 			pid, ifindex := a.engine(), a.ifindex()
 			lose(a)
@@ -166,6 +169,30 @@ func TestLostEngineIsRestored(t *testing.T) {
 				t.Errorf("host %d is %+v", b.number, s)
 			}
 		})
+	}
+}
+
+// One that is asked all the time, and stands still for less than it may, keeps its work.
+func TestWorkingEngineIsLeftAlone(t *testing.T) {
+	a, b := newPair(t, "IPv4")
+	a.config.AskInterval, a.config.AnswerTimeout = time.Millisecond, patience
+	a.meet(b)
+	a.run()
+	pid, handshake := a.engine(), a.status(b.number).LastHandshake
+	stop := traffic(t, b, a)
+	for range 3 {
+		a.stopEngine()
+		a.killEngine(syscall.SIGCONT)
+		a.reach(b)
+	}
+	if sent, lost := stop(); lost > 0 {
+		t.Errorf("%d of %d echo requests were lost", lost, sent)
+	}
+	if now := a.engine(); now != pid {
+		t.Errorf("the engine is process %d, expected the same as before, %d", now, pid)
+	}
+	if now := a.status(b.number).LastHandshake; now != handshake {
+		t.Errorf("a handshake was made at %v, expected none after %v", now, handshake)
 	}
 }
 

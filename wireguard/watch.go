@@ -8,8 +8,8 @@ import (
 	"github.com/vishvananda/netlink"
 )
 
-// Run restores the mesh when its engine has ended or its device was removed: all
-// that WireGuard knows of its peers was in there. A device that is found again
+// Run restores the mesh when its engine has ended or does not answer any more, or its
+// device was removed: all that WireGuard knows of its peers was in there. A device that is found again
 // keeps its index and what is attached to it; one that is made anew is down, and
 // told by Changed. Run ends with the context, without an error.
 func (m *Mesh) Run(ctx context.Context) error {
@@ -29,15 +29,21 @@ func (m *Mesh) Run(ctx context.Context) error {
 	}
 }
 
-// waitEngine returns when the engine has ended or cannot be reached. What of it
-// does not end is left to establish.
+// waitEngine returns when the engine has ended, cannot be reached, or seems to hang.
+// What of it does not end is left to establish.
 func (m *Mesh) waitEngine(ctx context.Context) {
 	p, err := findEngine(DeviceName(m.config.Name), m.home)
 	if err != nil {
 		return
 	}
 	defer p.close()
-	if err := p.lost(ctx); err != nil {
+	working, hangs := context.WithCancel(ctx)
+	defer hangs()
+	go func() {
+		m.askEngine(working)
+		hangs()
+	}()
+	if err := p.lost(working); err != nil {
 		return
 	}
 	// Only then can another engine take up the device.
@@ -45,6 +51,26 @@ func (m *Mesh) waitEngine(ctx context.Context) {
 	defer cancel()
 	if err := p.wait(ctx); err != nil {
 		m.log.Warn("the mesh's engine closed its socket and goes on", "error", err)
+	}
+}
+
+// askEngine returns when the engine has twice in a row not said in time that it is at
+// work: a host that stood still for a moment has it answer the second time.
+func (m *Mesh) askEngine(ctx context.Context) {
+	for missed := 0; missed < 2; {
+		if !pause(ctx, m.config.AskInterval) {
+			return
+		}
+		err := atWork(ctx, DeviceName(m.config.Name), m.config.AnswerTimeout)
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err == nil:
+			missed = 0
+		default:
+			missed++
+			m.log.Warn("the mesh's engine gave no answer", "device", m.Device().Name, "times", missed, "error", err)
+		}
 	}
 }
 
