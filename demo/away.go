@@ -41,7 +41,7 @@ func (w *world) pair(ctx context.Context, app string) (vip netip.Addr, here, the
 		return m
 	}
 	here, there = start(w.host, app+"-here"), start(w.second(), app+"-there")
-	if err = errors.Join(err, w.host.Settle(ctx)); err != nil {
+	if err = errors.Join(err, w.fleet.Settle(ctx)); err != nil {
 		err = errors.Join(err, remove())
 	}
 	return vip, here, there, remove, err

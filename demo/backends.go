@@ -73,6 +73,9 @@ func ipv4OnlyBackend(ctx context.Context, w *world) (detail string, err error) {
 // checkInterval is the shortest that a check may have.
 const checkInterval = time.Second
 
+// answerTimeout is what a check waits, so that a server that is only slow stays healthy.
+const answerTimeout = 10 * time.Second
+
 // health: a backend whose check fails gets no new connection, unless all fail.
 func health(ctx context.Context, w *world) (detail string, err error) {
 	vip, remove, err := w.app(ctx, "checked")
@@ -85,7 +88,7 @@ func health(ctx context.Context, w *world) (detail string, err error) {
 	for i := range machines {
 		machines[i], err = w.host.Run(ctx, "checked", nettest.Options{
 			Name: fmt.Sprintf("checked-%d", i+1), Services: services[:1],
-			Checks: []api.HealthCheck{{Type: "http", Path: "/", Interval: api.DurationValue(checkInterval), Timeout: api.DurationValue(checkInterval / 2)}},
+			Checks: []api.HealthCheck{{Type: "http", Path: "/", Interval: api.DurationValue(checkInterval), Timeout: api.DurationValue(answerTimeout)}},
 		}, w.host.Payload("web", "-sick", sick, fmt.Sprintf("[::]:%d", tcpPort))...)
 		if err != nil {
 			return "", err
@@ -153,7 +156,7 @@ func (w *world) backends(ctx context.Context, vip netip.Addr, count int) (map[st
 	defer namespace.Close()
 	for range count {
 		err := namespace.Do(func() error {
-			conn, err := (&net.Dialer{Timeout: 2 * time.Second}).DialContext(ctx, "tcp6", at(vip, vipPort))
+			conn, err := new(net.Dialer).DialContext(ctx, "tcp6", at(vip, vipPort))
 			if err != nil {
 				return err
 			}
@@ -187,7 +190,7 @@ func (w *world) choices(ctx context.Context, vip netip.Addr) (map[string]int, er
 
 // get asks a Flycast address over HTTP, each time by a new connection.
 func (w *world) get(ctx context.Context, namespace interface{ Do(func() error) error }, url string) (body string, err error) {
-	client := &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{
+	client := &http.Client{Timeout: 15 * time.Second, Transport: &http.Transport{
 		DisableKeepAlives: true,
 		DialContext: func(ctx context.Context, network, address string) (conn net.Conn, err error) {
 			err = namespace.Do(func() error {

@@ -17,7 +17,7 @@ import (
 )
 
 // linger is how long a server works on after its stop signal.
-const linger = 1500 * time.Millisecond
+const linger = 3 * time.Second
 
 // balance: connections to a VIP are spread over the backends, which see the
 // client's /112.
@@ -91,17 +91,21 @@ type held struct {
 	err   error
 }
 
-// Half of the connections send all the time, half of them nothing.
-const holds = 24
+// Half of the connections send all the time, half of them nothing. They are so many that
+// each backend gets some of both.
+const holds = 64
 
 // hold opens connections through the VIP and returns once all of them are flows.
 func (w *world) hold(ctx context.Context, name string) (*held, error) {
 	h := &held{w: w, until: "/tmp/" + name, done: make(chan struct{})}
-	before, err := w.flows(ctx)
-	if err != nil {
-		return nil, err
-	}
-	beforeFirst, err := w.flows(ctx, w.web[0].ID)
+	// Those of checks before may still be closing.
+	err := nettest.Eventually(ctx, "the VIP has no connection", func(ctx context.Context) error {
+		now, err := w.flows(ctx)
+		if err == nil && now > 0 {
+			err = fmt.Errorf("there are %d", now)
+		}
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -114,8 +118,8 @@ func (w *world) hold(ctx context.Context, name string) (*held, error) {
 		if err != nil {
 			return err
 		}
-		if now < before+holds {
-			return fmt.Errorf("there are %d flows, and there were %d", now, before)
+		if now != holds {
+			return fmt.Errorf("there are %d flows, expected %d", now, holds)
 		}
 		return nil
 	})
@@ -123,7 +127,7 @@ func (w *world) hold(ctx context.Context, name string) (*held, error) {
 		return nil, err
 	}
 	first, err := w.flows(ctx, w.web[0].ID)
-	h.first = int(first - beforeFirst)
+	h.first = int(first)
 	return h, err
 }
 

@@ -127,7 +127,7 @@ func detachedIsClosed(ctx context.Context, w *world) (string, error) {
 		err = namespace.Do(func() (err error) { n, err = askUDP(at(w.web[0].Addr, udpPort), probes, limit); return err })
 		return n, err
 	}
-	before, err := answers(2 * time.Second)
+	before, err := answers(10 * time.Second)
 	if err != nil {
 		return "", err
 	}
@@ -142,9 +142,12 @@ func detachedIsClosed(ctx context.Context, w *world) (string, error) {
 	}
 	// The kernel takes a program off its device a moment after the last reference.
 	detached := nettest.Eventually(ctx, "the router is off the device", func(context.Context) error {
+		before, beforeErr := w.filterDrops(w.client)
 		n, err := answers(50 * time.Millisecond)
-		if err == nil && n > 0 {
-			err = errors.New("datagrams are answered")
+		after, afterErr := w.filterDrops(w.client)
+		err = errors.Join(beforeErr, err, afterErr)
+		if err == nil && (n > 0 || after < before+probes) {
+			err = fmt.Errorf("%d datagrams are answered, and %d dropped", n, after-before)
 		}
 		return err
 	})
@@ -172,7 +175,7 @@ func detachedIsClosed(ctx context.Context, w *world) (string, error) {
 	}
 	// The guest's kernel may have given its gateway up meanwhile, and asks again.
 	err = nettest.Eventually(ctx, "the next agent heals it", func(context.Context) error {
-		n, err := answers(2 * time.Second)
+		n, err := answers(5 * time.Second)
 		if err == nil && n != probes {
 			err = fmt.Errorf("only %d of %d datagrams were answered", n, probes)
 		}

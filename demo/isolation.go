@@ -131,7 +131,7 @@ func spoofedSource(ctx context.Context, w *world) (string, error) {
 	if err := a.repeat(probes, probe(w.client.Addr)); err != nil {
 		return "", err
 	}
-	if err := a.receive(ctx, 3*time.Second, func(p []byte) bool {
+	if err := a.receive(ctx, 10*time.Second, func(p []byte) bool {
 		if p[6] == protocolUDP && isFrom(p, target.Addr()) {
 			answered++
 		}
@@ -182,7 +182,7 @@ func rawICMP(ctx context.Context, w *world) (string, error) {
 		})
 		return n, err
 	}
-	inside, err := answers(w.vault.Addr, 3*time.Second)
+	inside, err := answers(w.vault.Addr, 10*time.Second)
 	if err != nil {
 		return "", err
 	}

@@ -14,6 +14,8 @@ import (
 const (
 	lease         = 10 * time.Second
 	leasePatience = 5 * time.Second
+	// refusalTimeout is how long an agent may try to join before it counts as let in.
+	refusalTimeout = 20 * time.Second
 )
 
 // hostJoin: an invitation lets one host in, once.
@@ -65,7 +67,7 @@ func hostJoin(ctx context.Context, w *world) (detail string, err error) {
 
 // refused demands that a host's agent ends because of its token.
 func refused(ctx context.Context, host *nettest.Host, token string) error {
-	limited, cancel := context.WithTimeout(ctx, leasePatience)
+	limited, cancel := context.WithTimeout(ctx, refusalTimeout)
 	defer cancel()
 	if err := host.TryAgent(limited, "--join", token); err == nil || limited.Err() != nil {
 		return fmt.Errorf("it was not refused: %w", errors.Join(err, limited.Err()))

@@ -91,7 +91,7 @@ func meshSpoofedHost(ctx context.Context, w *world) (string, error) {
 			return "", err
 		}
 	}
-	err = target.receive(ctx, 3*time.Second, func(p []byte) bool {
+	err = target.receive(ctx, 10*time.Second, func(p []byte) bool {
 		if p[6] == protocolUDP && len(p) > ipv6Header+udpHeader {
 			seen[string(p[ipv6Header+udpHeader:])]++
 		}
@@ -134,7 +134,7 @@ func meshSegmentation(ctx context.Context, w *world) (string, error) {
 		return "", err
 	}
 	const bulk = 32 << 20
-	seen, err := nettest.Probe[payload.PathMTU](ctx, w.client, "path-mtu", "-size", "100", "-bulk", fmt.Sprint(bulk), "-timeout", "5s",
+	seen, err := nettest.Probe[payload.PathMTU](ctx, w.client, "path-mtu", "-size", "100", "-bulk", fmt.Sprint(bulk),
 		"-udp", fmt.Sprint(udpPort), "-tcp", fmt.Sprint(tcpPort), w.away.Addr.String())
 	if err != nil {
 		return "", err

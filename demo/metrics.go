@@ -80,6 +80,10 @@ func metricsScrape(ctx context.Context, w *world) (string, error) {
 	if err := answers(ctx, w.client, "AAAA", "web.flycast", w.webVIP.String()); err != nil {
 		return "", err
 	}
+	// What checks before have left behind may still be tidied up.
+	if err := w.host.Settle(ctx); err != nil {
+		return "", err
+	}
 	after, err := w.scrape(ctx)
 	if err != nil {
 		return "", err

@@ -26,7 +26,7 @@ func migrate(ctx context.Context, w *world) (detail string, err error) {
 	addresses := []netip.Addr{m.Addr}
 	for _, to := range []*nettest.Host{w.second(), w.host} {
 		left := m.Addr
-		if err := m.Migrate(ctx, to); err != nil {
+		if err := errors.Join(m.Migrate(ctx, to), w.fleet.Settle(ctx)); err != nil {
 			return "", err
 		}
 		addresses = append(addresses, m.Addr)

@@ -22,7 +22,7 @@ func gateway(ctx context.Context, w *world) (string, error) {
 		return "", err
 	}
 	defer a.close()
-	found, err := a.ask(ctx, w.client.Addr, sixpn.Gateway, 3*time.Second)
+	found, err := a.ask(ctx, w.client.Addr, sixpn.Gateway, 10*time.Second)
 	if err != nil {
 		return "", err
 	}

@@ -68,7 +68,7 @@ internal_port = 8080
   [[services.http_checks]]
   path = "/"
   interval = "1s"
-  timeout = "500ms"
+  timeout = "10s"
 `
 
 // deploy runs the command as a user would, with a file.
@@ -113,7 +113,7 @@ func deployRolling(ctx context.Context, w *world) (detail string, err error) {
 	}
 	// It listens, but always answers "503": /proc is there from the start.
 	bad := strings.Join(w.host.Payload("web", "-sick", "/proc", fmt.Sprintf("[::]:%d", tcpPort)), " ")
-	output, err = w.deploy(ctx, "three", bad, "--count", "2", "--wait-timeout", "3s")
+	output, err = w.deploy(ctx, "three", bad, "--count", "2", "--wait-timeout", "8s")
 	if err == nil {
 		return "", fmt.Errorf("a version that fails its checks was deployed: %s", output)
 	}

@@ -76,7 +76,7 @@ func lossless(t payload.Traffic) error {
 			errs = append(errs, fmt.Errorf("%s: %d of %d datagrams are missing, %d repeated (%d lost by full sockets) %s",
 				name, n.Missing, n.Sent, n.Repeated, t.Overflows, n.Error))
 		}
-		if n.Rate < rate*9/10 {
+		if n.Rate < rate/2 { // a busy host cannot send them all; fewer prove nothing
 			errs = append(errs, fmt.Errorf("%s: this host could send only %d datagrams a second, expected %d", name, n.Rate, rate))
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -35,6 +36,7 @@ func TestBuildOfAnotherLayout(t *testing.T) {
 	ctx := nettest.Context(t)
 	w := newWorld(ctx, t)
 	flows := newProber(t, w, rand.New(rand.NewPCG(1, 1)))
+	flows.limit = 10 * time.Second
 	tables := openTables(t, w)
 	nettest.Must(t, nettest.Eventually(ctx, "there is traffic", func(context.Context) error {
 		if all, err := tables.flows(); err != nil || len(all) < 3 {

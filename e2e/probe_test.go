@@ -59,12 +59,13 @@ type prober struct {
 	*world
 	random *rand.Rand
 	inside [2]*netns.Namespace
-	held   []net.Conn // stay open until the test ends, so that there are flows to count
+	limit  time.Duration // that an answer may take; longer ones count as none
+	held   []net.Conn    // stay open until the test ends, so that there are flows to count
 }
 
 func newProber(t *testing.T, w *world, random *rand.Rand) *prober {
 	t.Helper()
-	p := &prober{world: w, random: random}
+	p := &prober{world: w, random: random, limit: dialLimit}
 	for i, client := range w.clients {
 		p.inside[i] = nettest.Get[*netns.Namespace](t)(client.Namespace())
 		t.Cleanup(func() { p.inside[i].Close() })
@@ -131,7 +132,7 @@ func (p *prober) try(ctx context.Context, from int, target netip.Addr, datagram 
 // connect returns a connection that was greeted, or a socket whose datagram was
 // answered, and by which Machine.
 func (p *prober) connect(ctx context.Context, n *netns.Namespace, target netip.Addr, datagram bool) (conn net.Conn, who string, err error) {
-	ctx, cancel := context.WithTimeout(ctx, dialLimit)
+	ctx, cancel := context.WithTimeout(ctx, p.limit)
 	defer cancel()
 	network, port := "tcp6", uint16(vipPort)
 	kind, _ := sixpn.Classify(target)
@@ -147,7 +148,7 @@ func (p *prober) connect(ctx context.Context, n *netns.Namespace, target netip.A
 	if conn, err = n.Dial(ctx, network, nil, netip.AddrPortFrom(target, port).String()); err != nil {
 		return nil, "", err
 	}
-	_ = conn.SetDeadline(time.Now().Add(dialLimit))
+	_ = conn.SetDeadline(time.Now().Add(p.limit))
 	greeting := make([]byte, 64)
 	length := 0
 	if _, err = conn.Write([]byte("probe")); err == nil {

@@ -225,7 +225,7 @@ func (r *regions) nearestFirst(ctx context.Context, t *testing.T) {
 
 // What is measured follows the underlay.
 func (r *regions) roundTrips(ctx context.Context, t *testing.T) {
-	const each = 30 * time.Millisecond
+	const each = 100 * time.Millisecond // more than a busy machine adds
 	measured := func(ctx context.Context) (*float64, error) {
 		answer, err := r.fleet.Hosts[0].Client.ListRegionsWithResponse(ctx)
 		if err := api.Check(answer, err); err != nil {
@@ -252,9 +252,9 @@ func (r *regions) roundTrips(ctx context.Context, t *testing.T) {
 			return nil
 		}))
 	}
-	within("the round trip to fra is measured", 0, 30)
+	within("the round trip to fra is measured", 0, 120)
 	nettest.Must(t, r.fleet.Hosts[1].Uplink.Delay(each))
-	within("the round trip to fra is longer", 45, 200)
+	within("the round trip to fra is longer", 150, 2000)
 	nettest.Must(t, r.fleet.Hosts[1].Uplink.Delay(0))
 }
 

@@ -97,7 +97,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage.`,
 	flags := root.PersistentFlags()
 	flags.StringVar(&c.socket, "socket", "", "socket of the agent (default $SIXPN_SOCKET, else of the agent's name)")
 	flags.StringVar(&c.name, "name", api.DefaultName, "name of the agent")
-	flags.DurationVar(&c.patience, "wait-agent", 5*time.Second, "how long to wait for an agent that is only starting")
+	flags.DurationVar(&c.patience, "wait-agent", 15*time.Second, "how long to wait for an agent that is only starting")
 	flags.BoolVarP(&c.json, "json", "j", false, "print JSON, for programs")
 	root.InitDefaultCompletionCmd()
 	for _, command := range root.Commands() {

@@ -171,6 +171,24 @@ func (f *Fleet) Meet(ctx context.Context) error {
 	return nil
 }
 
+// Settle returns once the data planes of all hosts have what any of them knew before.
+func (f *Fleet) Settle(ctx context.Context) error {
+	var latest int64
+	for _, h := range f.Hosts {
+		status, err := h.Status(ctx)
+		if err != nil {
+			return err
+		}
+		latest = max(latest, status.Revision.Wanted)
+	}
+	for _, h := range f.Hosts {
+		if err := h.applies(ctx, latest); err != nil {
+			return fmt.Errorf("host %s: %w", h.Name, err)
+		}
+	}
+	return nil
+}
+
 // MeshPeers are the peers that the host's device of the mesh has.
 func (h *Host) MeshPeers() (peers []wgtypes.Peer, err error) {
 	err = h.namespace.Do(func() error {

@@ -168,17 +168,21 @@ func (m *Machine) State(ctx context.Context) (string, error) {
 
 // Settle returns once the data plane has everything that was written before.
 func (h *Host) Settle(ctx context.Context) error {
-	first := int64(-1)
+	return h.applies(ctx, -1)
+}
+
+// applies waits for a revision, or for what is wanted now if that is negative.
+func (h *Host) applies(ctx context.Context, revision int64) error {
 	return Eventually(ctx, "the data plane has the latest revision", func(ctx context.Context) error {
 		status, err := h.Status(ctx)
 		if err != nil {
 			return err
 		}
-		if first < 0 {
-			first = status.Revision.Wanted
+		if revision < 0 {
+			revision = status.Revision.Wanted
 		}
-		if status.Revision.Applied < first {
-			return fmt.Errorf("revision %d is applied, %d was wanted: %s", status.Revision.Applied, first, status.Agent.Message)
+		if status.Revision.Applied < revision {
+			return fmt.Errorf("revision %d is applied, %d was wanted: %s", status.Revision.Applied, revision, status.Agent.Message)
 		}
 		return nil
 	})

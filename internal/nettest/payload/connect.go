@@ -39,7 +39,7 @@ func connect(ctx context.Context, args []string, out io.Writer) error {
 	rest, err := flags(args, 1, "ADDRESS:PORT", func(set *flag.FlagSet) {
 		set.IntVar(&count, "count", 1, "")
 		set.IntVar(&parallel, "parallel", 1, "")
-		set.DurationVar(&timeout, "timeout", 2*time.Second, "")
+		set.DurationVar(&timeout, "timeout", patience, "")
 	})
 	if err != nil {
 		return err

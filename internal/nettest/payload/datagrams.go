@@ -34,7 +34,7 @@ func datagrams(_ context.Context, args []string, out io.Writer) error {
 	rest, err := flags(args, 1, "ADDRESS:PORT", func(set *flag.FlagSet) {
 		set.IntVar(&count, "count", 1, "")
 		set.IntVar(&flows, "flows", 1, "")
-		set.DurationVar(&timeout, "timeout", 2*time.Second, "")
+		set.DurationVar(&timeout, "timeout", patience, "")
 	})
 	if err != nil {
 		return err
@@ -95,7 +95,7 @@ func ping(_ context.Context, args []string, out io.Writer) error {
 	var timeout time.Duration
 	rest, err := flags(args, 1, "ADDRESS", func(set *flag.FlagSet) {
 		set.IntVar(&count, "count", 1, "")
-		set.DurationVar(&timeout, "timeout", 2*time.Second, "")
+		set.DurationVar(&timeout, "timeout", patience, "")
 	})
 	if err != nil {
 		return err

@@ -68,7 +68,6 @@ func hold(ctx context.Context, args []string, out io.Writer) error {
 }
 
 func holdOne(ctx context.Context, address string, every time.Duration, quiet bool) (held Held) {
-	const patience = 5 * time.Second
 	conn, err := (&net.Dialer{Timeout: patience}).DialContext(ctx, "tcp6", address)
 	if err != nil {
 		return Held{End: kind(err)}
@@ -83,7 +82,7 @@ func holdOne(ctx context.Context, address string, every time.Duration, quiet boo
 	began := time.Now()
 	defer func() { held.Lasted = int(time.Since(began).Milliseconds()) }()
 	if quiet {
-		return held.wait(ctx, conn, reader, patience)
+		return held.wait(ctx, conn, reader)
 	}
 	ticker := time.NewTicker(every)
 	defer ticker.Stop()
@@ -94,7 +93,7 @@ func holdOne(ctx context.Context, address string, every time.Duration, quiet boo
 			return held
 		case <-ticker.C:
 		}
-		if err := echo(conn, reader, patience); err != nil {
+		if err := echo(conn, reader); err != nil {
 			held.End = kind(err)
 			return held
 		}
@@ -103,8 +102,8 @@ func holdOne(ctx context.Context, address string, every time.Duration, quiet boo
 }
 
 // wait sends one message and then nothing: only the network can end it.
-func (held *Held) wait(ctx context.Context, conn net.Conn, reader io.Reader, patience time.Duration) Held {
-	if err := echo(conn, reader, patience); err != nil {
+func (held *Held) wait(ctx context.Context, conn net.Conn, reader io.Reader) Held {
+	if err := echo(conn, reader); err != nil {
 		held.End = kind(err)
 		return *held
 	}
@@ -120,7 +119,7 @@ func (held *Held) wait(ctx context.Context, conn net.Conn, reader io.Reader, pat
 }
 
 // echo sends one message and reads it back.
-func echo(conn net.Conn, reader io.Reader, patience time.Duration) error {
+func echo(conn net.Conn, reader io.Reader) error {
 	message := []byte(rand.Text())
 	back := make([]byte, len(message))
 	_, err := conn.Write(message)

@@ -39,7 +39,7 @@ func pathMTU(ctx context.Context, args []string, out io.Writer) error {
 		set.IntVar(&bulk, "bulk", 1<<20, "")
 		set.StringVar(&udp, "udp", "9000", "")
 		set.StringVar(&tcp, "tcp", "8080", "")
-		set.DurationVar(&timeout, "timeout", 3*time.Second, "")
+		set.DurationVar(&timeout, "timeout", patience, "")
 	})
 	if err != nil {
 		return err

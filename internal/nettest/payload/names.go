@@ -31,7 +31,7 @@ func lookup(ctx context.Context, args []string, out io.Writer) error {
 	var timeout time.Duration
 	rest, err := flags(args, 2, "TYPE NAME", func(set *flag.FlagSet) {
 		set.BoolVar(&tcp, "tcp", false, "")
-		set.DurationVar(&timeout, "timeout", 3*time.Second, "")
+		set.DurationVar(&timeout, "timeout", patience, "")
 	})
 	if err != nil {
 		return err

@@ -19,10 +19,15 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // Name is the command that a binary with payloads answers to: "sixpn NAME serve …".
 const Name = "demo-helper"
+
+// patience is how long an answer may be under way before it counts as lost, unless the
+// caller says otherwise: a machine that is busy is not one that loses packets.
+const patience = 12 * time.Second
 
 // payloads by name.
 var payloads = map[string]func(ctx context.Context, args []string, out io.Writer) error{

@@ -8,6 +8,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"strings"
 	"sync"
@@ -146,13 +147,19 @@ func (r *Numbered) run(ctx context.Context, address string, s trafficSettings) e
 		if err := sockets[i].SetReadBuffer(socketBuffer); err != nil {
 			return err
 		}
-		reading.Go(func() { repeated[i] = readNumbers(sockets[i], seen[i]) })
+		reading.Go(func() { repeated[i] = readNumbers(sockets[i], seen[i], math.MaxInt) })
 	}
 	began := time.Now()
 	total, err := send(ctx, sockets, sent, s.rate)
 	r.Rate = uint64(float64(total) / time.Since(began).Seconds())
 	for _, socket := range sockets {
 		_ = socket.SetReadDeadline(time.Now().Add(s.after))
+	}
+	reading.Wait()
+	// One that is under way so long is late, and not lost.
+	for i, socket := range sockets {
+		_ = socket.SetReadDeadline(time.Now().Add(patience))
+		reading.Go(func() { repeated[i] += readNumbers(socket, seen[i], int(sent[i])) })
 	}
 	reading.Wait()
 	for i := range sockets {
@@ -196,10 +203,10 @@ func send(ctx context.Context, sockets []*net.UDPConn, sent []uint64, rate int) 
 	}
 }
 
-// readNumbers marks what arrives until the socket's deadline.
-func readNumbers(socket *net.UDPConn, seen map[uint64]bool) (repeated uint64) {
+// readNumbers marks what arrives until there are so many, or the socket's deadline.
+func readNumbers(socket *net.UDPConn, seen map[uint64]bool, enough int) (repeated uint64) {
 	buffer := make([]byte, 2048)
-	for {
+	for len(seen) < enough {
 		n, err := socket.Read(buffer)
 		if err != nil {
 			if kind(err) == "timeout" || errors.Is(err, net.ErrClosed) {
@@ -218,12 +225,13 @@ func readNumbers(socket *net.UDPConn, seen map[uint64]bool) (repeated uint64) {
 		}
 		seen[number] = true
 	}
+	return repeated
 }
 
 // run sends the pattern until ctx ends, and compares what comes back.
 func (r *Stream) run(ctx context.Context, address string, s trafficSettings) error {
 	const piece = 32 << 10
-	conn, err := net.DialTimeout("tcp6", address, 5*time.Second)
+	conn, err := net.DialTimeout("tcp6", address, patience)
 	if err != nil {
 		return err
 	}
@@ -253,7 +261,7 @@ func (r *Stream) run(ctx context.Context, address string, s trafficSettings) err
 	if err := conn.(*net.TCPConn).CloseWrite(); err != nil {
 		return err
 	}
-	_ = conn.SetReadDeadline(time.Now().Add(s.after))
+	_ = conn.SetReadDeadline(time.Now().Add(patience))
 	if err := <-failed; err != nil {
 		return err
 	}
@@ -290,7 +298,7 @@ func (r *Opened) run(ctx context.Context, address string, s trafficSettings) {
 		case <-ticker.C:
 		}
 		// One that has begun is brought to its end.
-		if _, _, err := exchange(context.WithoutCancel(ctx), address, 5*time.Second); err != nil {
+		if _, _, err := exchange(context.WithoutCancel(ctx), address, patience); err != nil {
 			r.Failed++
 			r.Errors[kind(err)]++
 			continue
