@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"time"
 
@@ -36,6 +37,7 @@ type agent struct {
 
 	fleet    *fleet.Fleet     // nil: this host is alone
 	hosts    net.Listener     // for other hosts, nil likewise
+	calling  *http.Client     // of other hosts, nil likewise
 	embedded *state.Embedded  // nil: the store is elsewhere
 	client   *clientv3.Client // of the store
 	member   *state.Embedded  // of the fleet's store, on this host; nil: none, or it is embedded
@@ -118,6 +120,7 @@ func run(ctx context.Context, c Config) (err error) {
 		{"fleet", a.openFleet},
 		{"mesh", a.openMesh},
 		{"store", a.openStore},
+		{"calls", a.openCalls},
 		{"private namespace", a.openPrivate},
 		{"round trips", a.openRoundTrips},
 		{"router", a.openRouter},

@@ -55,7 +55,9 @@ type Config struct {
 
 	Timeouts Timeouts
 	Version  string // of the program, for status
-	Log      *slog.Logger
+	// Clock is what other hosts are told that the time is. nil: time.Now.
+	Clock func() time.Time
+	Log   *slog.Logger
 	// Ready is called once the API answers. nil: nobody wants to know.
 	Ready func(socket string)
 }
@@ -73,6 +75,7 @@ type Timeouts struct {
 	Certificate time.Duration // life of this host's certificate
 	Heartbeat   time.Duration // from one sign of life of this host to the next
 	RoundTrip   time.Duration // from one echo request to another host to the next
+	Call        time.Duration // for another host's agent to answer
 	HostExpiry  time.Duration // after the last one of another host, which counts as gone then
 	Members     time.Duration // from one look at where the store is to the next
 	Replace     time.Duration // after which another host takes the place of a lost member of the store
@@ -161,6 +164,9 @@ func (c *Config) complete() error {
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.Clock == nil {
+		c.Clock = time.Now
 	}
 	if err := c.checkFleet(); err != nil {
 		return err

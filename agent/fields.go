@@ -88,6 +88,8 @@ var fields = []field{
 		of: func(c *Config) value { return span{&c.Timeouts.Heartbeat} }},
 	{key: "round_trip_interval", def: "2s", doc: "time from one echo request to another host, by which it is known how far that is, to the next; longer with more than 200 hosts",
 		of: func(c *Config) value { return span{&c.Timeouts.RoundTrip} }},
+	{key: "call_timeout", def: "2s", doc: "time that another host's agent may take to answer when somebody asks how the hosts do",
+		of: func(c *Config) value { return span{&c.Timeouts.Call} }},
 	{key: "host_expiry", def: defaultSpan(state.DefaultPresenceTTL), doc: "time after its last sign of life when this host counts as gone: no new flow goes to its Machines, and no name leads to them; the same for every host of a fleet",
 		of: func(c *Config) value { return span{&c.Timeouts.HostExpiry} }},
 	{key: "members_interval", def: "30s", doc: "time from one look at where the members of the fleet's store are to the next",

@@ -201,7 +201,7 @@ func (a *agent) serveFleet(ctx context.Context) error {
 		return nil
 	}
 	a.log.Info("other hosts reach this one", "address", a.config.underlay())
-	return a.fleet.Serve(ctx, a.hosts, fleet.ServiceConfig{Store: a.store, Endpoints: a.endpointsForNewcomers})
+	return a.fleet.Serve(ctx, a.hosts, fleet.ServiceConfig{Store: a.store, Endpoints: a.endpointsForNewcomers, Handler: a.calls()})
 }
 
 // endpointsForNewcomers is where the store is, for a host that joins.

@@ -115,7 +115,7 @@ func TestMoveToACluster(t *testing.T) {
 // hostIDs is the numbers of the hosts, by name.
 func hostIDs(ctx context.Context, t *testing.T, h *nettest.Host) map[string]string {
 	t.Helper()
-	answer, err := h.Client.ListHostsWithResponse(ctx)
+	answer, err := h.Client.ListHostsWithResponse(ctx, nil)
 	nettest.Must(t, api.Check(answer, err))
 	ids := map[string]string{}
 	for _, h := range answer.JSON200.Hosts {

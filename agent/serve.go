@@ -30,7 +30,7 @@ func (a *agent) serveAPI(ctx context.Context) error {
 		Host:      a.host.ID,
 		Region:    a.host.Region,
 		Distances: a.trips.Distances,
-		RoundTrip: a.trips.Host,
+		Hosts:     hosts{a},
 		Log:       a.log,
 	})
 	a.log.Info("ready", "name", a.config.Name, "socket", a.config.socket())

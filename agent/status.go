@@ -54,17 +54,9 @@ func (d dataPlane) Status(context.Context) (api.Status, error) {
 	status := api.Status{
 		Agent: api.AgentStatus{
 			Name: d.config.Name, Host: d.host.ID.String(), HostName: d.host.Name, Region: d.host.Region,
-			Version: d.config.Version, Pid: os.Getpid(), StartedAt: d.started.UTC(), Message: progress.Error,
+			Version: d.config.Version, Pid: os.Getpid(), StartedAt: d.started.UTC(), Message: d.trouble(progress),
 		},
 		Revision: api.RevisionStatus{Wanted: progress.Wanted, Applied: progress.Applied},
-	}
-	if alarm := snapshot.Alarm(); alarm != "" {
-		status.Agent.Message = alarm
-	} else if at, away := d.store.Contact(); away != nil && status.Agent.Message == "" {
-		status.Agent.Message = fmt.Sprintf("the store has not answered since %s (%v): the last state is in force; look after the store, and the way to it", at.UTC().Format(time.RFC3339), away)
-	}
-	if n := len(snapshot.Unreadable); n > 0 && status.Agent.Message == "" {
-		status.Agent.Message = fmt.Sprintf("%d records of the store cannot be read by this build; their last readable versions are in force", n)
 	}
 	machines := byNumber(snapshot, d.host.ID)
 	var err error
@@ -76,6 +68,24 @@ func (d dataPlane) Status(context.Context) (api.Status, error) {
 	}
 	status.Drops, err = d.dropStatus()
 	return status, err
+}
+
+// trouble is the worst of what is wrong right now, for people; "" when all is well.
+func (a *agent) trouble(progress reconcile.Status) string {
+	snapshot := a.store.Snapshot()
+	if alarm := snapshot.Alarm(); alarm != "" {
+		return alarm
+	}
+	if progress.Error != "" {
+		return progress.Error
+	}
+	if at, away := a.store.Contact(); away != nil {
+		return fmt.Sprintf("the store has not answered since %s (%v): the last state is in force; look after the store, and the way to it", at.UTC().Format(time.RFC3339), away)
+	}
+	if n := len(snapshot.Unreadable); n > 0 {
+		return fmt.Sprintf("%d records of the store cannot be read by this build; their last readable versions are in force", n)
+	}
+	return ""
 }
 
 // numbered is a Machine as addresses know it.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/sixpn/sixpn"
+	"github.com/sixpn/sixpn/flycast"
 	"github.com/sixpn/sixpn/state"
 )
 
@@ -51,6 +52,31 @@ type Inviter interface {
 	// Invite makes an invitation for a host in a region, "" for any, and returns the
 	// revision that has it.
 	Invite(ctx context.Context, region string, life time.Duration) (Invitation, int64, error)
+}
+
+// Hosts tells how the hosts of the fleet do, as seen from this one.
+type Hosts interface {
+	// Seen is what is known of each of these hosts, in their order. With ask each one's
+	// agent is asked, all at the same time; the error of one that does not answer is in Err.
+	Seen(ctx context.Context, hosts []state.Host, ask bool) []HostSeen
+}
+
+// HostSeen is what one host knows of another, or of itself.
+type HostSeen struct {
+	RoundTrip flycast.RoundTrip // Probes 0: nothing was measured
+	Handshake time.Time         // the latest of the mesh, zero: none
+	Heard     time.Time         // the last sign of life, zero: none
+	Store     StoreMemberRole   // "": it has no member of the store, or it is not known
+	Report    *HostReport       // nil: it was not asked, or see Err
+	Err       error
+}
+
+// HostReport is what a host's agent says of itself.
+type HostReport struct {
+	Version         string
+	Mesh            string // "kernel" or "userspace"
+	Wanted, Applied int64  // revisions of the store
+	Trouble         string // "" if there is none
 }
 
 // Keeper looks after the store.

@@ -3,6 +3,7 @@ package api
 import (
 	"cmp"
 	"context"
+	"maps"
 	"net/http"
 	"slices"
 	"time"
@@ -13,23 +14,19 @@ import (
 // defaultInvitation is the life of an invitation that says none.
 const defaultInvitation = time.Hour
 
-func (o *operations) ListHosts(context.Context, ListHostsRequestObject) (ListHostsResponseObject, error) {
+func (o *operations) ListHosts(ctx context.Context, r ListHostsRequestObject) (ListHostsResponseObject, error) {
 	snapshot := o.config.Store.Snapshot()
-	list := HostList{Hosts: []Host{}}
-	for _, h := range snapshot.Hosts {
-		list.Hosts = append(list.Hosts, o.hostOf(snapshot, h))
-	}
-	slices.SortFunc(list.Hosts, func(a, b Host) int { return cmp.Compare(a.Name, b.Name) })
-	return ListHosts200JSONResponse(list), nil
+	hosts := slices.SortedFunc(maps.Values(snapshot.Hosts), func(a, b state.Host) int { return cmp.Compare(a.Name, b.Name) })
+	return ListHosts200JSONResponse{Hosts: o.hostsOf(ctx, snapshot, hosts, r.Params.Ask)}, nil
 }
 
-func (o *operations) GetHost(_ context.Context, r GetHostRequestObject) (GetHostResponseObject, error) {
+func (o *operations) GetHost(ctx context.Context, r GetHostRequestObject) (GetHostResponseObject, error) {
 	snapshot := o.config.Store.Snapshot()
 	h, err := o.host(snapshot, r.HostName)
 	if err != nil {
 		return nil, err
 	}
-	return GetHost200JSONResponse(o.hostOf(snapshot, h)), nil
+	return GetHost200JSONResponse(o.hostsOf(ctx, snapshot, []state.Host{h}, r.Params.Ask)[0]), nil
 }
 
 func (o *operations) CreateInvitation(ctx context.Context, r CreateInvitationRequestObject) (CreateInvitationResponseObject, error) {
@@ -133,6 +130,20 @@ func (s *Server) host(snapshot *state.Snapshot, name string) (state.Host, error)
 	return h, nil
 }
 
+// hostsOf shows hosts, in their order.
+func (s *Server) hostsOf(ctx context.Context, snapshot *state.Snapshot, hosts []state.Host, ask bool) []Host {
+	shown := make([]Host, len(hosts))
+	for i, seen := range s.config.Hosts.Seen(ctx, hosts, ask) {
+		shown[i] = s.hostOf(snapshot, hosts[i])
+		shown[i].add(seen)
+		if ask {
+			answers := seen.Err == nil
+			shown[i].Answers = &answers
+		}
+	}
+	return shown
+}
+
 func (s *Server) hostOf(snapshot *state.Snapshot, h state.Host) Host {
 	is := HostStatePresent
 	switch {
@@ -141,16 +152,36 @@ func (s *Server) hostOf(snapshot *state.Snapshot, h state.Host) Host {
 	case h.Draining:
 		is = HostStateDraining
 	}
-	host := Host{
+	return Host{
 		ID: h.ID.String(), Name: h.Name, Region: h.Region, State: is, Draining: h.Draining, Endpoint: h.Endpoint, PublicKey: h.PublicKey,
 		Machines: len(snapshot.HostMachines(h.ID)), Version: h.Version, ThisHost: h.ID == s.config.Host, CreatedAt: h.CreatedAt,
 	}
-	if trip, ok := s.config.RoundTrip(h.ID); ok {
-		host.Loss = &trip.Loss
+}
+
+// add is what its record does not say of a host.
+func (h *Host) add(seen HostSeen) {
+	if trip := seen.RoundTrip; trip.Probes > 0 {
+		h.Loss = &trip.Loss
 		if trip.Smoothed > 0 {
-			took := float64(trip.Smoothed.Microseconds()) / 1000
-			host.RoundTripMs = &took
+			took := milliseconds(trip.Smoothed)
+			h.RoundTripMs = &took
 		}
 	}
-	return host
+	h.HandshakeAt, h.SeenAt, h.Store = seen.Handshake.UTC(), seen.Heard.UTC(), seen.Store
+	if seen.Err != nil {
+		h.Error = seen.Err.Error()
+	}
+	if r := seen.Report; r != nil {
+		h.Version, h.Mesh, h.Message = cmp.Or(r.Version, h.Version), r.Mesh, r.Trouble
+		h.WantedRevision, h.AppliedRevision = r.Wanted, r.Applied
+	}
+}
+
+func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
+
+// unseen is for a server that knows no more of hosts than their records.
+type unseen struct{}
+
+func (unseen) Seen(_ context.Context, hosts []state.Host, _ bool) []HostSeen {
+	return make([]HostSeen, len(hosts))
 }

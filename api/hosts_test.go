@@ -35,10 +35,23 @@ func TestHosts(t *testing.T) {
 	want := []api.Host{
 		{ID: w.host.String(), Name: "one", Region: "ams", State: "present", Machines: 1, ThisHost: true},
 		{ID: silent.ID.String(), Name: "silent", Region: "fra", State: "present", Loss: new(1.0)},
-		{ID: two.ID.String(), Name: "two", Region: "fra", State: "present", Endpoint: two.Endpoint, PublicKey: two.PublicKey, Version: "v2", RoundTripMs: new(4.2), Loss: new(0.25)},
+		{ID: two.ID.String(), Name: "two", Region: "fra", State: "present", Endpoint: two.Endpoint, PublicKey: two.PublicKey, Version: "v2", RoundTripMs: new(4.2), Loss: new(0.25), HandshakeAt: playedTime, SeenAt: playedTime.Add(time.Minute)},
 	}
 	if diff := cmp.Diff(want, list.Hosts, cmpopts.IgnoreFields(api.Host{}, "CreatedAt")); diff != "" {
 		t.Errorf("hosts (-want +got):\n%s", diff)
+	}
+	for _, h := range want { // the same, with what they say themselves
+		if h.Name == "silent" {
+			h.Answers, h.Error = new(false), "it is silent"
+		} else {
+			h.Answers, h.Version, h.Mesh, h.Store, h.Message = new(true), "v3", "kernel", api.StoreMemberRoleVoter, "it is behind"
+			h.WantedRevision, h.AppliedRevision = 9, 8
+		}
+		var shown api.Host
+		w.get("/v1/hosts/"+h.Name+"?ask=true").into(t, &shown)
+		if diff := cmp.Diff(h, shown, cmpopts.IgnoreFields(api.Host{}, "CreatedAt")); diff != "" {
+			t.Errorf("%s, asked (-want +got):\n%s", h.Name, diff)
+		}
 	}
 	for _, verb := range []string{"drain", "undrain"} {
 		w.durable(t, w.post("/v1/hosts/two/"+verb, ""), http.StatusOK)

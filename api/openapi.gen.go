@@ -497,13 +497,24 @@ type HealthCheck struct {
 
 // Host defines model for Host.
 type Host struct {
-	CreatedAt time.Time `json:"created_at"`
+	// Answers Whether its agent answered now; missing if it was not asked.
+	Answers *bool `json:"answers,omitempty"`
+
+	// AppliedRevision The one that its data plane has.
+	AppliedRevision int64     `json:"applied_revision,omitempty,omitzero"`
+	CreatedAt       time.Time `json:"created_at"`
 
 	// Draining Also of a host that is lost.
 	Draining bool `json:"draining,omitempty,omitzero"`
 
 	// Endpoint Address and port at which other hosts reach it; missing if it is alone.
 	Endpoint string `json:"endpoint,omitempty,omitzero"`
+
+	// Error Why it did not.
+	Error string `json:"error,omitempty,omitzero"`
+
+	// HandshakeAt The latest of the mesh between it and the host that is asked; missing before the first.
+	HandshakeAt time.Time `json:"handshake_at,omitempty,omitzero"`
 
 	// ID Its number, as it is in the addresses of its Machines; never used again.
 	ID string `json:"id"`
@@ -513,6 +524,12 @@ type Host struct {
 
 	// Machines How many it has.
 	Machines int `json:"machines"`
+
+	// Mesh How its mesh is carried: `kernel` or `userspace` WireGuard. Of a host that answered.
+	Mesh string `json:"mesh,omitempty,omitzero"`
+
+	// Message What is wrong with it right now, for people; missing when all is well.
+	Message string `json:"message,omitempty,omitzero"`
 
 	// Name Unique in the fleet.
 	Name string `json:"name"`
@@ -524,14 +541,23 @@ type Host struct {
 	// RoundTripMs From the host that is asked, through the mesh; missing while none of the latest echo requests was answered.
 	RoundTripMs *float64 `json:"round_trip_ms,omitempty"`
 
+	// SeenAt When the host that is asked last had a sign of it; missing if it never had one since its agent began.
+	SeenAt time.Time `json:"seen_at,omitempty,omitzero"`
+
 	// State `lost`: its agent keeps no lease. `draining`: it takes no new Machines.
 	State HostState `json:"state"`
+
+	// Store Of a member of the store. `learner`: it has no vote until it has caught up. Of a host it is missing if none is there, or nobody knows; which voter leads is not said there.
+	Store StoreMemberRole `json:"store,omitempty,omitzero"`
 
 	// ThisHost It is the one that is asked.
 	ThisHost bool `json:"this_host"`
 
 	// Version Of its agent.
 	Version string `json:"version,omitempty,omitzero"`
+
+	// WantedRevision Of the store, the latest that it knows of. Of a host that answered, likewise the next two.
+	WantedRevision int64 `json:"wanted_revision,omitempty,omitzero"`
 }
 
 // HostState `lost`: its agent keeps no lease. `draining`: it takes no new Machines.
@@ -1091,14 +1117,14 @@ type StoreMember struct {
 	ID       string `json:"id"`
 	Revision int64  `json:"revision,omitempty,omitzero"`
 
-	// Role `learner`: it has no vote until it has caught up.
+	// Role Of a member of the store. `learner`: it has no vote until it has caught up. Of a host it is missing if none is there, or nobody knows; which voter leads is not said there.
 	Role StoreMemberRole `json:"role"`
 
 	// Version Of its etcd.
 	Version string `json:"version,omitempty,omitzero"`
 }
 
-// StoreMemberRole `learner`: it has no vote until it has caught up.
+// StoreMemberRole Of a member of the store. `learner`: it has no vote until it has caught up. Of a host it is missing if none is there, or nobody knows; which voter leads is not said there.
 type StoreMemberRole string
 
 // StoreStatus defines model for StoreStatus.
@@ -1148,6 +1174,9 @@ type WaitFor string
 
 // AppName defines model for AppName.
 type AppName = string
+
+// AskHosts defines model for AskHosts.
+type AskHosts = bool
 
 // HostName defines model for HostName.
 type HostName = string
@@ -1457,6 +1486,12 @@ type MoveAppParams struct {
 	Wait Wait `form:"wait,omitempty" json:"wait,omitempty,omitzero"`
 }
 
+// ListHostsParams defines parameters for ListHosts.
+type ListHostsParams struct {
+	// Ask Ask the agents of the hosts too, all at once, and wait for them, two seconds at most.
+	Ask AskHosts `form:"ask,omitempty" json:"ask,omitempty,omitzero"`
+}
+
 // CreateInvitationParams defines parameters for CreateInvitation.
 type CreateInvitationParams struct {
 	// Wait Ours: `applied` answers only when the data plane of this host has the
@@ -1474,6 +1509,12 @@ type RemoveHostParams struct {
 
 	// Force Remove its Machines with it. Only of a host that is lost.
 	Force bool `form:"force,omitempty" json:"force,omitempty,omitzero"`
+}
+
+// GetHostParams defines parameters for GetHost.
+type GetHostParams struct {
+	// Ask Ask the agents of the hosts too, all at once, and wait for them, two seconds at most.
+	Ask AskHosts `form:"ask,omitempty" json:"ask,omitempty,omitzero"`
 }
 
 // DrainHostParams defines parameters for DrainHost.
@@ -2032,8 +2073,10 @@ type ClientInterface interface {
 
 	// ListHosts Ours: list the hosts of the fleet
 	//
+	// What is known of them on the host that is asked; with `ask` also what they say themselves.
+	//
 	// Corresponds with GET /v1/hosts (the `ListHosts` operationId).
-	ListHosts(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+	ListHosts(ctx context.Context, params *ListHostsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// CreateInvitationWithBody Ours: invite a host into the fleet
 	//
@@ -2069,7 +2112,7 @@ type ClientInterface interface {
 	// GetHost Ours: get a host
 	//
 	// Corresponds with GET /v1/hosts/{host_name} (the `GetHost` operationId).
-	GetHost(ctx context.Context, hostName HostName, reqEditors ...RequestEditorFn) (*http.Response, error)
+	GetHost(ctx context.Context, hostName HostName, params *GetHostParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// DrainHost Ours: keep new Machines from a host
 	//
@@ -2993,9 +3036,11 @@ func (c *Client) MoveApp(ctx context.Context, appName AppName, params *MoveAppPa
 
 // ListHosts Ours: list the hosts of the fleet
 //
+// What is known of them on the host that is asked; with `ask` also what they say themselves.
+//
 // Corresponds with GET /v1/hosts (the `ListHosts` operationId).
-func (c *Client) ListHosts(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewListHostsRequest(c.Server)
+func (c *Client) ListHosts(ctx context.Context, params *ListHostsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListHostsRequest(c.Server, params)
 	if err != nil {
 		return nil, err
 	}
@@ -3070,8 +3115,8 @@ func (c *Client) RemoveHost(ctx context.Context, hostName HostName, params *Remo
 // GetHost Ours: get a host
 //
 // Corresponds with GET /v1/hosts/{host_name} (the `GetHost` operationId).
-func (c *Client) GetHost(ctx context.Context, hostName HostName, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewGetHostRequest(c.Server, hostName)
+func (c *Client) GetHost(ctx context.Context, hostName HostName, params *GetHostParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetHostRequest(c.Server, hostName, params)
 	if err != nil {
 		return nil, err
 	}
@@ -5696,7 +5741,7 @@ func NewMoveAppRequestWithBody(server string, appName AppName, params *MoveAppPa
 }
 
 // NewListHostsRequest constructs an http.Request for the ListHosts method
-func NewListHostsRequest(server string) (*http.Request, error) {
+func NewListHostsRequest(server string, params *ListHostsParams) (*http.Request, error) {
 	var err error
 
 	serverURL, err := url.Parse(server)
@@ -5712,6 +5757,29 @@ func NewListHostsRequest(server string) (*http.Request, error) {
 	queryURL, err := serverURL.Parse(operationPath)
 	if err != nil {
 		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "ask", params.Ask, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
 	}
 
 	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
@@ -5851,7 +5919,7 @@ func NewRemoveHostRequest(server string, hostName HostName, params *RemoveHostPa
 }
 
 // NewGetHostRequest constructs an http.Request for the GetHost method
-func NewGetHostRequest(server string, hostName HostName) (*http.Request, error) {
+func NewGetHostRequest(server string, hostName HostName, params *GetHostParams) (*http.Request, error) {
 	var err error
 
 	var pathParam0 string
@@ -5874,6 +5942,29 @@ func NewGetHostRequest(server string, hostName HostName) (*http.Request, error) 
 	queryURL, err := serverURL.Parse(operationPath)
 	if err != nil {
 		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "ask", params.Ask, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
 	}
 
 	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
@@ -7192,10 +7283,12 @@ type ClientWithResponsesInterface interface {
 
 	// ListHostsWithResponse Ours: list the hosts of the fleet
 	//
+	// What is known of them on the host that is asked; with `ask` also what they say themselves.
+	//
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with GET /v1/hosts (the `ListHosts` operationId).
-	ListHostsWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListHostsResponse, error)
+	ListHostsWithResponse(ctx context.Context, params *ListHostsParams, reqEditors ...RequestEditorFn) (*ListHostsResponse, error)
 
 	// CreateInvitationWithBodyWithResponse Ours: invite a host into the fleet
 	//
@@ -7235,7 +7328,7 @@ type ClientWithResponsesInterface interface {
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with GET /v1/hosts/{host_name} (the `GetHost` operationId).
-	GetHostWithResponse(ctx context.Context, hostName HostName, reqEditors ...RequestEditorFn) (*GetHostResponse, error)
+	GetHostWithResponse(ctx context.Context, hostName HostName, params *GetHostParams, reqEditors ...RequestEditorFn) (*GetHostResponse, error)
 
 	// DrainHostWithResponse Ours: keep new Machines from a host
 	//
@@ -10851,11 +10944,13 @@ func (c *ClientWithResponses) MoveAppWithResponse(ctx context.Context, appName A
 
 // ListHostsWithResponse Ours: list the hosts of the fleet
 //
+// What is known of them on the host that is asked; with `ask` also what they say themselves.
+//
 // Returns a wrapper object for the known response body format(s).
 //
 // Corresponds with GET /v1/hosts (the `ListHosts` operationId).
-func (c *ClientWithResponses) ListHostsWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListHostsResponse, error) {
-	rsp, err := c.ListHosts(ctx, reqEditors...)
+func (c *ClientWithResponses) ListHostsWithResponse(ctx context.Context, params *ListHostsParams, reqEditors ...RequestEditorFn) (*ListHostsResponse, error) {
+	rsp, err := c.ListHosts(ctx, params, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
@@ -10918,8 +11013,8 @@ func (c *ClientWithResponses) RemoveHostWithResponse(ctx context.Context, hostNa
 // Returns a wrapper object for the known response body format(s).
 //
 // Corresponds with GET /v1/hosts/{host_name} (the `GetHost` operationId).
-func (c *ClientWithResponses) GetHostWithResponse(ctx context.Context, hostName HostName, reqEditors ...RequestEditorFn) (*GetHostResponse, error) {
-	rsp, err := c.GetHost(ctx, hostName, reqEditors...)
+func (c *ClientWithResponses) GetHostWithResponse(ctx context.Context, hostName HostName, params *GetHostParams, reqEditors ...RequestEditorFn) (*GetHostResponse, error) {
+	rsp, err := c.GetHost(ctx, hostName, params, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
@@ -13464,7 +13559,7 @@ type ServerInterface interface {
 	MoveApp(w http.ResponseWriter, r *http.Request, appName AppName, params MoveAppParams)
 	// ListHosts Ours: list the hosts of the fleet
 	// (GET /v1/hosts)
-	ListHosts(w http.ResponseWriter, r *http.Request)
+	ListHosts(w http.ResponseWriter, r *http.Request, params ListHostsParams)
 	// CreateInvitation Ours: invite a host into the fleet
 	// (POST /v1/hosts/invitations)
 	CreateInvitation(w http.ResponseWriter, r *http.Request, params CreateInvitationParams)
@@ -13473,7 +13568,7 @@ type ServerInterface interface {
 	RemoveHost(w http.ResponseWriter, r *http.Request, hostName HostName, params RemoveHostParams)
 	// GetHost Ours: get a host
 	// (GET /v1/hosts/{host_name})
-	GetHost(w http.ResponseWriter, r *http.Request, hostName HostName)
+	GetHost(w http.ResponseWriter, r *http.Request, hostName HostName, params GetHostParams)
 	// DrainHost Ours: keep new Machines from a host
 	// (POST /v1/hosts/{host_name}/drain)
 	DrainHost(w http.ResponseWriter, r *http.Request, hostName HostName, params DrainHostParams)
@@ -15462,8 +15557,27 @@ func (siw *ServerInterfaceWrapper) MoveApp(w http.ResponseWriter, r *http.Reques
 // ListHosts operation middleware
 func (siw *ServerInterfaceWrapper) ListHosts(w http.ResponseWriter, r *http.Request) {
 
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListHostsParams
+
+	// ------------- Optional query parameter "ask" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "ask", r.URL.Query(), &params.Ask, runtime.BindQueryParameterOptions{Type: "boolean", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "ask"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "ask", Err: err})
+		}
+		return
+	}
+
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		siw.Handler.ListHosts(w, r)
+		siw.Handler.ListHosts(w, r, params)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -15576,8 +15690,24 @@ func (siw *ServerInterfaceWrapper) GetHost(w http.ResponseWriter, r *http.Reques
 		return
 	}
 
+	// Parameter object where we will unmarshal all parameters from the context
+	var params GetHostParams
+
+	// ------------- Optional query parameter "ask" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "ask", r.URL.Query(), &params.Ask, runtime.BindQueryParameterOptions{Type: "boolean", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "ask"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "ask", Err: err})
+		}
+		return
+	}
+
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		siw.Handler.GetHost(w, r, hostName)
+		siw.Handler.GetHost(w, r, hostName, params)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -17826,6 +17956,7 @@ func (response MoveAppdefaultJSONResponse) VisitMoveAppResponse(w http.ResponseW
 }
 
 type ListHostsRequestObject struct {
+	Params ListHostsParams
 }
 
 type ListHostsResponseObject interface {
@@ -17954,6 +18085,7 @@ func (response RemoveHostdefaultJSONResponse) VisitRemoveHostResponse(w http.Res
 
 type GetHostRequestObject struct {
 	HostName HostName `json:"host_name"`
+	Params   GetHostParams
 }
 
 type GetHostResponseObject interface {
@@ -19984,8 +20116,10 @@ func (sh *strictHandler) MoveApp(w http.ResponseWriter, r *http.Request, appName
 }
 
 // ListHosts operation middleware
-func (sh *strictHandler) ListHosts(w http.ResponseWriter, r *http.Request) {
+func (sh *strictHandler) ListHosts(w http.ResponseWriter, r *http.Request, params ListHostsParams) {
 	var request ListHostsRequestObject
+
+	request.Params = params
 
 	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
 		return sh.ssi.ListHosts(ctx, request.(ListHostsRequestObject))
@@ -20068,10 +20202,11 @@ func (sh *strictHandler) RemoveHost(w http.ResponseWriter, r *http.Request, host
 }
 
 // GetHost operation middleware
-func (sh *strictHandler) GetHost(w http.ResponseWriter, r *http.Request, hostName HostName) {
+func (sh *strictHandler) GetHost(w http.ResponseWriter, r *http.Request, hostName HostName, params GetHostParams) {
 	var request GetHostRequestObject
 
 	request.HostName = hostName
+	request.Params = params
 
 	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
 		return sh.ssi.GetHost(ctx, request.(GetHostRequestObject))

@@ -27,7 +27,7 @@ func (o *operations) ListRegions(context.Context, ListRegionsRequestObject) (Lis
 			region.DistanceKm = &kilometres
 		}
 		if measured, ok := distances.Measured(r.Code); ok {
-			took := float64(measured.Microseconds()) / 1000
+			took := milliseconds(measured)
 			region.RoundTripMs = &took
 		}
 		list.Regions = append(list.Regions, region)

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/sixpn/sixpn"
-	"github.com/sixpn/sixpn/flycast"
 	"github.com/sixpn/sixpn/state"
 )
 
@@ -28,8 +27,7 @@ type Config struct {
 	Region    string     // of Machines that name none
 	// Distances is how far regions are from this host. nil: as the great circle has it.
 	Distances func() *state.Distances
-	// RoundTrip is what was measured of the way to a host. nil: nothing was.
-	RoundTrip func(sixpn.Host) (flycast.RoundTrip, bool)
+	Hosts     Hosts // nil: no more is known of hosts than their records
 	Log       *slog.Logger
 
 	MaxBody       int64         // of a request, bytes; default 1 MiB
@@ -59,8 +57,8 @@ func NewServer(c Config) *Server {
 		unmeasured := state.NewDistances(c.Region, nil)
 		c.Distances = func() *state.Distances { return unmeasured }
 	}
-	if c.RoundTrip == nil {
-		c.RoundTrip = func(sixpn.Host) (flycast.RoundTrip, bool) { return flycast.RoundTrip{}, false }
+	if c.Hosts == nil {
+		c.Hosts = unseen{}
 	}
 	s := &Server{config: c}
 	mux := http.NewServeMux()

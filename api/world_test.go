@@ -19,7 +19,6 @@ import (
 
 	"github.com/sixpn/sixpn"
 	"github.com/sixpn/sixpn/api"
-	"github.com/sixpn/sixpn/flycast"
 	"github.com/sixpn/sixpn/state"
 )
 
@@ -50,15 +49,6 @@ const (
 // measured is how far the regions are from the host.
 var measured = state.NewDistances("ams", map[string]time.Duration{"fra": 9500 * time.Microsecond})
 
-// roundTrip is as if other hosts answered, but for those whose name says that they do not.
-func (w *world) roundTrip(host sixpn.Host) (flycast.RoundTrip, bool) {
-	trip := flycast.RoundTrip{Host: host, Smoothed: 4200 * time.Microsecond, Probes: 4, Loss: 0.25}
-	if w.store.Snapshot().Hosts[host].Name == "silent" {
-		trip.Smoothed, trip.Loss = 0, 1
-	}
-	return trip, host != w.host
-}
-
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	// A test's own directory may be too long for a socket.
@@ -86,7 +76,7 @@ func newWorld(t *testing.T) *world {
 	must(t, err)
 	server := api.NewServer(api.Config{
 		Store: w.store, Machines: w.machines, DataPlane: w.plane, Resolver: w.names, Pinger: w.names, Inviter: playedInviter{w.store}, Keys: playedKeys{w}, Keeper: playedKeeper{},
-		Host: w.host, Region: "ams", Distances: func() *state.Distances { return measured }, RoundTrip: w.roundTrip, Log: log,
+		Host: w.host, Region: "ams", Distances: func() *state.Distances { return measured }, Hosts: playedHosts{w.host}, Log: log,
 		MaxBody: maxBody, MaxOutput: maxOutput, ApplyTimeout: applyTimeout,
 	})
 	served := make(chan error, 1)

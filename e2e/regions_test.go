@@ -126,7 +126,7 @@ func (r *regions) lost(ctx context.Context, t *testing.T) {
 	lost := r.fleet.Hosts[1]
 	present := func(want string) {
 		nettest.Must(t, nettest.Eventually(ctx, "the other host is "+want, func(ctx context.Context) error {
-			answer, err := r.fleet.Hosts[0].Client.GetHostWithResponse(ctx, lost.Name)
+			answer, err := r.fleet.Hosts[0].Client.GetHostWithResponse(ctx, lost.Name, nil)
 			if err := api.Check(answer, err); err != nil {
 				return err
 			}

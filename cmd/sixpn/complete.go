@@ -130,7 +130,7 @@ func appshere(ctx context.Context, client *api.ClientWithResponses, _ *cobra.Com
 }
 
 func hostshere(ctx context.Context, client *api.ClientWithResponses, _ *cobra.Command) (found []cobra.Completion, _ error) {
-	answer, err := client.ListHostsWithResponse(ctx)
+	answer, err := client.ListHostsWithResponse(ctx, nil)
 	if err := api.Check(answer, err); err != nil {
 		return nil, err
 	}

@@ -53,62 +53,6 @@ reach that host. Once the host has joined it needs the token no more.`,
 	})
 }
 
-func hostsList(c *cli) *cobra.Command {
-	return c.verb(&cobra.Command{
-		Use:     "list",
-		Aliases: []string{"ls"},
-		Short:   "List the hosts of the fleet",
-		Example: "  sixpn hosts list --json",
-		Args:    cobra.NoArgs,
-	}, func(ctx context.Context, client *api.ClientWithResponses, _ []string) error {
-		answer, err := client.ListHostsWithResponse(ctx)
-		if err := api.Check(answer, err); err != nil {
-			return err
-		}
-		if c.json {
-			return c.printJSON(answer.JSON200.Hosts)
-		}
-		var rows [][]string
-		for _, h := range answer.JSON200.Hosts {
-			rows = append(rows, []string{h.Name, h.ID, h.Region, string(h.State), h.Endpoint, fmt.Sprint(h.Machines), measure(h.RoundTripMs, "%.1f ms"), lossText(h), h.Version})
-		}
-		return c.table("NAME,ID,REGION,STATE,ENDPOINT,MACHINES,ROUND TRIP,LOSS,VERSION", rows)
-	})
-}
-
-func hostsShow(c *cli) *cobra.Command {
-	return c.verb(&cobra.Command{
-		Use:     "show HOST",
-		Short:   "Show a host",
-		Example: "  sixpn hosts show host-1",
-		Args:    cobra.ExactArgs(1),
-	}, func(ctx context.Context, client *api.ClientWithResponses, args []string) error {
-		answer, err := client.GetHostWithResponse(ctx, args[0])
-		if err := api.Check(answer, err); err != nil {
-			return err
-		}
-		h := answer.JSON200
-		if c.json {
-			return c.printJSON(h)
-		}
-		is := string(h.State)
-		if h.Draining && h.State == api.HostStateLost {
-			is += ", draining"
-		}
-		return c.pairs("Name", h.Name, "ID", h.ID, "Region", h.Region, "State", is, "Endpoint", h.Endpoint,
-			"Public key", h.PublicKey, "Machines", fmt.Sprint(h.Machines),
-			"Round trip", measure(h.RoundTripMs, "%.1f ms"), "Loss", lossText(*h), "Version", h.Version, "Created", ago(h.CreatedAt))
-	})
-}
-
-// lossText is how many of the latest echo requests had no answer.
-func lossText(h api.Host) string {
-	if h.Loss == nil {
-		return ""
-	}
-	return fmt.Sprintf("%.0f%%", 100**h.Loss)
-}
-
 func hostsDrain(c *cli) *cobra.Command {
 	return c.change(&cobra.Command{
 		Use:   "drain HOST",

@@ -24,23 +24,32 @@ func (w *world) host2(t *testing.T) state.Host {
 func TestHosts(t *testing.T) {
 	w := newWorld(t)
 	two := w.host2(t)
+	lost, revision, err := w.store.RegisterHost(t.Context(), "lost", "ams", 0)
+	must(t, err)
+	_, err = w.store.Wait(t.Context(), revision-1)
+	must(t, err)
 	want := []string{
-		"NAME ID REGION STATE ENDPOINT MACHINES ROUND TRIP LOSS VERSION",
-		"one " + w.host.String() + " ams present 0",
-		"two " + two.ID.String() + " fra present 192.0.2.2:51821 0 4.2 ms 25% v2",
+		"NAME ID REGION STATE ENDPOINT MACHINES ROUND TRIP LOSS HANDSHAKE REVISION STORE SEEN VERSION",
+		"lost " + lost.ID.String() + " ams present 0 4.2 ms 25% 1h0m0s no answer",
+		"one " + w.host.String() + " ams present 0 7 voter 0s v1",
+		"two " + two.ID.String() + " fra present 192.0.2.2:51821 0 4.2 ms 25% 1h0m0s 5 of 7 0s v2",
 	}
 	if diff := cmp.Diff(want, columns(do(t, "hosts", "list"))); diff != "" {
 		t.Errorf("hosts list (-want +got):\n%s", diff)
 	}
-	if hosts := asJSON[[]api.Host](t, "hosts", "list"); len(hosts) != 2 || !hosts[0].ThisHost || hosts[1].ThisHost {
+	if hosts := asJSON[[]api.Host](t, "hosts", "list"); len(hosts) != 3 || !hosts[1].ThisHost || hosts[2].ThisHost || hosts[2].AppliedRevision != 5 {
 		t.Errorf("hosts list: %+v", hosts)
 	}
 	if out := do(t, "hosts", "drain", "two"); out != "Host two takes no new Machines\n" {
 		t.Errorf("hosts drain: %q", out)
 	}
-	want = []string{"Name: two", "ID: " + two.ID.String(), "Region: fra", "State: draining", "Endpoint: 192.0.2.2:51821", "Machines: 0", "Round trip: 4.2 ms", "Loss: 25%", "Version: v2", "Created: just now"}
+	want = []string{"Name: two", "ID: " + two.ID.String(), "Region: fra", "State: draining", "Endpoint: 192.0.2.2:51821", "Mesh: kernel", "Machines: 0",
+		"Round trip: 4.2 ms", "Loss: 25%", "Handshake: 1 hour ago", "Seen: 0 s ago", "Wanted revision: 7", "Applied revision: 5", "Version: v2", "Created: just now", "Trouble: a table is full"}
 	if diff := cmp.Diff(want, columns(do(t, "hosts", "show", "two"))); diff != "" {
 		t.Errorf("hosts show (-want +got):\n%s", diff)
+	}
+	if out := do(t, "hosts", "show", "lost"); !strings.Contains(out, "No answer:  ") || !strings.Contains(out, "no route to host") {
+		t.Errorf("hosts show of one that does not answer: %q", out)
 	}
 	if out := do(t, "hosts", "undrain", "two"); out != "Host two takes new Machines\n" {
 		t.Errorf("hosts undrain: %q", out)

@@ -15,8 +15,9 @@ func statusCommand(c *cli) *cobra.Command {
 	command := c.verb(&cobra.Command{
 		Use:   "status",
 		Short: "What the agent and its data plane are doing, or an app",
-		Long: `Show the agent, the ports of its router, the Flycast services, and what was
-dropped and why. With --app show that app, its addresses and its Machines.`,
+		Long: `Show the agent, the hosts of its fleet as "sixpn hosts list" does, the ports of its
+router, the Flycast services, and what was dropped and why. With --app show that app, its
+addresses and its Machines.`,
 		Example: "  sixpn status\n  sixpn status --app web",
 		Args:    cobra.NoArgs,
 	}, func(ctx context.Context, client *api.ClientWithResponses, _ []string) error {
@@ -27,16 +28,23 @@ dropped and why. With --app show that app, its addresses and its Machines.`,
 		if err := api.Check(answer, err); err != nil {
 			return err
 		}
-		if c.json {
-			return c.printJSON(answer.JSON200)
+		hosts, err := client.ListHostsWithResponse(ctx, &api.ListHostsParams{Ask: true})
+		if err := api.Check(hosts, err); err != nil {
+			return err
 		}
-		return c.printStatus(*answer.JSON200)
+		if c.json {
+			return c.printJSON(struct {
+				api.Status
+				Hosts []api.Host `json:"hosts"`
+			}{*answer.JSON200, hosts.JSON200.Hosts})
+		}
+		return c.printStatus(*answer.JSON200, hosts.JSON200.Hosts)
 	})
 	command.Flags().StringVarP(&app, "app", "a", "", "app to show instead of the agent")
 	return command
 }
 
-func (c *cli) printStatus(s api.Status) error {
+func (c *cli) printStatus(s api.Status, hosts []api.Host) error {
 	revision := fmt.Sprintf("%d applied, as wanted", s.Revision.Applied)
 	if s.Revision.Applied != s.Revision.Wanted {
 		revision = fmt.Sprintf("%d applied, %d wanted", s.Revision.Applied, s.Revision.Wanted)
@@ -60,7 +68,12 @@ func (c *cli) printStatus(s api.Status) error {
 	for _, d := range s.Drops {
 		drops = append(drops, []string{d.Reason, number(d.Packets)})
 	}
+	var fleet [][]string
+	if len(hosts) > 1 {
+		fleet = hostRows(hosts)
+	}
 	return c.sections([]section{
+		{hostColumns, fleet},
 		{"PORT,KIND,APP,MACHINE,ADDRESS,MTU,SENT,RECEIVED,DROPPED", ports},
 		{"VIP,PORTS,APP,ACTION,BACKENDS,DRAINING,FLOWS", services},
 		{"DROP REASON,PACKETS", drops},

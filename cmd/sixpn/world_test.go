@@ -62,7 +62,7 @@ func newWorld(t *testing.T) *world {
 	w.host = host.ID
 	l, err := api.Listen(w.socket)
 	must(t, err)
-	server := api.NewServer(api.Config{Store: w.store, Machines: w, DataPlane: w, Inviter: w, Keys: w, Keeper: keeper{embedded}, RoundTrip: w.roundTrip, Host: w.host, Region: "ams", Log: log})
+	server := api.NewServer(api.Config{Store: w.store, Machines: w, DataPlane: w, Inviter: w, Keys: w, Keeper: keeper{embedded}, Hosts: w, Host: w.host, Region: "ams", Log: log})
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	for _, task := range []func(context.Context) error{
@@ -79,9 +79,26 @@ func newWorld(t *testing.T) *world {
 	return w
 }
 
-// roundTrip is as if every other host were as far.
-func (w *world) roundTrip(host sixpn.Host) (flycast.RoundTrip, bool) {
-	return flycast.RoundTrip{Host: host, Smoothed: 4200 * time.Microsecond, Probes: 4, Loss: 0.25}, host != w.host
+// Seen is as if every other host were as far, and "lost" away.
+func (w *world) Seen(_ context.Context, hosts []state.Host, ask bool) []api.HostSeen {
+	seen := make([]api.HostSeen, len(hosts))
+	for i, h := range hosts {
+		s := &seen[i]
+		s.Heard = time.Now().Add(time.Hour) // so that it is "0s" however slow the test
+		if h.ID != w.host {
+			s.RoundTrip = flycast.RoundTrip{Host: h.ID, Smoothed: 4200 * time.Microsecond, Probes: 4, Loss: 0.25}
+			s.Handshake = time.Now().Add(-time.Hour)
+		}
+		switch {
+		case h.Name == "lost":
+			s.Heard, s.Err = time.Time{}, errors.New("no route to host")
+		case ask && h.ID == w.host:
+			s.Store, s.Report = api.StoreMemberRoleVoter, &api.HostReport{Version: "v1", Mesh: "kernel", Wanted: 7, Applied: 7}
+		case ask:
+			s.Report = &api.HostReport{Version: "v2", Mesh: "kernel", Wanted: 7, Applied: 5, Trouble: "a table is full"}
+		}
+	}
+	return seen
 }
 
 func must(t *testing.T, err error) {
