@@ -41,7 +41,7 @@ func (a *agent) listenMetrics(ctx context.Context) (err error) {
 func (a *agent) openMetrics(context.Context) (err error) {
 	a.metrics, err = observe.New(observe.Config{
 		Host: a.host.ID, Version: a.config.Version, Started: a.started,
-		Tables: a.tables, Router: a.loader.Router(), Mesh: a.loader.Mesh(), Expire: a.loader.Expire(),
+		Tables: a.tables, Router: a.loader.Router(), Mesh: a.loader.Mesh(), Uplink: a.loader.Uplink(), Expire: a.loader.Expire(),
 		Snapshot: a.store.Snapshot,
 		Progress: func() observe.Progress {
 			status := a.progress()

@@ -217,6 +217,7 @@ var (
 		bpf.RouterPortKindPORT_MESH:    "mesh",
 		bpf.RouterPortKindPORT_GATEWAY: "gateway",
 		bpf.RouterPortKindPORT_WAKE:    "wake",
+		bpf.RouterPortKindPORT_UPLINK:  "uplink",
 	}
 	serviceActions = map[bpf.RouterServiceAction]string{
 		bpf.RouterServiceActionSERVICE_REFUSE:  "refuse",

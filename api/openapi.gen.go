@@ -926,7 +926,7 @@ type PortStatus struct {
 	Dropped uint64 `json:"dropped"`
 	Ifindex int    `json:"ifindex"`
 
-	// Kind `machine`, `host`, `mesh`, `gateway` or `wake`.
+	// Kind `machine`, `host`, `mesh`, `gateway`, `wake` or `uplink`.
 	Kind      string `json:"kind"`
 	MachineID string `json:"machine_id,omitempty,omitzero"`
 	MTU       int    `json:"mtu"`

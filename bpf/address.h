@@ -76,6 +76,12 @@ static __always_inline int same_machine(const struct address *a, const struct ad
 	return a->machine == b->machine && a->host == b->host && a->network == b->network && a->prefix == b->prefix;
 }
 
+/* 1 for the two kinds of ports that other hosts are behind. */
+static __always_inline int leads_to_hosts(const struct port *port)
+{
+	return port->kind == PORT_MESH || port->kind == PORT_UPLINK;
+}
+
 static __always_inline struct port *find_port(__u32 ifindex)
 {
 	for (__u32 i = 0; i < SLOT_TRIES; i++) {

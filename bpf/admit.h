@@ -133,12 +133,13 @@ static __always_inline int admit_host(const struct packet *packet)
 /*
  * What another host may send. Cryptokey routing proves its host field, and nothing
  * else: a host can pretend to be any Machine of its own, never one of another host.
+ * On an uplink it is the fabric that is trusted to prove it.
  */
-static __always_inline int admit_mesh(const struct packet *packet, const struct port *port)
+static __always_inline int admit_mesh(const struct packet *packet, const struct port *port, enum entry entry)
 {
 	const struct address *source = &packet->source, *destination = &packet->destination;
 
-	if (port->kind != PORT_MESH)
+	if (port->kind != (entry == ENTRY_UPLINK ? PORT_UPLINK : PORT_MESH))
 		return DROP_UNKNOWN_PORT;
 	if (packet->protocol == IPPROTO_ICMPV6 && is_neighbour_message(packet->icmp_type))
 		return DROP_NEIGHBOUR_SPOOFING;

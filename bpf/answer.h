@@ -31,13 +31,22 @@ struct headers {
 	struct ipv6hdr ip;
 } __attribute__((packed, aligned(2)));
 
+/*
+ * Who answers on the link: the router, and on the uplink whom the previous hop takes the
+ * host for.
+ */
+static __always_inline const __u8 *answering_mac(const struct ethhdr *asked, const struct port *port)
+{
+	return port->kind == PORT_UPLINK ? asked->h_dest : port->mac;
+}
+
 /* Fills Ethernet and IPv6 headers of an answer; addresses are the caller's. */
 static __always_inline void fill_headers(struct headers *headers, const struct ethhdr *asked, const struct port *port,
 					 __u16 payload, __u8 protocol, __u8 hop_limit)
 {
 	__builtin_memset(headers, 0, sizeof(*headers));
 	__builtin_memcpy(headers->ethernet.h_dest, asked->h_source, ETH_ALEN);
-	__builtin_memcpy(headers->ethernet.h_source, port->mac, ETH_ALEN);
+	__builtin_memcpy(headers->ethernet.h_source, answering_mac(asked, port), ETH_ALEN);
 	headers->ethernet.h_proto = bpf_htons(ETH_P_IPV6);
 	headers->ip.version = 6;
 	headers->ip.payload_len = bpf_htons(payload);
@@ -89,13 +98,15 @@ __noinline int answer_echo(struct __sk_buff *skb, struct packet *packet, struct 
 		struct headers headers;
 		struct icmp6hdr icmp;
 	} __attribute__((packed)) echo __attribute__((aligned(8)));
+	struct ethhdr asked;
 	struct in6_addr source;
 
 	if (!packet || !port || packet->checksum == CHECKSUM_COMPLETE ||
 	    bpf_skb_load_bytes(skb, 0, &echo, sizeof(echo)))
 		return DROP_INTERNAL;
-	__builtin_memcpy(echo.headers.ethernet.h_dest, echo.headers.ethernet.h_source, ETH_ALEN);
-	__builtin_memcpy(echo.headers.ethernet.h_source, port->mac, ETH_ALEN);
+	asked = echo.headers.ethernet;
+	__builtin_memcpy(echo.headers.ethernet.h_dest, asked.h_source, ETH_ALEN);
+	__builtin_memcpy(echo.headers.ethernet.h_source, answering_mac(&asked, port), ETH_ALEN);
 	source = echo.headers.ip.saddr;
 	echo.headers.ip.saddr = echo.headers.ip.daddr;
 	echo.headers.ip.daddr = source;

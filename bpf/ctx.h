@@ -14,6 +14,7 @@
 
 #include "types.h"
 
+#define VERDICT_NEXT -1    /* TCX_NEXT */
 #define VERDICT_DROP 2     /* TCX_DROP */
 #define VERDICT_REDIRECT 7 /* TCX_REDIRECT */
 
@@ -39,6 +40,13 @@ struct address {
 };
 
 enum fragment { FRAGMENT_NONE = 0, FRAGMENT_FIRST, FRAGMENT_LATER };
+
+/* What kind of program a packet met; each is compiled for its own. */
+enum entry {
+	ENTRY_PORT = 0, /* a Machine's device, or the host port */
+	ENTRY_MESH,     /* the device without link layer that leads to other hosts */
+	ENTRY_UPLINK,   /* the host's own device that does */
+};
 
 /* By which rule a packet goes on: what the final check asks for depends on it. */
 enum way {

@@ -144,7 +144,7 @@ static __always_inline int may_complain(const struct packet *packet, const struc
 {
 	if (port->kind == PORT_HOST || same_machine(&quoted->destination, &packet->source))
 		return 1;
-	return port->kind == PORT_MESH && !packet->source.machine && packet->source.host == quoted->destination.host;
+	return leads_to_hosts(port) && !packet->source.machine && packet->source.host == quoted->destination.host;
 }
 
 __noinline int resolve_error(struct __sk_buff *skb, struct packet *packet, struct port *port)
@@ -190,8 +190,8 @@ __noinline int resolve_error(struct __sk_buff *skb, struct packet *packet, struc
 		packet->quoted = quoted.protocol;
 		packet->new_source_port = quoted.destination_port;
 		packet->new_destination_port = quoted.source_port;
-		if (port->kind == PORT_MESH ? is_allocated(packet, 0) :
-					      packet->destination.host != host && is_allocated(packet, 1))
+		if (leads_to_hosts(port) ? is_allocated(packet, 0) :
+					   packet->destination.host != host && is_allocated(packet, 1))
 			packet->path = PATH_ALLOCATED;
 	}
 	return to_vip || packet->destination.host == HOST_OWN_BACKEND ? DROP_UNMATCHED_ERROR : DROP_NONE;

@@ -115,7 +115,8 @@ static __always_inline void take_hop(struct __sk_buff *skb, struct ipv6hdr *ip, 
 
 /*
  * To another host. The kernel takes the Ethernet header off for a device that has
- * none. Not inlined: between Machines of one host nothing of this is met.
+ * none, and makes the one of the next hop for the uplink. Not inlined: between Machines
+ * of one host nothing of this is met.
  */
 __noinline int leave_host(struct __sk_buff *skb, struct packet *packet, struct port *in)
 {
@@ -148,12 +149,16 @@ __noinline int leave_host(struct __sk_buff *skb, struct packet *packet, struct p
 	if (reason)
 		return reason;
 	count_forwarded(skb, packet, in->counters, out->counters);
+	if (out->redirect == REDIRECT_NEIGHBOUR)
+		return bpf_redirect_neigh(ifindex, NULL, 0, 0) == VERDICT_REDIRECT ? DROP_NONE : DROP_INTERNAL;
 	return bpf_redirect(ifindex, 0) == VERDICT_REDIRECT ? DROP_NONE : DROP_INTERNAL;
 }
 
-/* Sends the packet on. DROP_NONE: *verdict is the program's. `mesh`: it came from another host. */
-static __always_inline int leave(struct __sk_buff *skb, struct packet *packet, struct port *in, int mesh, int *verdict)
+/* Sends the packet on. DROP_NONE: *verdict is the program's. */
+static __always_inline int leave(struct __sk_buff *skb, struct packet *packet, struct port *in, enum entry entry,
+				 int *verdict)
 {
+	int mesh = entry != ENTRY_PORT;
 	void *data, *end;
 	struct ethhdr *ethernet;
 	struct machine *out;
@@ -196,7 +201,8 @@ static __always_inline int leave(struct __sk_buff *skb, struct packet *packet, s
 
 	count_forwarded(skb, packet, in->counters, out->counters);
 	/* From a TUN, going through the veth is faster than passing it by. */
-	if (!mesh && (packet->path == PATH_HOST || (out->redirect == REDIRECT_PEER && ifindex != packet->ifindex)))
+	if (entry != ENTRY_MESH &&
+	    (packet->path == PATH_HOST || (out->redirect == REDIRECT_PEER && ifindex != packet->ifindex)))
 		*verdict = bpf_redirect_peer(ifindex, 0);
 	else
 		*verdict = bpf_redirect(ifindex, 0);

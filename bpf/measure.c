@@ -56,7 +56,7 @@ int sixpn_measure(struct __sk_buff *skb)
 {
 	if (!restore(skb))
 		return -1;
-	return route(skb, 0);
+	return route(skb, ENTRY_PORT);
 }
 
 SEC("tc")

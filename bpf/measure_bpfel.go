@@ -63,6 +63,7 @@ const (
 	MeasureProgSixpnRestore        = "sixpn_restore"
 	MeasureProgSixpnRouter         = "sixpn_router"
 	MeasureProgSixpnSink           = "sixpn_sink"
+	MeasureProgSixpnUplink         = "sixpn_uplink"
 	MeasureVarEventsPerSecond      = "events_per_second"
 	MeasureVarExportDropEvent      = "export_drop_event"
 	MeasureVarExportDropReason     = "export_drop_reason"
@@ -126,6 +127,7 @@ type MeasureProgramSpecs struct {
 	SixpnRestore *ebpf.ProgramSpec `ebpf:"sixpn_restore"`
 	SixpnRouter  *ebpf.ProgramSpec `ebpf:"sixpn_router"`
 	SixpnSink    *ebpf.ProgramSpec `ebpf:"sixpn_sink"`
+	SixpnUplink  *ebpf.ProgramSpec `ebpf:"sixpn_uplink"`
 }
 
 // MeasureMapSpecs contains maps before they are loaded into the kernel.
@@ -285,6 +287,7 @@ type MeasurePrograms struct {
 	SixpnRestore *ebpf.Program `ebpf:"sixpn_restore"`
 	SixpnRouter  *ebpf.Program `ebpf:"sixpn_router"`
 	SixpnSink    *ebpf.Program `ebpf:"sixpn_sink"`
+	SixpnUplink  *ebpf.Program `ebpf:"sixpn_uplink"`
 }
 
 func (p *MeasurePrograms) Close() error {
@@ -297,6 +300,7 @@ func (p *MeasurePrograms) Close() error {
 		p.SixpnRestore,
 		p.SixpnRouter,
 		p.SixpnSink,
+		p.SixpnUplink,
 	)
 }
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
 /*
- * mesh.h is what the mesh has of its own: addresses travel on it with network and
- * host swapped, so that a host is one prefix, and its device has no link layer.
+ * mesh.h is what the ways to other hosts have of their own: addresses travel there with
+ * network and host swapped, so that a host is one prefix. The mesh device has no link
+ * layer; the uplink has one, and frames that are none of the router's business.
  */
 #ifndef SIXPN_MESH_H
 #define SIXPN_MESH_H
@@ -80,6 +81,26 @@ __noinline int mesh_frame(struct __sk_buff *skb)
 	if (data + L4 > end)
 		return DROP_NONE;
 	return rotate_frame(skb);
+}
+
+/*
+ * 1 if source or destination is under fdaa::/16. All else that the uplink carries is
+ * the host's own traffic.
+ */
+static __always_inline int is_ours(struct __sk_buff *skb)
+{
+	struct ipv6hdr *ip;
+	void *data, *end;
+
+	if (skb->protocol != bpf_htons(ETH_P_IPV6))
+		return 0;
+	linearize(skb, LINEAR);
+	data = (void *)(long)skb->data;
+	end = (void *)(long)skb->data_end;
+	ip = data + L3;
+	if ((void *)(ip + 1) > end)
+		return 0;
+	return ip->saddr.in6_u.u6_addr16[0] == bpf_htons(PREFIX) || ip->daddr.in6_u.u6_addr16[0] == bpf_htons(PREFIX);
 }
 
 #endif

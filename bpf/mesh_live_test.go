@@ -46,9 +46,7 @@ func (w *world) meshBy(t *testing.T, name string) {
 	withMesh(w)
 	must(t, bpf.PortSlots(w.PortSlots).Delete(w.mesh.ifindex))
 	w.mesh.ifindex = uint32(device.Attrs().Index)
-	w.setPort(bpf.RouterPort{
-		Ifindex: w.mesh.ifindex, Host: uint32(w.host), Counters: w.mesh.counters, Mtu: testMTU, Kind: uint8(bpf.RouterPortKindPORT_MESH),
-	})
+	w.setMeshPort()
 	w.setMesh(testMTU)
 }
 

@@ -22,20 +22,33 @@ func far(network sixpn.Network, low uint16) netip.Addr {
 
 func farMachine(network sixpn.Network) netip.Addr { return far(network, linkLow) }
 
-// withMesh gives the world a device to other hosts. It has no link layer: no MACs.
+// withMesh gives the world a device to other hosts. The mesh has no link layer: no MACs.
+// Behind an uplink is the next hop of the fabric.
 func withMesh(w *world) {
 	w.mesh = w.add("mesh", 0, 0)
-	w.mesh.guest, w.mesh.router = mac{}, mac{}
-	w.setPort(bpf.RouterPort{
-		Ifindex: w.mesh.ifindex, Host: uint32(w.host), Counters: w.mesh.counters, Mtu: testMTU,
-		Kind: uint8(bpf.RouterPortKindPORT_MESH),
-	})
+	if w.way == byMesh {
+		w.mesh.guest, w.mesh.router = mac{}, mac{}
+	}
+	w.setMeshPort()
 	w.setMesh(testMTU)
+}
+
+func (w *world) setMeshPort() {
+	w.t.Helper()
+	kind := bpf.RouterPortKindPORT_MESH
+	if w.way != byMesh {
+		kind = bpf.RouterPortKindPORT_UPLINK
+	}
+	w.setPort(bpf.RouterPort{Ifindex: w.mesh.ifindex, Host: uint32(w.host), Counters: w.mesh.counters, Mtu: testMTU, Kind: uint8(kind)})
 }
 
 func (w *world) setMesh(mtu uint16) {
 	w.t.Helper()
-	w.put(w.MeshDevice, uint32(0), bpf.RouterHostDevice{Ifindex: w.mesh.ifindex, Counters: w.mesh.counters, Mtu: mtu})
+	method := bpf.RouterRedirectMethodREDIRECT_EGRESS
+	if w.way != byMesh {
+		method = bpf.RouterRedirectMethodREDIRECT_NEIGHBOUR
+	}
+	w.put(w.MeshDevice, uint32(0), bpf.RouterHostDevice{Ifindex: w.mesh.ifindex, Counters: w.mesh.counters, Mtu: mtu, Redirect: uint8(method)})
 }
 
 // allocate lets clients of a network reach a port of a Machine.

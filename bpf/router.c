@@ -4,7 +4,8 @@
 /*
  * router.c is the way of a packet, top to bottom: parse, admit, resolve, leave.
  * Every stage returns a drop reason, DROP_NONE to go on; one exit makes it a
- * count, an event, an answer and a verdict. Nothing is ever passed to the host.
+ * count, an event, an answer and a verdict. Nothing is ever passed to the host, but
+ * on its own uplink what has no address of ours.
  */
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
@@ -30,12 +31,16 @@ const struct drop_event *export_drop_event __attribute__((unused));
 const struct expiry_request *export_expiry_request __attribute__((unused));
 const struct reset_event *export_reset_event __attribute__((unused));
 
-/* `mesh` is known when it is compiled: what only one of the two programs needs costs the other nothing. */
-static __always_inline int stages(struct __sk_buff *skb, struct packet *packet, struct port *port, int mesh,
+/* `entry` is known when it is compiled: what only one of the programs needs costs the others nothing. */
+static __always_inline int stages(struct __sk_buff *skb, struct packet *packet, struct port *port, enum entry entry,
 				  int *verdict)
 {
-	int reason = mesh ? mesh_frame(skb) : DROP_NONE;
+	int mesh = entry != ENTRY_PORT, reason = DROP_NONE;
 
+	if (entry == ENTRY_MESH)
+		reason = mesh_frame(skb);
+	else if (entry == ENTRY_UPLINK)
+		reason = rotate_frame(skb);
 	if (reason)
 		return reason;
 	reason = parse(skb, packet);
@@ -43,16 +48,16 @@ static __always_inline int stages(struct __sk_buff *skb, struct packet *packet, 
 		return reason;
 	if (!port)
 		return DROP_UNKNOWN_PORT;
-	reason = mesh ? admit_mesh(packet, port) : admit(skb, packet, port);
+	reason = mesh ? admit_mesh(packet, port, entry) : admit(skb, packet, port);
 	if (reason)
 		return reason;
 	reason = resolve(skb, packet, port, mesh);
 	if (reason)
 		return reason;
-	return leave(skb, packet, port, mesh, verdict);
+	return leave(skb, packet, port, entry, verdict);
 }
 
-static __always_inline int route(struct __sk_buff *skb, int mesh)
+static __always_inline int route(struct __sk_buff *skb, enum entry entry)
 {
 	struct packet packet = {};
 	__u32 ifindex = skb->ifindex;
@@ -60,12 +65,12 @@ static __always_inline int route(struct __sk_buff *skb, int mesh)
 	int verdict = VERDICT_DROP, reason;
 
 	packet.ifindex = ifindex;
-	reason = stages(skb, &packet, port, mesh, &verdict);
+	reason = stages(skb, &packet, port, entry, &verdict);
 	if (!reason)
 		return verdict;
 	if (reason < DROP_REASONS)
 		count_drop(skb, reason, port);
-	if (port && answer(skb, &packet, port, reason) && (!mesh || !rotate_frame(skb)))
+	if (port && answer(skb, &packet, port, reason) && (entry == ENTRY_PORT || !rotate_frame(skb)))
 		return bpf_redirect(ifindex, 0);
 	if (reason > DROP_REASONS)
 		count_drop(skb, DROP_INTERNAL, port);
@@ -76,14 +81,21 @@ static __always_inline int route(struct __sk_buff *skb, int mesh)
 SEC("tc")
 int sixpn_router(struct __sk_buff *skb)
 {
-	return route(skb, 0);
+	return route(skb, ENTRY_PORT);
 }
 
 /* The mesh: its device has no link layer, its packets no Ethernet header. */
 SEC("tc")
 int sixpn_mesh(struct __sk_buff *skb)
 {
-	return route(skb, 1);
+	return route(skb, ENTRY_MESH);
+}
+
+/* The uplink, where a fabric routes between hosts. It carries the host's own traffic too. */
+SEC("tc")
+int sixpn_uplink(struct __sk_buff *skb)
+{
+	return is_ours(skb) ? route(skb, ENTRY_UPLINK) : VERDICT_NEXT;
 }
 
 /* What measurements are compared with: it does nothing, and drops. */

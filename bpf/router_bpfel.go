@@ -169,7 +169,8 @@ type RouterHostDevice struct {
 	Ifindex   uint32
 	Counters  uint32
 	Mtu       uint16
-	Pad       [2]uint8
+	Pad       uint8
+	Redirect  uint8
 	Mac       [6]uint8
 	RouterMac [6]uint8
 	Unused    [8]uint8
@@ -236,6 +237,7 @@ const (
 	RouterPortKindPORT_MESH    RouterPortKind = 3
 	RouterPortKindPORT_GATEWAY RouterPortKind = 4
 	RouterPortKindPORT_WAKE    RouterPortKind = 5
+	RouterPortKindPORT_UPLINK  RouterPortKind = 6
 )
 
 type RouterQuota struct {
@@ -248,8 +250,9 @@ type RouterQuota struct {
 type RouterRedirectMethod uint32
 
 const (
-	RouterRedirectMethodREDIRECT_EGRESS RouterRedirectMethod = 0
-	RouterRedirectMethodREDIRECT_PEER   RouterRedirectMethod = 1
+	RouterRedirectMethodREDIRECT_EGRESS    RouterRedirectMethod = 0
+	RouterRedirectMethodREDIRECT_PEER      RouterRedirectMethod = 1
+	RouterRedirectMethodREDIRECT_NEIGHBOUR RouterRedirectMethod = 2
 )
 
 type RouterResetEvent struct {
@@ -341,6 +344,7 @@ const (
 	RouterProgSixpnExpire         = "sixpn_expire"
 	RouterProgSixpnMesh           = "sixpn_mesh"
 	RouterProgSixpnRouter         = "sixpn_router"
+	RouterProgSixpnUplink         = "sixpn_uplink"
 	RouterVarEventsPerSecond      = "events_per_second"
 	RouterVarExportDropEvent      = "export_drop_event"
 	RouterVarExportDropReason     = "export_drop_reason"
@@ -400,6 +404,7 @@ type RouterProgramSpecs struct {
 	SixpnExpire *ebpf.ProgramSpec `ebpf:"sixpn_expire"`
 	SixpnMesh   *ebpf.ProgramSpec `ebpf:"sixpn_mesh"`
 	SixpnRouter *ebpf.ProgramSpec `ebpf:"sixpn_router"`
+	SixpnUplink *ebpf.ProgramSpec `ebpf:"sixpn_uplink"`
 }
 
 // RouterMapSpecs contains maps before they are loaded into the kernel.
@@ -543,6 +548,7 @@ type RouterPrograms struct {
 	SixpnExpire *ebpf.Program `ebpf:"sixpn_expire"`
 	SixpnMesh   *ebpf.Program `ebpf:"sixpn_mesh"`
 	SixpnRouter *ebpf.Program `ebpf:"sixpn_router"`
+	SixpnUplink *ebpf.Program `ebpf:"sixpn_uplink"`
 }
 
 func (p *RouterPrograms) Close() error {
@@ -551,6 +557,7 @@ func (p *RouterPrograms) Close() error {
 		p.SixpnExpire,
 		p.SixpnMesh,
 		p.SixpnRouter,
+		p.SixpnUplink,
 	)
 }
 

@@ -48,13 +48,18 @@ func from(m *member, to netip.Addr, protocol uint8, l4 []byte) shot {
 }
 
 // fire runs the router over a frame: its verdict and the frame afterwards. By the mesh
-// the packet alone comes, turned.
+// the packet alone comes, turned; by the uplink the frame does.
 func (w *world) fire(s shot) (verdict uint32, frame []byte) {
 	w.t.Helper()
 	program := w.SixpnRouter
 	if w.mesh != nil && s.ifindex == w.mesh.ifindex {
-		program = w.SixpnMesh
-		s.frame = turned(s.frame)[offsetIP:]
+		s.frame = turned(s.frame)
+		switch w.way {
+		case byMesh:
+			program, s.frame = w.SixpnMesh, s.frame[offsetIP:]
+		case byUplink:
+			program = w.SixpnUplink
+		}
 	}
 	verdict, frame, err := runProgram(program, s)
 	if err != nil {
@@ -193,8 +198,11 @@ type table struct {
 }
 
 // run fires the table's own shot and then every row, each in a fresh world.
-func (c table) run(t *testing.T) {
-	w := newWorld(t)
+func (c table) run(t *testing.T) { c.runBy(t, byMesh) }
+
+// runBy does so in a world whose packets of other hosts come this way.
+func (c table) runBy(t *testing.T, by way) {
+	w := newWorld(t, func(s *settings) { s.way = by })
 	t.Run("passes", func(t *testing.T) { c.fire(t, w, row{to: c.to, frame: c.frame}) })
 	for _, r := range c.rows {
 		t.Run(r.name, func(t *testing.T) { c.fire(t, w, r) })

@@ -76,6 +76,7 @@ enum port_kind {
 	PORT_MESH,
 	PORT_GATEWAY,
 	PORT_WAKE,
+	PORT_UPLINK, /* the host's own device that leads to a fabric which routes between hosts */
 };
 
 /* UDP between the agents of hosts, from this port to this port: load, and shares of limits. */
@@ -83,10 +84,11 @@ enum load_port {
 	LOAD_PORT = 5182,
 };
 
-/* How a frame is handed to a Machine's device. */
+/* How a frame is handed to a device. */
 enum redirect_method {
-	REDIRECT_EGRESS = 0, /* bpf_redirect: a tap, or a veth whose peer is in this namespace */
+	REDIRECT_EGRESS = 0, /* bpf_redirect: a tap, the mesh, or a veth whose peer is in this namespace */
 	REDIRECT_PEER = 1,   /* bpf_redirect_peer: a veth whose peer is in another namespace */
+	REDIRECT_NEIGHBOUR = 2, /* bpf_redirect_neigh: the uplink; the host's routes and neighbours say where to */
 };
 
 /*
@@ -174,7 +176,8 @@ struct host_device {
 	__u32 ifindex; /* 0: there is none; then DNS, or every other host, is unreachable */
 	__u32 counters;
 	__u16 mtu;
-	__u8 pad[2];
+	__u8 pad;
+	__u8 redirect; /* enum redirect_method; of the mesh */
 	__u8 mac[6]; /* of the device inside the private namespace; the mesh has none */
 	__u8 router_mac[6];
 	__u8 unused[8];

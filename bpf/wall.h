@@ -124,7 +124,7 @@ static __always_inline int may_leave_host(const struct packet *packet, const str
 static __always_inline int may_leave(const struct packet *packet, const struct port *in, __u32 ifindex, int mesh)
 {
 	if (mesh)
-		return in->kind == PORT_MESH && mesh_may(packet);
+		return leads_to_hosts(in) && mesh_may(packet);
 	if (in->kind == PORT_MACHINE)
 		return machine_may(packet, ifindex);
 	return in->kind == PORT_HOST && host_may(packet);

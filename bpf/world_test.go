@@ -68,17 +68,29 @@ type world struct {
 	t                                       testing.TB
 	client, server, spare, foreign, private *member
 	mesh                                    *member // nil: there is none
+	way                                     way     // what it is
 	host                                    sixpn.Host
 	members                                 []*member
 	region                                  uint32 // first unused element of maglev
 	backend                                 uint32 // last used element of backends
 }
 
+// way is what leads to other hosts in a world, and the program that packets meet there.
+type way int
+
+const (
+	byMesh   way = iota // a device without link layer
+	byUplink            // the host's own, over tcx
+)
+
+func (w way) String() string { return [...]string{"mesh", "uplink"}[w] }
+
 // settings are what a test may want of a world before it is loaded.
 type settings struct {
 	host            sixpn.Host
 	flows           uint32
 	eventsPerSecond uint32
+	way             way
 }
 
 func newWorld(t testing.TB, change ...func(*settings)) *world {
@@ -101,7 +113,7 @@ func newWorld(t testing.TB, change ...func(*settings)) *world {
 	}
 	must(t, spec.Variables["host"].Set(uint32(wanted.host)))
 	must(t, spec.Variables["events_per_second"].Set(wanted.eventsPerSecond))
-	w := &world{t: t, host: wanted.host}
+	w := &world{t: t, host: wanted.host, way: wanted.way}
 	if err := spec.LoadAndAssign(&w.RouterObjects, nil); err != nil {
 		t.Fatalf("load the router: %+v", err)
 	}

@@ -18,13 +18,14 @@ import (
 const (
 	routerName = "sixpn_router"
 	meshName   = "sixpn_mesh"
+	uplinkName = "sixpn_uplink"
 	expireName = "sixpn_expire"
 	flowsName  = "flows"
 )
 
 // onDevices are the programs that devices carry. The router is the last that is pinned:
 // it says that a version is complete.
-var onDevices = []string{meshName, routerName}
+var onDevices = []string{meshName, uplinkName, routerName}
 
 // buildMap is a map that no program reads: it is bound to the programs of devices, and
 // says whose they are and which build, to whoever meets one of them on a device.

@@ -53,8 +53,12 @@ func (l *Loader) Prepare(ifindex uint32) error {
 
 func (l *Loader) prepare(device netlink.Link) error {
 	ifindex, name := uint32(device.Attrs().Index), device.Attrs().Name
-	if _, err := l.ownLink(ifindex); err != nil {
+	own, err := l.ownLink(ifindex)
+	if err != nil {
 		return err
+	}
+	if own.program == uplinkName {
+		return errors.New("it is the uplink, and carries the host's own traffic: detach it first")
 	}
 	if l.links[ifindex] == nil {
 		if err := netlink.LinkSetDown(device); err != nil {
@@ -97,26 +101,31 @@ func (l *Loader) prepare(device netlink.Link) error {
 	return l.config.step("prepared")
 }
 
+// ownLink is our link on a device; zero if it has none.
+type ownLink struct {
+	id      link.ID
+	program string // its name in the C
+}
+
 // ownLink finds our link among the tcx programs of a device, pinned or not, and
 // refuses a device with the router of another agent.
-func (l *Loader) ownLink(ifindex uint32) (link.ID, error) {
+func (l *Loader) ownLink(ifindex uint32) (own ownLink, err error) {
 	attached, err := attachedTo(ifindex)
 	if err != nil {
-		return 0, err
+		return own, err
 	}
-	var own link.ID
 	for _, program := range attached {
-		agent, err := owner(program.ID)
+		agent, name, err := owner(program.ID)
 		if err != nil {
-			return 0, err
+			return own, err
 		}
 		id, _ := program.LinkID()
 		switch agent {
 		case "":
 		case l.config.Name:
-			own = id
+			own.id, own.program = id, name
 		default:
-			return 0, fmt.Errorf("%w: device %d carries the router of agent %q; one device has one agent: detach it there first",
+			return own, fmt.Errorf("%w: device %d carries the router of agent %q; one device has one agent: detach it there first",
 				ErrForeign, ifindex, agent)
 		}
 	}
@@ -141,16 +150,19 @@ func (l *Loader) attach(device netlink.Link, name string) error {
 	if err != nil {
 		return err
 	}
-	if filter == nil || agent != l.config.Name {
+	switch closed := filter != nil && agent == l.config.Name; {
+	case !closed && name != uplinkName:
 		return errors.New("it has no drop filter of this agent: prepare it first")
+	case closed && name == uplinkName:
+		return errors.New("it is a port of this agent, whose drop filter would stop the host's own traffic: detach it first")
 	}
 	own, err := l.ownLink(ifindex)
 	if err != nil {
 		return err
 	}
-	if l.links[ifindex] == nil && own != 0 {
+	if l.links[ifindex] == nil && own.id != 0 {
 		// Attaching again would run two programs: go on with the one that is there.
-		if l.links[ifindex], err = link.NewFromID(own); err != nil {
+		if l.links[ifindex], err = link.NewFromID(own.id); err != nil {
 			delete(l.links, ifindex)
 			return err
 		}
@@ -195,7 +207,7 @@ func (l *Loader) raise(device netlink.Link) error {
 }
 
 // Detach takes the router off a device: down first, then the link, then the
-// filter. It never raises it. A device that is gone is no error, and may go at any
+// filter. It never raises it. The uplink, which is the host's, stays up. A device that is gone is no error, and may go at any
 // moment: the end of a Machine's namespace takes its device along.
 func (l *Loader) Detach(ifindex uint32) error {
 	l.mu.Lock()
@@ -227,7 +239,7 @@ func (l *Loader) detach(ifindex uint32) error {
 	if err != nil {
 		return err
 	}
-	if own == 0 && (filter == nil || agent != l.config.Name) {
+	if own.id == 0 && (filter == nil || agent != l.config.Name) {
 		return nil // nothing of ours is on it: it is not ours to set down
 	}
 	if err := closeDown(device, own, l.config.Name, l.config.step); err != nil {
@@ -237,9 +249,15 @@ func (l *Loader) detach(ifindex uint32) error {
 }
 
 // closeDown is the order in which a device loses its router.
-func closeDown(device netlink.Link, own link.ID, agent string, step func(string) error) error {
+func closeDown(device netlink.Link, own ownLink, agent string, step func(string) error) error {
 	if err := step("found"); err != nil {
 		return err
+	}
+	if own.program == uplinkName {
+		if err := detachLink(own.id); err != nil {
+			return err
+		}
+		return step("detached")
 	}
 	if err := netlink.LinkSetDown(device); err != nil {
 		return fmt.Errorf("set it down: %w", err)
@@ -247,8 +265,8 @@ func closeDown(device netlink.Link, own link.ID, agent string, step func(string)
 	if err := step("down"); err != nil {
 		return err
 	}
-	if own != 0 {
-		if err := detachLink(own); err != nil {
+	if own.id != 0 {
+		if err := detachLink(own.id); err != nil {
 			return err
 		}
 	}

@@ -8,6 +8,7 @@
 //	links/IFINDEX    the tcx link of a device
 //	vN/MAP           every map of version N
 //	vN/sixpn_mesh    its program for the mesh
+//	vN/sixpn_uplink  and for the host's own device that leads to other hosts
 //	vN/sixpn_router  and for every other device, pinned last: a version without it is not complete
 package loader
 
@@ -181,6 +182,9 @@ func (l *Loader) Router() *ebpf.Program { return l.programs[routerName] }
 // Mesh is the program on the device that leads to other hosts.
 func (l *Loader) Mesh() *ebpf.Program { return l.programs[meshName] }
 
+// Uplink is the program on the host's own device that leads to other hosts.
+func (l *Loader) Uplink() *ebpf.Program { return l.programs[uplinkName] }
+
 // Opened says what Open found and did.
 func (l *Loader) Opened() Opened { return l.opened }
 
@@ -202,6 +206,9 @@ func (l *Loader) Repair() error {
 		return err
 	}
 	for ifindex := range l.links {
+		if l.kinds[ifindex] == uplinkName {
+			continue // it carries the host's own traffic
+		}
 		if err := l.in(func() error {
 			device, err := deviceOf(ifindex)
 			if isNoDevice(err) {
@@ -229,7 +236,7 @@ func (l *Loader) Close() error {
 	for _, m := range l.all {
 		errs = append(errs, m.Close())
 	}
-	for _, p := range []*ebpf.Program{l.programs[routerName], l.programs[meshName], l.expire, l.filter} {
+	for _, p := range append(slices.Collect(maps.Values(l.programs)), l.expire, l.filter) {
 		errs = append(errs, p.Close())
 	}
 	l.links, l.all = map[uint32]link.Link{}, map[string]*ebpf.Map{}

@@ -25,7 +25,7 @@ func Look(ifindex uint32) (Seen, error) {
 		return Seen{}, err
 	}
 	for _, program := range attached {
-		agent, err := owner(program.ID)
+		agent, _, err := owner(program.ID)
 		if err != nil {
 			return Seen{}, fmt.Errorf("device %s: %w", device.Attrs().Name, err)
 		}

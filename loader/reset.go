@@ -70,7 +70,7 @@ func (l *Loader) resetDevice(device netlink.Link) (found bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	if own == 0 && (filter == nil || agent != l.config.Name) {
+	if own.id == 0 && (filter == nil || agent != l.config.Name) {
 		return false, nil
 	}
 	return true, closeDown(device, own, l.config.Name, l.config.step)

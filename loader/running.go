@@ -141,7 +141,7 @@ func kindOf(x link.Link) (string, error) {
 	}
 	defer func() { _ = program.Close() }()
 	name, err := nameOf(program)
-	if err == nil && name != meshName {
+	if err == nil && name != meshName && name != uplinkName {
 		name = routerName
 	}
 	return name, err
@@ -330,19 +330,21 @@ func inspect(program *ebpf.Program) (*running, error) {
 	return r, nil
 }
 
-// owner says which agent a program belongs to, "" if it is none of sixpn's.
-func owner(id ebpf.ProgramID) (string, error) {
+// owner says which agent a program belongs to, "" if it is none of sixpn's, and its name.
+func owner(id ebpf.ProgramID) (agent, name string, err error) {
 	program, err := ebpf.NewProgramFromID(id)
 	if errors.Is(err, os.ErrNotExist) {
-		return "", nil
+		return "", "", nil
 	}
 	if err != nil {
-		return "", fmt.Errorf("open program %d: %w", id, err)
+		return "", "", fmt.Errorf("open program %d: %w", id, err)
 	}
 	r, err := inspect(program)
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
 	defer r.close()
-	return r.signature.agent(), nil
+	for name = range r.programs { // there is one
+	}
+	return r.signature.agent(), name, nil
 }

@@ -12,6 +12,9 @@ import (
 type MeshDevice struct {
 	Ifindex uint32
 	MTU     uint16
+	// Native: it is the uplink, and the host's routes and neighbours say where on its
+	// link a packet goes. Else it has no link layer.
+	Native bool
 }
 
 // Allocation lets clients of one network, on other hosts, reach one port of a Machine
@@ -61,7 +64,11 @@ func (p *pass) putMeshDevice() error {
 	if device.Ifindex == 0 || !ok {
 		return nil
 	}
-	return p.setMeshDevice(bpf.RouterHostDevice{Ifindex: device.Ifindex, Counters: counters, Mtu: device.MTU})
+	method := bpf.RouterRedirectMethodREDIRECT_EGRESS
+	if device.Native {
+		method = bpf.RouterRedirectMethodREDIRECT_NEIGHBOUR
+	}
+	return p.setMeshDevice(bpf.RouterHostDevice{Ifindex: device.Ifindex, Counters: counters, Mtu: device.MTU, Redirect: uint8(method)})
 }
 
 func (p *pass) setMeshDevice(device bpf.RouterHostDevice) error {

@@ -62,7 +62,7 @@ func (p *pass) cutReusedDevices() error {
 			return err
 		}
 	}
-	if port, ok := wanted[p.mesh.have[0].Ifindex]; ok && port.Kind != bpf.RouterPortKindPORT_MESH {
+	if port, ok := wanted[p.mesh.have[0].Ifindex]; ok && port.Kind != bpf.RouterPortKindPORT_MESH && port.Kind != bpf.RouterPortKindPORT_UPLINK {
 		if err := p.setMeshDevice(bpf.RouterHostDevice{}); err != nil {
 			return err
 		}

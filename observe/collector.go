@@ -31,8 +31,9 @@ type Config struct {
 	Version  string    // of the agent's build
 	Started  time.Time // when the agent began
 	Tables   *maps.Tables
-	Router   *ebpf.Program // on every port but the mesh; nil: not measured, likewise the next two
+	Router   *ebpf.Program // on every port but the mesh; nil: not measured, likewise the next three
 	Mesh     *ebpf.Program // on the mesh
+	Uplink   *ebpf.Program // on the uplink to a fabric between hosts
 	Expire   *ebpf.Program // judges flows
 	Snapshot func() *state.Snapshot
 	Progress func() Progress

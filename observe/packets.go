@@ -41,6 +41,7 @@ var portKinds = map[bpf.RouterPortKind]string{
 	bpf.RouterPortKindPORT_MESH:    "mesh",
 	bpf.RouterPortKindPORT_GATEWAY: "gateway",
 	bpf.RouterPortKindPORT_WAKE:    "wake",
+	bpf.RouterPortKindPORT_UPLINK:  "uplink",
 }
 
 func idOf(c maps.PortCounts) portID { return portID{c.Ifindex, c.Network, c.Host, c.Machine} }

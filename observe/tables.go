@@ -48,7 +48,7 @@ func (o *Collector) collectPrograms(_ *state.Snapshot, to *batch) error {
 		return fmt.Errorf("read whether programs are measured: %w", err)
 	}
 	programStats.emit(to, number(strings.TrimSpace(string(content)) == "1"))
-	for name, program := range map[string]*ebpf.Program{"router": o.config.Router, "mesh": o.config.Mesh, "expire": o.config.Expire} {
+	for name, program := range map[string]*ebpf.Program{"router": o.config.Router, "mesh": o.config.Mesh, "uplink": o.config.Uplink, "expire": o.config.Expire} {
 		if program == nil {
 			continue
 		}

@@ -37,6 +37,7 @@ type HostPort struct {
 type MeshPort struct {
 	Ifindex uint32
 	MTU     uint16 // largest IPv6 packet it takes, bytes
+	Native  bool   // it is the host's uplink, to a fabric that routes between hosts
 }
 
 // Local is what this host has and no store knows.
@@ -90,8 +91,12 @@ func Compile(snapshot *state.Snapshot, host sixpn.Host, local Local, settings Se
 		}
 	}
 	if port := local.Mesh; port.Ifindex != 0 {
-		want.Ports = append(want.Ports, maps.Port{Ifindex: port.Ifindex, Kind: bpf.RouterPortKindPORT_MESH, Host: host, MTU: port.MTU})
-		want.Mesh = maps.MeshDevice{Ifindex: port.Ifindex, MTU: port.MTU}
+		kind := bpf.RouterPortKindPORT_MESH
+		if port.Native {
+			kind = bpf.RouterPortKindPORT_UPLINK
+		}
+		want.Ports = append(want.Ports, maps.Port{Ifindex: port.Ifindex, Kind: kind, Host: host, MTU: port.MTU})
+		want.Mesh = maps.MeshDevice{Ifindex: port.Ifindex, MTU: port.MTU, Native: port.Native}
 	}
 	networks := map[sixpn.Network]int{} // Machines here
 	for _, port := range local.Ports {
