@@ -65,7 +65,7 @@ func (a *agent) readStore(ctx context.Context) (err error) {
 	}
 	a.store, err = state.OpenStore(ctx, state.StoreConfig{
 		Client: a.client, Log: a.log, Host: known.Host, Window: a.config.Timeouts.HostExpiry,
-		File: a.config.lastStatePath(), Partial: true,
+		Grace: a.config.lossGrace(), File: a.config.lastStatePath(), Partial: true,
 	})
 	if err != nil {
 		return err
@@ -146,6 +146,21 @@ func (c *Config) storeTLS() (*tls.Config, error) {
 	return config, nil
 }
 
+// leaseSlack is how late the store may be in ending a lease: it looks every half second.
+const leaseSlack = 500 * time.Millisecond
+
+// lossGrace is within which leases end of hosts that lost the store at one moment: each
+// had its last heartbeat at another one.
+func (c *Config) lossGrace() time.Duration { return c.Timeouts.Heartbeat + leaseSlack }
+
+// leaseTTL is what is left of the time after which a host counts as gone: the store is
+// late, and the others wait for the grace. It holds two heartbeats at least, which for
+// short times goes before the sum.
+func (c *Config) leaseTTL() time.Duration {
+	ttl := (c.Timeouts.HostExpiry - leaseSlack - c.lossGrace()).Truncate(time.Second)
+	return max(ttl, min(c.Timeouts.HostExpiry, 2*c.Timeouts.Heartbeat))
+}
+
 // keepPresent has the other hosts know that this one is there. What the store did not
 // take at the start, because it was away, it is told first.
 func (a *agent) keepPresent(ctx context.Context) error {
@@ -164,7 +179,7 @@ func (a *agent) keepPresent(ctx context.Context) error {
 			return nil
 		}
 	}
-	return a.store.KeepAlive(ctx, a.host.ID, state.PresenceConfig{TTL: a.config.Timeouts.HostExpiry, Interval: a.config.Timeouts.Heartbeat})
+	return a.store.KeepAlive(ctx, a.host.ID, state.PresenceConfig{TTL: a.config.leaseTTL(), Interval: a.config.Timeouts.Heartbeat})
 }
 
 // waitStore is the life of the embedded store, if there is one.

@@ -1,12 +1,9 @@
 package e2e_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"sync"
 	"testing"
 	"time"
@@ -91,15 +88,7 @@ func TestFleetOutages(t *testing.T) {
 		Regions: []string{"iad", "fra", "ams"},
 		Host:    nettest.Config{AgentFlags: []string{"--members-interval", "300ms"}},
 	})
-	for _, h := range f.Hosts {
-		nettest.Must(t, nettest.Eventually(ctx, "the store is on all three hosts", func(context.Context) error {
-			content, err := os.ReadFile(filepath.Join(h.StateDir(), "fleet", "fleet.json"))
-			if n := bytes.Count(content, []byte("https://")); err == nil && n != len(f.Hosts) {
-				err = fmt.Errorf("to %s it is on %d", h.Name, n)
-			}
-			return err
-		}))
-	}
+	awaitVoters(ctx, t, f)
 	nettest.Must(t, f.Hosts[0].CreateOrg(ctx, "acme"))
 	nettest.Must(t, f.Hosts[0].CreateApp(ctx, "servers", "acme"))
 	working, stop := context.WithCancel(ctx)

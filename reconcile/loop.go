@@ -19,8 +19,8 @@ import (
 // Store is where snapshots come from.
 type Store interface {
 	Snapshot() *state.Snapshot
-	// Wait returns the first snapshot whose revision is above after.
-	Wait(ctx context.Context, after int64) (*state.Snapshot, error)
+	// Next returns the latest snapshot once it is another one than this.
+	Next(ctx context.Context, than *state.Snapshot) (*state.Snapshot, error)
 }
 
 // Tables are the kernel's.
@@ -140,15 +140,17 @@ func (l *Loop) Run(ctx context.Context) error {
 
 // follow takes up every new snapshot.
 func (l *Loop) follow(ctx context.Context) error {
-	for first, snapshot := true, l.config.Store.Snapshot(); ; first = false {
+	snapshot := l.config.Store.Snapshot()
+	for before := snapshot.Revision; ; {
 		l.change(func() {
 			l.snapshot = snapshot
 			l.status.Wanted = snapshot.Revision
-			if !first && len(l.arrivals) < maxArrivals {
+			if snapshot.Revision > before && len(l.arrivals) < maxArrivals {
 				l.arrivals = append(l.arrivals, arrival{snapshot.Revision, time.Now()})
 			}
 		})
-		next, err := l.config.Store.Wait(ctx, snapshot.Revision)
+		before = snapshot.Revision
+		next, err := l.config.Store.Next(ctx, snapshot)
 		if err != nil {
 			if ctx.Err() != nil {
 				return ctx.Err()

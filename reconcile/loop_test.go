@@ -46,12 +46,12 @@ func (s *store) Snapshot() *state.Snapshot {
 	return s.snapshot
 }
 
-func (s *store) Wait(ctx context.Context, after int64) (*state.Snapshot, error) {
+func (s *store) Next(ctx context.Context, than *state.Snapshot) (*state.Snapshot, error) {
 	for {
 		s.mu.Lock()
 		snapshot, moved := s.snapshot, s.moved
 		s.mu.Unlock()
-		if snapshot.Revision > after {
+		if snapshot != than {
 			return snapshot, nil
 		}
 		select {

@@ -2,6 +2,7 @@ package state
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -38,6 +39,8 @@ type EmbeddedConfig struct {
 	Members []netip.AddrPort
 	// Async does not wait until the store serves, for which other members may be needed.
 	Async bool
+
+	token string // of a store that is founded; one that has data does not look
 }
 
 const (
@@ -78,6 +81,7 @@ type Embedded struct {
 	server *server
 	client *clientv3.Client
 	lock   *os.File
+	end    func() // of what goes on beside the server
 }
 
 // server is etcd and the switch that silences it while it is closed.
@@ -173,7 +177,10 @@ func startLocked(ctx context.Context, c EmbeddedConfig) (*Embedded, error) {
 		server.close()
 		return nil, fmt.Errorf("client of the store: %w", err)
 	}
-	e := &Embedded{server: server, client: client}
+	e := &Embedded{server: server, client: client, end: func() {}}
+	if c.Listen != nil {
+		e.end = beside((&silence{server: server, own: c.Listen.peer(), log: c.Log}).watch)
+	}
 	if c.Listen != nil && !c.Async && len(c.Members) == 0 {
 		if err := movePeer(ctx, client, uint64(server.Server.MemberID()), c.Listen); err != nil {
 			return nil, errors.Join(err, e.stop())
@@ -210,6 +217,9 @@ func bootstrap(ctx context.Context, c EmbeddedConfig) error {
 	c.Async = false
 	if len(c.Members) == 0 {
 		c.Listen = nil // nobody may reach it before it is whole
+		// Etcd makes the ids of a store and of its first member out of this, and keeps
+		// them: members of two stores, though they were founded alike, refuse each other.
+		c.token = rand.Text()
 	}
 	server, err := startServer(ctx, c, bootstrapName)
 	if err != nil {
@@ -276,6 +286,7 @@ func serverConfig(c EmbeddedConfig, name string, quiet *atomic.Bool) *embed.Conf
 	config.ListenPeerUrls = nil
 	config.AdvertisePeerUrls = []url.URL{{Scheme: "http", Host: "localhost:0"}}
 	config.InitialCluster = config.InitialClusterFromName(memberName)
+	config.InitialClusterToken = orDefault(c.token, config.InitialClusterToken)
 	config.EnableGRPCGateway = false // it is the etcd protocol as REST, on the same socket
 	config.AutoCompactionMode = embed.CompactorModePeriodic
 	config.AutoCompactionRetention = orDefault(c.History, defaultHistory).String()
@@ -297,6 +308,20 @@ func orDefault[T comparable](value, fallback T) T {
 		return fallback
 	}
 	return value
+}
+
+// beside starts a task, and returns what ends it.
+func beside(task func(context.Context)) (end func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		task(ctx)
+	}()
+	return func() {
+		cancel()
+		<-ended
+	}
 }
 
 // Client is connected to the server; Close closes it.
@@ -321,6 +346,7 @@ func (e *Embedded) Wait(ctx context.Context) error {
 func (e *Embedded) Close() error { return errors.Join(e.stop(), e.lock.Close()) }
 
 func (e *Embedded) stop() error {
+	e.end()
 	// The client first: the server waits for open watches, for seconds.
 	err := e.client.Close()
 	e.server.close()

@@ -141,6 +141,28 @@ func TestTwoStoresSideBySide(t *testing.T) {
 	}
 }
 
+// TestEveryStoreIsItsOwn: members of two stores must never take each other for one of
+// theirs, and a store stays who it is.
+func TestEveryStoreIsItsOwn(t *testing.T) {
+	t.Parallel()
+	type id struct{ cluster, member uint64 }
+	idOf := func(dir string) id {
+		e := start(t, dir)
+		defer func() { must(t, e.Close()) }()
+		answer, err := e.Client().Get(within(t), "any")
+		must(t, err)
+		return id{answer.Header.ClusterId, e.MemberID()}
+	}
+	dir := directory(t)
+	first := idOf(dir)
+	if again := idOf(dir); again != first {
+		t.Errorf("after a start it is %x, was %x", again, first)
+	}
+	if other := idOf(directory(t)); other.cluster == first.cluster || other.member == first.member {
+		t.Errorf("another one is %x, as the first, %x", other, first)
+	}
+}
+
 func TestLongPathIsRefused(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(directory(t), strings.Repeat("x", 100))

@@ -34,6 +34,14 @@ func (s *Store) Run(ctx context.Context) error {
 		}()
 		defer func() { <-saving }()
 	}
+	if s.grace > 0 {
+		judging := make(chan struct{})
+		go func() {
+			defer close(judging)
+			s.keepJudging(ctx)
+		}()
+		defer func() { <-judging }()
+	}
 	retry := retryFirst
 	for ctx.Err() == nil {
 		before := s.Reached()

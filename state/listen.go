@@ -39,6 +39,11 @@ func httpsURL(underlay netip.AddrPort, offset uint16) *url.URL {
 	return &url.URL{Scheme: "https", Host: netip.AddrPortFrom(underlay.Addr(), underlay.Port()+offset).String()}
 }
 
+// peer is where the other members are heard.
+func (l *Listen) peer() netip.AddrPort {
+	return netip.AddrPortFrom(l.Underlay.Addr(), l.Underlay.Port()+peerPortOffset)
+}
+
 func (l *Listen) check() error {
 	if !l.Underlay.IsValid() || l.Underlay.Addr().IsUnspecified() || l.Underlay.Addr().Zone() != "" || l.Underlay.Port() == 0 || l.Underlay.Port() > 1<<16-1-peerPortOffset {
 		return refuse(Invalid, "underlay", "%v is no address between hosts: expected one address of this host and a port from 1 to %d, since the two above it are used too", l.Underlay, 1<<16-1-peerPortOffset)

@@ -2,7 +2,6 @@ package state
 
 import (
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -50,7 +49,8 @@ func holdTogether(hosts map[sixpn.Host]Host, alive map[sixpn.Host]presence, held
 	return next
 }
 
-// absentHosts is the hosts that are not present as seen from self, 0 for nowhere.
+// absentHosts is the hosts that are not present as seen from self, 0 for nowhere. Who is
+// held is there whatever became of its lease.
 func absentHosts(hosts map[sixpn.Host]Host, alive map[sixpn.Host]presence, held map[sixpn.Host]bool, self sixpn.Host) map[sixpn.Host]bool {
 	absent := map[sixpn.Host]bool{}
 	if self == 0 {
@@ -94,35 +94,6 @@ func (s *Store) SetHost(h sixpn.Host) {
 	}
 	s.self = h
 	next := *s.snapshot
-	next.Absent = absentHosts(next.Hosts, next.alive, next.held, s.self)
+	next.Absent = absentHosts(next.Hosts, next.alive, s.kept(&next, time.Now()), s.self)
 	s.replace(&next)
-}
-
-// judge fills in what follows from the leases of a snapshot that is not published yet.
-// The caller holds the lock.
-func (s *Store) judge(next *Snapshot) {
-	at := time.Now()
-	if s.snapshot != nil {
-		for h := range s.snapshot.alive {
-			if _, ok := next.alive[h]; !ok {
-				s.lost[h] = at
-			}
-		}
-	}
-	maps.DeleteFunc(s.lost, func(h sixpn.Host, ended time.Time) bool {
-		_, returned := next.alive[h]
-		_, exists := next.Hosts[h]
-		return returned || !exists || at.Sub(ended) > s.window
-	})
-	next.held = holdTogether(next.Hosts, next.alive, next.held, s.lost, at, s.window)
-	next.Absent = absentHosts(next.Hosts, next.alive, next.held, s.self)
-	before := ""
-	if s.snapshot != nil {
-		before = s.snapshot.lostAll
-	}
-	if next.lostAll = heldAlarm(next.Hosts, next.held); next.lostAll != "" && next.lostAll != before {
-		s.log.Error("hosts are lost together", "alarm", next.lostAll)
-	} else if next.lostAll == "" && before != "" {
-		s.log.Info("the hosts that were lost together are back, or removed")
-	}
 }

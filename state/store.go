@@ -25,6 +25,8 @@ type Store struct {
 	// session names this Store among all that ever said to be some host.
 	session       string
 	window        time.Duration
+	grace         time.Duration
+	doubts        chan struct{} // has an element when a host is to be judged later
 	file          string
 	saveInterval  time.Duration
 	patience      time.Duration
@@ -54,6 +56,11 @@ type StoreConfig struct {
 	// Window is the time within which leases that end have ended together; it should be
 	// their TTL. 0: DefaultPresenceTTL.
 	Window time.Duration
+	// Grace is how long a host stays present after its lease has ended, so that others
+	// that are lost with it are seen before anybody leaves: the first of them must not go
+	// while it still looks as if it were alone. It should be the time between two
+	// heartbeats, and what the store may be late in ending a lease. 0: none.
+	Grace time.Duration
 	// Partial leaves out what does not concern Host, so that what it holds grows with the
 	// host's own tenants and not with the fleet. It has all hosts; everything of each
 	// network that has a Machine of Host, or an app that such a network reaches by a
@@ -121,6 +128,7 @@ func OpenStore(ctx context.Context, c StoreConfig) (*Store, error) {
 func newStore(c StoreConfig) *Store {
 	return &Store{
 		client: c.Client, log: c.Log, session: rand.Text(), window: orDefault(c.Window, DefaultPresenceTTL),
+		grace: c.Grace, doubts: make(chan struct{}, 1),
 		file: c.File, saveInterval: orDefault(c.SaveInterval, defaultSaveInterval),
 		patience: orDefault(c.Patience, defaultAnswerTime), probeInterval: orDefault(c.ProbeInterval, defaultProbeInterval),
 		partial: c.Partial, scope: newScope(0),
@@ -143,6 +151,25 @@ func (s *Store) Wait(ctx context.Context, after int64) (*Snapshot, error) {
 		snapshot, changed := s.snapshot, s.changed
 		s.mu.Unlock()
 		if snapshot.Revision > after {
+			return snapshot, nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// Next returns the latest snapshot as soon as it is another one than this. It may be of
+// the same revision: what follows from the time that passed is in no record. The error is
+// the context's.
+func (s *Store) Next(ctx context.Context, than *Snapshot) (*Snapshot, error) {
+	for {
+		s.mu.Lock()
+		snapshot, changed := s.snapshot, s.changed
+		s.mu.Unlock()
+		if snapshot != than {
 			return snapshot, nil
 		}
 		select {

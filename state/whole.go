@@ -123,7 +123,7 @@ func (s *Store) openWhole(ctx context.Context) (*Store, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.patience)
 	defer cancel()
 	whole := newStore(StoreConfig{
-		Client: s.client, Log: s.log, Window: s.window, Patience: s.patience, ProbeInterval: s.probeInterval,
+		Client: s.client, Log: s.log, Window: s.window, Grace: s.grace, Patience: s.patience, ProbeInterval: s.probeInterval,
 	})
 	s.mu.Lock()
 	whole.snapshot, whole.reached, whole.self = s.snapshot, s.reached, s.self
