@@ -9,6 +9,7 @@
 #include "types.h"
 
 #define MAX_PORTS 8192
+#define NETWORK_BUDGETS 1024
 #define MAX_VIPS 65536
 #define MAX_SERVICES 65536
 #define MAX_ALLOCATIONS 65536
@@ -93,6 +94,17 @@ struct {
 	__type(key, __u32);
 	__type(value, struct bucket);
 } error_budget SEC(".maps");
+
+/*
+ * The same for ports that many networks come in by, by the sender's network modulo the
+ * size: numbers of networks follow each other, so neighbours never share one.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, NETWORK_BUDGETS);
+	__type(key, __u32);
+	__type(value, struct bucket);
+} network_error_budget SEC(".maps");
 
 /* Flycast addresses that exist. The value says nothing yet. Written by Go. */
 struct {

@@ -45,6 +45,7 @@ const (
 	MeasureMapMachineSlots         = "machine_slots"
 	MeasureMapMaglev               = "maglev"
 	MeasureMapMeshDevice           = "mesh_device"
+	MeasureMapNetworkErrorBudget   = "network_error_budget"
 	MeasureMapPortCounters         = "port_counters"
 	MeasureMapPortDrops            = "port_drops"
 	MeasureMapPortSlots            = "port_slots"
@@ -134,32 +135,33 @@ type MeasureProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type MeasureMapSpecs struct {
-	Allocations   *ebpf.MapSpec `ebpf:"allocations"`
-	BackendLoad   *ebpf.MapSpec `ebpf:"backend_load"`
-	Backends      *ebpf.MapSpec `ebpf:"backends"`
-	Drops         *ebpf.MapSpec `ebpf:"drops"`
-	ErrorBudget   *ebpf.MapSpec `ebpf:"error_budget"`
-	EventBudget   *ebpf.MapSpec `ebpf:"event_budget"`
-	Events        *ebpf.MapSpec `ebpf:"events"`
-	Expiry        *ebpf.MapSpec `ebpf:"expiry"`
-	ExpiryKeys    *ebpf.MapSpec `ebpf:"expiry_keys"`
-	Flows         *ebpf.MapSpec `ebpf:"flows"`
-	FrameTemplate *ebpf.MapSpec `ebpf:"frame_template"`
-	HostPort      *ebpf.MapSpec `ebpf:"host_port"`
-	LiveFrame     *ebpf.MapSpec `ebpf:"live_frame"`
-	MachineSlots  *ebpf.MapSpec `ebpf:"machine_slots"`
-	Maglev        *ebpf.MapSpec `ebpf:"maglev"`
-	MeshDevice    *ebpf.MapSpec `ebpf:"mesh_device"`
-	PortCounters  *ebpf.MapSpec `ebpf:"port_counters"`
-	PortDrops     *ebpf.MapSpec `ebpf:"port_drops"`
-	PortSlots     *ebpf.MapSpec `ebpf:"port_slots"`
-	Quotas        *ebpf.MapSpec `ebpf:"quotas"`
-	Resets        *ebpf.MapSpec `ebpf:"resets"`
-	Runs          *ebpf.MapSpec `ebpf:"runs"`
-	ServiceRanges *ebpf.MapSpec `ebpf:"service_ranges"`
-	Services      *ebpf.MapSpec `ebpf:"services"`
-	Sunk          *ebpf.MapSpec `ebpf:"sunk"`
-	Vips          *ebpf.MapSpec `ebpf:"vips"`
+	Allocations        *ebpf.MapSpec `ebpf:"allocations"`
+	BackendLoad        *ebpf.MapSpec `ebpf:"backend_load"`
+	Backends           *ebpf.MapSpec `ebpf:"backends"`
+	Drops              *ebpf.MapSpec `ebpf:"drops"`
+	ErrorBudget        *ebpf.MapSpec `ebpf:"error_budget"`
+	EventBudget        *ebpf.MapSpec `ebpf:"event_budget"`
+	Events             *ebpf.MapSpec `ebpf:"events"`
+	Expiry             *ebpf.MapSpec `ebpf:"expiry"`
+	ExpiryKeys         *ebpf.MapSpec `ebpf:"expiry_keys"`
+	Flows              *ebpf.MapSpec `ebpf:"flows"`
+	FrameTemplate      *ebpf.MapSpec `ebpf:"frame_template"`
+	HostPort           *ebpf.MapSpec `ebpf:"host_port"`
+	LiveFrame          *ebpf.MapSpec `ebpf:"live_frame"`
+	MachineSlots       *ebpf.MapSpec `ebpf:"machine_slots"`
+	Maglev             *ebpf.MapSpec `ebpf:"maglev"`
+	MeshDevice         *ebpf.MapSpec `ebpf:"mesh_device"`
+	NetworkErrorBudget *ebpf.MapSpec `ebpf:"network_error_budget"`
+	PortCounters       *ebpf.MapSpec `ebpf:"port_counters"`
+	PortDrops          *ebpf.MapSpec `ebpf:"port_drops"`
+	PortSlots          *ebpf.MapSpec `ebpf:"port_slots"`
+	Quotas             *ebpf.MapSpec `ebpf:"quotas"`
+	Resets             *ebpf.MapSpec `ebpf:"resets"`
+	Runs               *ebpf.MapSpec `ebpf:"runs"`
+	ServiceRanges      *ebpf.MapSpec `ebpf:"service_ranges"`
+	Services           *ebpf.MapSpec `ebpf:"services"`
+	Sunk               *ebpf.MapSpec `ebpf:"sunk"`
+	Vips               *ebpf.MapSpec `ebpf:"vips"`
 }
 
 // MeasureVariableSpecs contains global variables before they are loaded into the kernel.
@@ -199,32 +201,33 @@ func (o *MeasureObjects) Close() error {
 //
 // It can be passed to LoadMeasureObjects or ebpf.CollectionSpec.LoadAndAssign.
 type MeasureMaps struct {
-	Allocations   *ebpf.Map `ebpf:"allocations"`
-	BackendLoad   *ebpf.Map `ebpf:"backend_load"`
-	Backends      *ebpf.Map `ebpf:"backends"`
-	Drops         *ebpf.Map `ebpf:"drops"`
-	ErrorBudget   *ebpf.Map `ebpf:"error_budget"`
-	EventBudget   *ebpf.Map `ebpf:"event_budget"`
-	Events        *ebpf.Map `ebpf:"events"`
-	Expiry        *ebpf.Map `ebpf:"expiry"`
-	ExpiryKeys    *ebpf.Map `ebpf:"expiry_keys"`
-	Flows         *ebpf.Map `ebpf:"flows"`
-	FrameTemplate *ebpf.Map `ebpf:"frame_template"`
-	HostPort      *ebpf.Map `ebpf:"host_port"`
-	LiveFrame     *ebpf.Map `ebpf:"live_frame"`
-	MachineSlots  *ebpf.Map `ebpf:"machine_slots"`
-	Maglev        *ebpf.Map `ebpf:"maglev"`
-	MeshDevice    *ebpf.Map `ebpf:"mesh_device"`
-	PortCounters  *ebpf.Map `ebpf:"port_counters"`
-	PortDrops     *ebpf.Map `ebpf:"port_drops"`
-	PortSlots     *ebpf.Map `ebpf:"port_slots"`
-	Quotas        *ebpf.Map `ebpf:"quotas"`
-	Resets        *ebpf.Map `ebpf:"resets"`
-	Runs          *ebpf.Map `ebpf:"runs"`
-	ServiceRanges *ebpf.Map `ebpf:"service_ranges"`
-	Services      *ebpf.Map `ebpf:"services"`
-	Sunk          *ebpf.Map `ebpf:"sunk"`
-	Vips          *ebpf.Map `ebpf:"vips"`
+	Allocations        *ebpf.Map `ebpf:"allocations"`
+	BackendLoad        *ebpf.Map `ebpf:"backend_load"`
+	Backends           *ebpf.Map `ebpf:"backends"`
+	Drops              *ebpf.Map `ebpf:"drops"`
+	ErrorBudget        *ebpf.Map `ebpf:"error_budget"`
+	EventBudget        *ebpf.Map `ebpf:"event_budget"`
+	Events             *ebpf.Map `ebpf:"events"`
+	Expiry             *ebpf.Map `ebpf:"expiry"`
+	ExpiryKeys         *ebpf.Map `ebpf:"expiry_keys"`
+	Flows              *ebpf.Map `ebpf:"flows"`
+	FrameTemplate      *ebpf.Map `ebpf:"frame_template"`
+	HostPort           *ebpf.Map `ebpf:"host_port"`
+	LiveFrame          *ebpf.Map `ebpf:"live_frame"`
+	MachineSlots       *ebpf.Map `ebpf:"machine_slots"`
+	Maglev             *ebpf.Map `ebpf:"maglev"`
+	MeshDevice         *ebpf.Map `ebpf:"mesh_device"`
+	NetworkErrorBudget *ebpf.Map `ebpf:"network_error_budget"`
+	PortCounters       *ebpf.Map `ebpf:"port_counters"`
+	PortDrops          *ebpf.Map `ebpf:"port_drops"`
+	PortSlots          *ebpf.Map `ebpf:"port_slots"`
+	Quotas             *ebpf.Map `ebpf:"quotas"`
+	Resets             *ebpf.Map `ebpf:"resets"`
+	Runs               *ebpf.Map `ebpf:"runs"`
+	ServiceRanges      *ebpf.Map `ebpf:"service_ranges"`
+	Services           *ebpf.Map `ebpf:"services"`
+	Sunk               *ebpf.Map `ebpf:"sunk"`
+	Vips               *ebpf.Map `ebpf:"vips"`
 }
 
 func (m *MeasureMaps) Close() error {
@@ -245,6 +248,7 @@ func (m *MeasureMaps) Close() error {
 		m.MachineSlots,
 		m.Maglev,
 		m.MeshDevice,
+		m.NetworkErrorBudget,
 		m.PortCounters,
 		m.PortDrops,
 		m.PortSlots,

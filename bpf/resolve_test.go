@@ -225,3 +225,29 @@ func TestErrorRate(t *testing.T) {
 		t.Errorf("another port's sender gets no answer: the budget is not its own")
 	}
 }
+
+// Networks on other hosts come in by one port, and none uses up the errors of another.
+func TestErrorRateOfNetworks(t *testing.T) {
+	const rate, many = 1000, 20000
+	w := newWorld(t)
+	withMesh(w)
+	toNobody := func(network sixpn.Network) shot {
+		return fromFar(w, network, sixpn.MachineAddr(network, thisHost, 0x000b0015), protocolUDP, udp(1, 2, make([]byte, 20)...))
+	}
+	pin(t)
+	answers, begin := 0, time.Now()
+	for range many {
+		if verdict, _ := w.fire(toNobody(red)); verdict == verdictRedirect {
+			answers++
+		}
+	}
+	earned := int(rate*(time.Since(begin).Seconds()+1)) + 10
+	if answers < rate || answers > earned {
+		t.Errorf("%d of %d packets were answered, want at least %d and at most %d", answers, many, rate, earned)
+	}
+	for network := red + 1; network < red+4; network++ {
+		if verdict, _ := w.fire(toNobody(network)); verdict != verdictRedirect {
+			t.Errorf("network %v gets no answer: the budget is not its own", network)
+		}
+	}
+}

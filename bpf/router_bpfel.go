@@ -332,6 +332,7 @@ const (
 	RouterMapMachineSlots         = "machine_slots"
 	RouterMapMaglev               = "maglev"
 	RouterMapMeshDevice           = "mesh_device"
+	RouterMapNetworkErrorBudget   = "network_error_budget"
 	RouterMapPortCounters         = "port_counters"
 	RouterMapPortDrops            = "port_drops"
 	RouterMapPortSlots            = "port_slots"
@@ -411,28 +412,29 @@ type RouterProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type RouterMapSpecs struct {
-	Allocations   *ebpf.MapSpec `ebpf:"allocations"`
-	BackendLoad   *ebpf.MapSpec `ebpf:"backend_load"`
-	Backends      *ebpf.MapSpec `ebpf:"backends"`
-	Drops         *ebpf.MapSpec `ebpf:"drops"`
-	ErrorBudget   *ebpf.MapSpec `ebpf:"error_budget"`
-	EventBudget   *ebpf.MapSpec `ebpf:"event_budget"`
-	Events        *ebpf.MapSpec `ebpf:"events"`
-	Expiry        *ebpf.MapSpec `ebpf:"expiry"`
-	ExpiryKeys    *ebpf.MapSpec `ebpf:"expiry_keys"`
-	Flows         *ebpf.MapSpec `ebpf:"flows"`
-	HostPort      *ebpf.MapSpec `ebpf:"host_port"`
-	MachineSlots  *ebpf.MapSpec `ebpf:"machine_slots"`
-	Maglev        *ebpf.MapSpec `ebpf:"maglev"`
-	MeshDevice    *ebpf.MapSpec `ebpf:"mesh_device"`
-	PortCounters  *ebpf.MapSpec `ebpf:"port_counters"`
-	PortDrops     *ebpf.MapSpec `ebpf:"port_drops"`
-	PortSlots     *ebpf.MapSpec `ebpf:"port_slots"`
-	Quotas        *ebpf.MapSpec `ebpf:"quotas"`
-	Resets        *ebpf.MapSpec `ebpf:"resets"`
-	ServiceRanges *ebpf.MapSpec `ebpf:"service_ranges"`
-	Services      *ebpf.MapSpec `ebpf:"services"`
-	Vips          *ebpf.MapSpec `ebpf:"vips"`
+	Allocations        *ebpf.MapSpec `ebpf:"allocations"`
+	BackendLoad        *ebpf.MapSpec `ebpf:"backend_load"`
+	Backends           *ebpf.MapSpec `ebpf:"backends"`
+	Drops              *ebpf.MapSpec `ebpf:"drops"`
+	ErrorBudget        *ebpf.MapSpec `ebpf:"error_budget"`
+	EventBudget        *ebpf.MapSpec `ebpf:"event_budget"`
+	Events             *ebpf.MapSpec `ebpf:"events"`
+	Expiry             *ebpf.MapSpec `ebpf:"expiry"`
+	ExpiryKeys         *ebpf.MapSpec `ebpf:"expiry_keys"`
+	Flows              *ebpf.MapSpec `ebpf:"flows"`
+	HostPort           *ebpf.MapSpec `ebpf:"host_port"`
+	MachineSlots       *ebpf.MapSpec `ebpf:"machine_slots"`
+	Maglev             *ebpf.MapSpec `ebpf:"maglev"`
+	MeshDevice         *ebpf.MapSpec `ebpf:"mesh_device"`
+	NetworkErrorBudget *ebpf.MapSpec `ebpf:"network_error_budget"`
+	PortCounters       *ebpf.MapSpec `ebpf:"port_counters"`
+	PortDrops          *ebpf.MapSpec `ebpf:"port_drops"`
+	PortSlots          *ebpf.MapSpec `ebpf:"port_slots"`
+	Quotas             *ebpf.MapSpec `ebpf:"quotas"`
+	Resets             *ebpf.MapSpec `ebpf:"resets"`
+	ServiceRanges      *ebpf.MapSpec `ebpf:"service_ranges"`
+	Services           *ebpf.MapSpec `ebpf:"services"`
+	Vips               *ebpf.MapSpec `ebpf:"vips"`
 }
 
 // RouterVariableSpecs contains global variables before they are loaded into the kernel.
@@ -472,28 +474,29 @@ func (o *RouterObjects) Close() error {
 //
 // It can be passed to LoadRouterObjects or ebpf.CollectionSpec.LoadAndAssign.
 type RouterMaps struct {
-	Allocations   *ebpf.Map `ebpf:"allocations"`
-	BackendLoad   *ebpf.Map `ebpf:"backend_load"`
-	Backends      *ebpf.Map `ebpf:"backends"`
-	Drops         *ebpf.Map `ebpf:"drops"`
-	ErrorBudget   *ebpf.Map `ebpf:"error_budget"`
-	EventBudget   *ebpf.Map `ebpf:"event_budget"`
-	Events        *ebpf.Map `ebpf:"events"`
-	Expiry        *ebpf.Map `ebpf:"expiry"`
-	ExpiryKeys    *ebpf.Map `ebpf:"expiry_keys"`
-	Flows         *ebpf.Map `ebpf:"flows"`
-	HostPort      *ebpf.Map `ebpf:"host_port"`
-	MachineSlots  *ebpf.Map `ebpf:"machine_slots"`
-	Maglev        *ebpf.Map `ebpf:"maglev"`
-	MeshDevice    *ebpf.Map `ebpf:"mesh_device"`
-	PortCounters  *ebpf.Map `ebpf:"port_counters"`
-	PortDrops     *ebpf.Map `ebpf:"port_drops"`
-	PortSlots     *ebpf.Map `ebpf:"port_slots"`
-	Quotas        *ebpf.Map `ebpf:"quotas"`
-	Resets        *ebpf.Map `ebpf:"resets"`
-	ServiceRanges *ebpf.Map `ebpf:"service_ranges"`
-	Services      *ebpf.Map `ebpf:"services"`
-	Vips          *ebpf.Map `ebpf:"vips"`
+	Allocations        *ebpf.Map `ebpf:"allocations"`
+	BackendLoad        *ebpf.Map `ebpf:"backend_load"`
+	Backends           *ebpf.Map `ebpf:"backends"`
+	Drops              *ebpf.Map `ebpf:"drops"`
+	ErrorBudget        *ebpf.Map `ebpf:"error_budget"`
+	EventBudget        *ebpf.Map `ebpf:"event_budget"`
+	Events             *ebpf.Map `ebpf:"events"`
+	Expiry             *ebpf.Map `ebpf:"expiry"`
+	ExpiryKeys         *ebpf.Map `ebpf:"expiry_keys"`
+	Flows              *ebpf.Map `ebpf:"flows"`
+	HostPort           *ebpf.Map `ebpf:"host_port"`
+	MachineSlots       *ebpf.Map `ebpf:"machine_slots"`
+	Maglev             *ebpf.Map `ebpf:"maglev"`
+	MeshDevice         *ebpf.Map `ebpf:"mesh_device"`
+	NetworkErrorBudget *ebpf.Map `ebpf:"network_error_budget"`
+	PortCounters       *ebpf.Map `ebpf:"port_counters"`
+	PortDrops          *ebpf.Map `ebpf:"port_drops"`
+	PortSlots          *ebpf.Map `ebpf:"port_slots"`
+	Quotas             *ebpf.Map `ebpf:"quotas"`
+	Resets             *ebpf.Map `ebpf:"resets"`
+	ServiceRanges      *ebpf.Map `ebpf:"service_ranges"`
+	Services           *ebpf.Map `ebpf:"services"`
+	Vips               *ebpf.Map `ebpf:"vips"`
 }
 
 func (m *RouterMaps) Close() error {
@@ -512,6 +515,7 @@ func (m *RouterMaps) Close() error {
 		m.MachineSlots,
 		m.Maglev,
 		m.MeshDevice,
+		m.NetworkErrorBudget,
 		m.PortCounters,
 		m.PortDrops,
 		m.PortSlots,
