@@ -89,6 +89,7 @@ func TestAcrossHostsAndNetworks(t *testing.T) {
 	if count := <-visits; count == 0 {
 		t.Error("nobody came while the agents started")
 	}
+	nettest.Must(t, held.SetDeadline(time.Time{})) // that of the greeting
 	_, err := held.Write([]byte("still here\n"))
 	nettest.Must(t, err)
 	greeted(t, held)

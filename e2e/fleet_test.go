@@ -232,7 +232,7 @@ func TestFleetKilledAgents(t *testing.T) {
 	vip := nettest.Get[netip.Addr](t)(f.Hosts[0].AllocateVIP(ctx, "acme-there", ""))
 	nettest.Must(t, f.Settle(ctx))
 	traffic := nettest.Get[*nettest.Machine](t)(f.Hosts[0].Run(ctx, "acme-here", nettest.Options{Name: "traffic", Hidden: true, Linger: 20 * time.Second}, f.Hosts[0].Payload("traffic",
-		"-rate", "500", "-speed", "262144", "-numbered", "plain="+on(f.there.Addr, udpPort), "-numbered", "vip="+on(vip, udpPort),
+		"-rate", "100", "-speed", "65536", "-every", "200ms", "-numbered", "plain="+on(f.there.Addr, udpPort), "-numbered", "vip="+on(vip, udpPort),
 		"-stream", "plain="+on(f.there.Addr, tcpPort), "-stream", "vip="+on(vip, vipPort), "-open", "plain="+on(f.there.Addr, tcpPort), "-open", "vip="+on(vip, vipPort))...))
 	for _, h := range f.Hosts {
 		nettest.Must(t, h.KillAgent())
@@ -288,7 +288,7 @@ func TestFleetStoreOutage(t *testing.T) {
 	ctx := nettest.Context(t)
 	f := startTwoHosts(ctx, t, nettest.FleetConfig{})
 	traffic := nettest.Get[*nettest.Machine](t)(f.Hosts[1].Run(ctx, "acme-there", nettest.Options{Name: "traffic", Hidden: true, Linger: 20 * time.Second}, f.Hosts[1].Payload("traffic",
-		"-rate", "500", "-speed", "262144", "-numbered", "here="+on(f.here.Addr, udpPort), "-numbered", "there="+on(f.there.Addr, udpPort),
+		"-rate", "100", "-speed", "65536", "-every", "200ms", "-numbered", "here="+on(f.here.Addr, udpPort), "-numbered", "there="+on(f.there.Addr, udpPort),
 		"-stream", "here="+on(f.here.Addr, tcpPort), "-stream", "there="+on(f.there.Addr, tcpPort))...))
 	nettest.Must(t, f.Hosts[0].KillAgent())
 	for began := time.Now(); time.Since(began) < lease+late; {

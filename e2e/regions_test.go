@@ -32,7 +32,7 @@ const softLimit, hardLimit = 4, 8
 func newRegions(ctx context.Context, t *testing.T) *regions {
 	t.Helper()
 	r := &regions{fleet: nettest.StartFleet(ctx, t, nettest.FleetConfig{
-		Regions: []string{"iad", "fra"}, Host: nettest.Config{AgentFlags: []string{"--round-trip-interval", "100ms", "--host-expiry", "3s", "--heartbeat-interval", "500ms"}},
+		Regions: []string{"iad", "fra"}, Host: nettest.Config{AgentFlags: []string{"--round-trip-interval", "100ms"}},
 	})}
 	first := r.fleet.Hosts[0]
 	nettest.Must(t, first.CreateOrg(ctx, "acme"))
@@ -74,7 +74,7 @@ func (r *regions) create(ctx context.Context, t *testing.T, app string, on *nett
 
 // connect opens a connection from a client and returns it with who greeted.
 func (r *regions) connect(ctx context.Context, client int) (net.Conn, string, error) {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	conn, err := r.inside[client].Dial(ctx, "tcp6", nil, r.vip.String())
 	if err != nil {
@@ -106,6 +106,24 @@ func (r *regions) reach(ctx context.Context, t *testing.T, client int, server *n
 		}
 		return nil
 	}))
+}
+
+// idle waits until no connection counts any more: they do until both ends have closed.
+func (r *regions) idle(ctx context.Context, t *testing.T) {
+	t.Helper()
+	for _, h := range r.fleet.Hosts {
+		nettest.Must(t, nettest.Eventually(ctx, "no connection counts", func(ctx context.Context) error {
+			status, err := h.Status(ctx)
+			for _, service := range status.Services {
+				for _, backend := range service.Backends {
+					if backend.Flows > 0 {
+						err = errors.Join(err, fmt.Errorf("%d at %s", backend.Flows, backend.MachineID))
+					}
+				}
+			}
+			return err
+		}))
+	}
 }
 
 // TestRegions has two hosts in two regions. Each client's flows go to its own region
@@ -146,7 +164,7 @@ func (r *regions) lost(ctx context.Context, t *testing.T) {
 	}
 	defer conn.Close()
 	echo := func() error {
-		_ = conn.SetDeadline(time.Now().Add(2 * time.Second))
+		_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
 		if _, err := conn.Write([]byte("x")); err != nil {
 			return err
 		}
@@ -168,7 +186,7 @@ func (r *regions) lost(ctx context.Context, t *testing.T) {
 
 	nettest.Must(t, lost.Uplink.Cut())
 	began := time.Now()
-	_ = conn.SetDeadline(began.Add(30 * time.Second))
+	_ = conn.SetDeadline(began.Add(time.Minute))
 	if _, err := conn.Read(make([]byte, 64)); !errors.Is(err, syscall.ECONNRESET) {
 		t.Errorf("after %v of a cut the connection ends with %v, expected a reset", time.Since(began), err)
 	}
@@ -183,6 +201,7 @@ func (r *regions) nearestFirst(ctx context.Context, t *testing.T) {
 	for client := range r.clients {
 		near, far := r.servers[client], r.servers[1-client]
 		r.reach(ctx, t, client, near) // both are in the tables of both hosts
+		r.idle(ctx, t)
 		var held []net.Conn
 		open := func() string {
 			conn, who, err := r.connect(ctx, client)

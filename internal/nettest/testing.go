@@ -11,7 +11,7 @@ import (
 )
 
 // testTimeout is how long one test may take in all.
-const testTimeout = 3 * time.Minute
+const testTimeout = 6 * time.Minute
 
 // Context is one that ends with the test, or when the test takes too long.
 func Context(t testing.TB) context.Context {

@@ -10,7 +10,7 @@ import (
 )
 
 const (
-	patience = 30 * time.Second // how long a condition may take, unless ctx says less
+	patience = time.Minute // how long a condition may take, unless ctx says less
 	interval = 10 * time.Millisecond
 	// slownessVariable is how many times slower than usual this machine is, such as 10
 	// for an emulated one: every limit of a test is that much longer.
