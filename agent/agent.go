@@ -203,7 +203,7 @@ func (a *agent) openTables(context.Context) (err error) {
 		return err
 	}
 	a.loop, err = reconcile.NewLoop(reconcile.Config{
-		Host: a.host.ID, Store: a.store, Tables: a.tables, Settings: a.settings(a.loader.Maps()), Load: a.tables, OnGone: a.pacer.Hurry, OnApplied: a.applied, Log: a.log,
+		Host: a.host.ID, Store: a.store, Tables: a.tables, Settings: a.settings(a.loader.Maps()), OnGone: a.pacer.Hurry, OnApplied: a.applied, Log: a.log,
 	})
 	return err
 }

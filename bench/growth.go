@@ -127,7 +127,7 @@ func (s *simulation) local(snapshot *state.Snapshot) reconcile.Local {
 func entriesOf(w maps.Want) int {
 	backends := map[maps.Backend]bool{}
 	for _, service := range w.Services {
-		for _, b := range append(service.Backends, service.Draining...) {
+		for _, b := range service.All() {
 			backends[b] = true
 		}
 	}

@@ -277,7 +277,8 @@ type RouterService struct {
 	HardLimit  uint32
 	Action     uint8
 	Flags      uint8
-	Pad        [6]uint8
+	Pad        [2]uint8
+	Length     uint32
 }
 
 type RouterServiceAction uint32

@@ -37,38 +37,6 @@ func MachineReadiness(m state.Machine) Readiness {
 	}
 }
 
-// Room is what a backend can still take, as far as the clients of this host load it.
-type Room uint8
-
-// From least to most.
-const (
-	Full    Room = iota // at its hard limit
-	Crowded             // at its soft limit
-	Roomy               // below both
-)
-
-// RoomFor is what a backend with so many live flows can still take. A limit of 0 is
-// none; a soft limit above the hard one counts as that.
-//
-// was is what it could take when it was last asked. One that was at a limit must be an
-// eighth below it to be so no more: the region it is in would otherwise be left and
-// taken again with every flow that ends and begins.
-func RoomFor(live, soft, hard uint32, was Room) Room {
-	at := func(limit uint32, was bool) bool {
-		if was {
-			limit -= limit / 8
-		}
-		return limit != 0 && live >= limit
-	}
-	switch {
-	case at(hard, was == Full):
-		return Full
-	case at(soft, was <= Crowded):
-		return Crowded
-	}
-	return Roomy
-}
-
 // Candidate is a backend that a service might use, and all that the choice looks at.
 type Candidate struct {
 	Backend   maps.Backend
@@ -79,18 +47,19 @@ type Candidate struct {
 
 // Rules are what the choice prefers. The zero value prefers nothing.
 type Rules struct {
-	// Distance ranks a candidate's region as seen from this host, lower is nearer;
-	// only the nearest that are ready take new flows. nil: all regions are as near.
+	// Distance ranks a candidate's region as seen from this host, lower is nearer.
+	// nil: all regions are as near.
 	Distance func(region string) int
-	// Room is asked only where the answer decides: of ready candidates, when there are
-	// farther ones. nil: all have room.
-	Room func(backend maps.Backend) Room
+	// Spill has farther candidates take the flows for which the nearer are too full,
+	// where backends have limits. Otherwise only the nearest that are ready take any.
+	Spill bool
 }
 
-// Choice is the outcome: who takes new flows, and who keeps those it has. Both are
+// Choice is the outcome: who takes new flows, and who keeps those it has. Each list is
 // ordered by network, host, machine and port, without doubles.
 type Choice struct {
-	Backends []maps.Backend
+	Backends []maps.Backend   // the nearest
+	Farther  [][]maps.Backend // by distance; the last are all that are as far or farther
 	Draining []maps.Backend
 }
 
@@ -98,59 +67,49 @@ type Choice struct {
 // not near enough, keeps the flows it has, as one that drains does. When all that are
 // ready are unhealthy the checks are believed less than the Machines: all are used.
 //
-// Near enough are all as far as the nearest distance at which one is below its soft
-// limit; if none is, at which one is below its hard limit; if none is, all. Those that
-// are nearer stay in, so that what becomes free at them is used at once: the data
-// plane prefers whoever is below a soft limit, then whoever is below a hard one.
+// With Rules.Spill the data plane goes by distance for each new flow: to the nearest that
+// is below its soft limit, and if none is, to the nearest that is below its hard limit.
 func Choose(candidates []Candidate, rules Rules) Choice {
 	distance := rules.Distance
 	if distance == nil {
 		distance = func(string) int { return 0 }
 	}
 	healthy := slices.ContainsFunc(candidates, func(c Candidate) bool { return c.Readiness == Ready && c.Healthy })
-	eligible := func(c Candidate) bool { return c.Readiness == Ready && (c.Healthy || !healthy) }
-	farthest := reach(slices.DeleteFunc(slices.Clone(candidates), func(c Candidate) bool { return !eligible(c) }), distance, rules.Room)
-	var choice Choice
+	groups := map[int][]maps.Backend{} // by distance
 	for _, c := range candidates {
+		if c.Readiness == Ready && (c.Healthy || !healthy) {
+			groups[distance(c.Region)] = append(groups[distance(c.Region)], c.Backend)
+		}
+	}
+	var choice Choice
+	for i, d := range slices.Sorted(stdmaps.Keys(groups)) {
 		switch {
-		case eligible(c) && distance(c.Region) <= farthest:
-			choice.Backends = append(choice.Backends, c.Backend)
-		case c.Readiness != Gone:
+		case i == 0:
+			choice.Backends = groups[d]
+		case !rules.Spill:
+			choice.Draining = append(choice.Draining, groups[d]...)
+		case i < maps.MaxRegions:
+			choice.Farther = append(choice.Farther, groups[d])
+		default:
+			last := &choice.Farther[len(choice.Farther)-1]
+			*last = append(*last, groups[d]...)
+		}
+	}
+	for _, c := range candidates {
+		if c.Readiness == Draining || c.Readiness == Ready && healthy && !c.Healthy {
 			choice.Draining = append(choice.Draining, c.Backend)
 		}
 	}
-	for _, list := range []*[]maps.Backend{&choice.Backends, &choice.Draining} {
-		slices.SortFunc(*list, compareBackends)
-		*list = slices.Compact(*list)
+	choice.Backends, choice.Draining = sorted(choice.Backends), sorted(choice.Draining)
+	for i := range choice.Farther {
+		choice.Farther[i] = sorted(choice.Farther[i])
 	}
 	return choice
 }
 
-// reach is the distance up to which candidates take new flows.
-func reach(eligible []Candidate, distance func(region string) int, room func(maps.Backend) Room) int {
-	best := map[int]Room{} // by distance: the most that one there can take
-	for _, c := range eligible {
-		best[distance(c.Region)] = Full
-	}
-	distances := slices.Sorted(stdmaps.Keys(best))
-	if len(distances) == 0 {
-		return 0
-	}
-	if room == nil || len(distances) == 1 {
-		return distances[0]
-	}
-	for _, c := range eligible {
-		d := distance(c.Region)
-		best[d] = max(best[d], room(c.Backend))
-	}
-	for _, least := range []Room{Roomy, Crowded} {
-		for _, d := range distances {
-			if best[d] >= least {
-				return d
-			}
-		}
-	}
-	return distances[len(distances)-1]
+func sorted(backends []maps.Backend) []maps.Backend {
+	slices.SortFunc(backends, compareBackends)
+	return slices.Compact(backends)
 }
 
 func compareBackends(a, b maps.Backend) int {

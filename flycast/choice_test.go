@@ -86,83 +86,36 @@ func TestChoose(t *testing.T) {
 	}
 }
 
-func TestRoomFor(t *testing.T) {
+// With spill-over every distance takes new flows, the farthest together.
+func TestChooseSpills(t *testing.T) {
 	t.Parallel()
+	ready := func(machine sixpn.Machine, region string) flycast.Candidate {
+		return flycast.Candidate{Backend: at(machine), Region: region, Readiness: flycast.Ready, Healthy: true}
+	}
+	near := func(region string) int { return int(region[0] - 'a') }
+	list := func(machines ...sixpn.Machine) (backends []maps.Backend) {
+		for _, m := range machines {
+			backends = append(backends, at(m))
+		}
+		return backends
+	}
 	for _, c := range []struct {
 		name       string
-		live       uint32
-		soft, hard uint32
-		was        flycast.Room
-		want       flycast.Room
+		candidates []flycast.Candidate
+		want       flycast.Choice
 	}{
-		{"no limits", 1000, 0, 0, flycast.Roomy, flycast.Roomy},
-		{"below both", 15, 16, 32, flycast.Roomy, flycast.Roomy},
-		{"at its soft limit", 16, 16, 32, flycast.Roomy, flycast.Crowded},
-		{"just below it again", 15, 16, 32, flycast.Crowded, flycast.Crowded},
-		{"an eighth below it", 13, 16, 32, flycast.Crowded, flycast.Roomy},
-		{"at its hard limit", 32, 16, 32, flycast.Crowded, flycast.Full},
-		{"just below that again", 29, 16, 32, flycast.Full, flycast.Full},
-		{"an eighth below that", 27, 16, 32, flycast.Full, flycast.Crowded},
-		{"an eighth below both", 13, 16, 32, flycast.Full, flycast.Roomy},
-		{"a hard limit only", 32, 0, 32, flycast.Roomy, flycast.Full},
-		{"a soft limit above the hard one", 8, 16, 8, flycast.Roomy, flycast.Full},
-		{"limits too small for an eighth", 0, 1, 2, flycast.Full, flycast.Roomy},
+		{"one distance", []flycast.Candidate{ready(2, "a"), ready(1, "a")}, flycast.Choice{Backends: list(1, 2)}},
+		{"two", []flycast.Candidate{ready(1, "b"), ready(3, "a"), ready(2, "b")},
+			flycast.Choice{Backends: list(3), Farther: [][]maps.Backend{list(1, 2)}}},
+		{"a farther one that drains", []flycast.Candidate{ready(1, "a"), {Backend: at(2), Region: "b", Readiness: flycast.Draining, Healthy: true}},
+			flycast.Choice{Backends: list(1), Draining: list(2)}},
+		{"a nearer one that is unhealthy", []flycast.Candidate{{Backend: at(1), Region: "a", Readiness: flycast.Ready}, ready(2, "b")},
+			flycast.Choice{Backends: list(2), Draining: list(1)}},
+		{"six distances", []flycast.Candidate{ready(6, "f"), ready(5, "e"), ready(4, "d"), ready(3, "c"), ready(2, "b"), ready(1, "a")},
+			flycast.Choice{Backends: list(1), Farther: [][]maps.Backend{list(2), list(3), list(4, 5, 6)}}},
 	} {
-		if got := flycast.RoomFor(c.live, c.soft, c.hard, c.was); got != c.want {
-			t.Errorf("%s: room %d, want %d", c.name, got, c.want)
+		if d := cmp.Diff(c.want, flycast.Choose(c.candidates, flycast.Rules{Distance: near, Spill: true})); d != "" {
+			t.Errorf("%s: the choice differs (- wanted, + got):\n%s", c.name, d)
 		}
-	}
-}
-
-// Who takes new flows as regions fill up: Machine 1 and 2 near, 3 farther, 4 farthest.
-func TestChooseByRoom(t *testing.T) {
-	t.Parallel()
-	candidates := []flycast.Candidate{
-		{at(1), "ams", flycast.Ready, true}, {at(2), "ams", flycast.Ready, true},
-		{at(3), "iad", flycast.Ready, true}, {at(4), "nrt", flycast.Ready, true},
-	}
-	near := func(region string) int { return map[string]int{"ams": 0, "iad": 1, "nrt": 2}[region] }
-	const full, crowded, roomy = flycast.Full, flycast.Crowded, flycast.Roomy
-	for _, c := range []struct {
-		name  string
-		rooms [4]flycast.Room
-		takes []maps.Backend
-	}{
-		{"all have room", [4]flycast.Room{roomy, roomy, roomy, roomy}, []maps.Backend{at(1), at(2)}},
-		{"one near is at its soft limit", [4]flycast.Room{crowded, roomy, roomy, roomy}, []maps.Backend{at(1), at(2)}},
-		{"one near is at its hard limit", [4]flycast.Room{full, roomy, roomy, roomy}, []maps.Backend{at(1), at(2)}},
-		{"all near are at their soft limit", [4]flycast.Room{crowded, crowded, roomy, roomy}, []maps.Backend{at(1), at(2), at(3)}},
-		{"all near are at their hard limit", [4]flycast.Room{full, full, roomy, roomy}, []maps.Backend{at(1), at(2), at(3)}},
-		{"only the farthest has room", [4]flycast.Room{full, crowded, crowded, roomy}, []maps.Backend{at(1), at(2), at(3), at(4)}},
-		{"all are at their soft limit", [4]flycast.Room{crowded, full, crowded, crowded}, []maps.Backend{at(1), at(2)}},
-		{"near ones are at their hard limit, the others at their soft one", [4]flycast.Room{full, full, crowded, crowded}, []maps.Backend{at(1), at(2), at(3)}},
-		{"all are at their hard limit", [4]flycast.Room{full, full, full, full}, []maps.Backend{at(1), at(2), at(3), at(4)}},
-	} {
-		room := func(b maps.Backend) flycast.Room { return c.rooms[b.Machine-1] }
-		choice := flycast.Choose(candidates, flycast.Rules{Distance: near, Room: room})
-		if d := cmp.Diff(c.takes, choice.Backends); d != "" {
-			t.Errorf("%s: who takes new flows differs (- wanted, + got):\n%s", c.name, d)
-		}
-		if len(choice.Backends)+len(choice.Draining) != len(candidates) {
-			t.Errorf("%s: %d take flows and %d keep theirs, want %d in all", c.name, len(choice.Backends), len(choice.Draining), len(candidates))
-		}
-	}
-}
-
-// Nobody reads the load where it decides nothing.
-func TestChooseAsksForRoomOnlyWhereItDecides(t *testing.T) {
-	t.Parallel()
-	never := func(b maps.Backend) flycast.Room {
-		t.Errorf("was asked for the room of Machine %d", b.Machine)
-		return flycast.Roomy
-	}
-	near := func(region string) int { return map[string]int{"ams": 0, "iad": 1}[region] }
-	for _, candidates := range [][]flycast.Candidate{
-		nil,
-		{{at(1), "ams", flycast.Ready, true}, {at(2), "ams", flycast.Ready, true}},
-		{{at(1), "ams", flycast.Ready, true}, {at(2), "iad", flycast.Draining, true}},
-		{{at(1), "ams", flycast.Ready, true}, {at(2), "iad", flycast.Ready, false}},
-	} {
-		flycast.Choose(candidates, flycast.Rules{Distance: near, Room: never})
 	}
 }

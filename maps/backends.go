@@ -38,11 +38,9 @@ func (p *pass) indexBackends() {
 	}
 	for _, service := range p.want.Services {
 		id := p.placed[service.key()].id
-		for _, list := range [][]Backend{service.Backends, service.Draining} {
-			for _, backend := range list {
-				if index, ok := p.users[user{id, backend}]; ok {
-					p.keep[index] = true
-				}
+		for _, backend := range service.All() {
+			if index, ok := p.users[user{id, backend}]; ok {
+				p.keep[index] = true
 			}
 		}
 	}

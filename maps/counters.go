@@ -242,8 +242,8 @@ type PlacedService struct {
 	Flags       uint8
 	SoftLimit   uint32
 	HardLimit   uint32
-	Region      uint32 // elements of its Maglev region, 0: it has no backend
-	Generation  uint32 // of the region
+	Region      uint32 // elements of its Maglev regions, 0: it has no backend
+	Generation  uint32 // of the regions
 }
 
 // Services reads what the kernel balances, by address, protocol and port.
@@ -284,7 +284,7 @@ func placedService(vip VIP, protocol uint8, first, last uint16, service bpf.Rout
 		Flags:      service.Flags,
 		SoftLimit:  service.SoftLimit,
 		HardLimit:  service.HardLimit,
-		Region:     service.Prime,
+		Region:     regionsOf(service).length,
 		Generation: service.Generation,
 	}
 }

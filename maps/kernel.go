@@ -104,17 +104,23 @@ func (e *elements) put(w *writer, m *ebpf.Map, what string, index uint32, elemen
 	})
 }
 
-// regions lists the regions that services point to, each once.
+// regionsOf is the piece of `maglev` that a service points to: its region, and those of
+// farther backends behind it.
+func regionsOf(service bpf.RouterService) span {
+	return span{service.Offset, max(service.Prime, service.Length)}
+}
+
+// regions lists the pieces that services point to, each once.
 func (k *kernel) regions() map[span]bool {
 	spans := map[span]bool{}
 	for _, service := range k.services.have {
 		if service.Prime != 0 {
-			spans[span{service.Offset, service.Prime}] = true
+			spans[regionsOf(service)] = true
 		}
 	}
 	for _, service := range k.ranges.have {
 		if service.Prime != 0 {
-			spans[span{service.Offset, service.Prime}] = true
+			spans[regionsOf(service)] = true
 		}
 	}
 	return spans

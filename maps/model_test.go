@@ -59,6 +59,11 @@ func drawWant(t *rapid.T) sixpnmaps.Want {
 				next = last + 1
 				service := serviceOf(network, number, first, last)
 				service.Backends = rapid.SliceOfNDistinct(rapid.SampledFrom(clients), 0, 3, func(b sixpnmaps.Backend) sixpnmaps.Backend { return b }).Draw(t, "backends")
+				for len(service.Backends) > 0 && len(service.Farther) < sixpnmaps.MaxRegions-1 && rapid.Bool().Draw(t, "farther") {
+					last := len(service.Backends) - 1
+					service.Farther = append(service.Farther, service.Backends[last:])
+					service.Backends = service.Backends[:last:last]
+				}
 				service.SoftLimit = rapid.SampledFrom([]uint32{0, 5}).Draw(t, "soft limit")
 				service.Flags = rapid.SampledFrom([]uint8{0, sixpnmaps.CrossNetwork}).Draw(t, "flags")
 				want.Services = append(want.Services, service)

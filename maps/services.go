@@ -135,11 +135,11 @@ func (p *pass) putService(s Service) error {
 		Action:    uint8(s.Action),
 		Flags:     s.Flags,
 	}
-	words, err := p.words(s, placed.id)
+	words, prime, err := p.words(s, placed.id)
 	if err != nil {
 		return err
 	}
-	region, generation, found := p.findRegion(placed, words)
+	region, generation, found := p.findRegion(placed, words, prime)
 	if !found {
 		var ok bool
 		if region, ok = p.holes.take(uint32(len(words))); !ok {
@@ -156,7 +156,10 @@ func (p *pass) putService(s Service) error {
 			return err
 		}
 	}
-	value.Offset, value.Prime, value.Generation = region.offset, region.length, generation
+	value.Offset, value.Prime, value.Generation = region.offset, prime, generation
+	if region.length > prime {
+		value.Length = region.length
+	}
 
 	for _, key := range placed.singles {
 		if err := p.tolerate(p.services.put(p.writer, "service "+s.name(), key, value)); err != nil {
@@ -171,41 +174,53 @@ func (p *pass) putService(s Service) error {
 	return nil
 }
 
-// words is what the region of a service should hold: indices of backends. It writes
-// the backends that are not in the kernel yet.
-func (p *pass) words(s Service, id uint32) ([]uint32, error) {
+// words is what the regions of a service should hold, and the length of the nearest:
+// indices of backends, and before each farther region its length. It writes the
+// backends that are not in the kernel yet.
+func (p *pass) words(s Service, id uint32) (words []uint32, prime uint32, err error) {
 	if s.Action != bpf.RouterServiceActionSERVICE_BALANCE {
-		return nil, nil
+		return nil, 0, nil
 	}
-	var backends []Backend
-	var indices []uint32
-	for _, backend := range s.Backends {
-		index, err := p.putBackend(s, id, backend)
-		if err != nil {
-			return nil, err
+	before := p.spreads[s.key()]
+	var spreads []spread
+	for i, group := range s.groups() {
+		var backends []Backend
+		var indices []uint32
+		for _, backend := range group {
+			index, err := p.putBackend(s, id, backend)
+			if err != nil {
+				return nil, 0, err
+			}
+			if index != 0 {
+				backends, indices = append(backends, backend), append(indices, index)
+			}
 		}
-		if index != 0 {
-			backends, indices = append(backends, backend), append(indices, index)
+		if len(backends) == 0 {
+			continue
+		}
+		now := spread{backends: backends}
+		if i < len(before) && slices.Equal(before[i].backends, backends) {
+			now = before[i]
+		} else {
+			now.positions = p.options.Maglev(backends)
+		}
+		spreads = append(spreads, now)
+		if prime == 0 {
+			prime = uint32(len(now.positions))
+		} else {
+			words = append(words, uint32(len(now.positions)))
+		}
+		for _, position := range now.positions {
+			words = append(words, indices[position])
 		}
 	}
-	if len(backends) == 0 {
-		return nil, nil
-	}
-	cached, ok := p.spreads[s.key()]
-	if !ok || !slices.Equal(cached.backends, backends) {
-		cached = spread{backends, p.options.Maglev(backends)}
-		p.spreads[s.key()] = cached
-	}
-	words := make([]uint32, len(cached.positions))
-	for i, position := range cached.positions {
-		words[i] = indices[position]
-	}
-	return words, nil
+	p.spreads[s.key()] = spreads
+	return words, prime, nil
 }
 
-// findRegion finds the region that a service has, if it holds these words. Otherwise
-// generation is that of the next one.
-func (p *pass) findRegion(placed placement, words []uint32) (region span, generation uint32, found bool) {
+// findRegion finds the regions that a service has, if they hold these words. Otherwise
+// generation is that of the next ones.
+func (p *pass) findRegion(placed placement, words []uint32, prime uint32) (region span, generation uint32, found bool) {
 	var have []bpf.RouterService
 	for _, key := range placed.singles {
 		if service, ok := p.services.have[key]; ok {
@@ -220,8 +235,8 @@ func (p *pass) findRegion(placed placement, words []uint32) (region span, genera
 	// An interrupted pass may have left some blocks of a range with the region before.
 	slices.SortStableFunc(have, func(a, b bpf.RouterService) int { return int(int32(b.Generation - a.Generation)) })
 	for _, service := range have {
-		s := span{service.Offset, service.Prime}
-		if service.Id == placed.id && int(s.length) == len(words) && slices.Equal(p.regionWords(s), words) {
+		s := regionsOf(service)
+		if service.Id == placed.id && service.Prime == prime && int(s.length) == len(words) && slices.Equal(p.regionWords(s), words) {
 			return s, service.Generation, true
 		}
 	}

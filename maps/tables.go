@@ -70,7 +70,7 @@ type Tables struct {
 	slotsRead    time.Time
 	gone         map[uint32]time.Time               // backends flagged BACKEND_GONE, by index
 	unused       map[bpf.RouterMachineKey]time.Time // unwanted quotas that nobody uses
-	spreads      map[serviceKey]spread              // what Maglev said last
+	spreads      map[serviceKey][]spread            // what Maglev said last, by region
 	used         map[string]uint32                  // elements in use after the last Sync that did end well, by table
 }
 
@@ -102,7 +102,7 @@ func Open(tables *bpf.RouterMaps, options Options) (*Tables, error) {
 		memory:  memory,
 		gone:    map[uint32]time.Time{},
 		unused:  map[bpf.RouterMachineKey]time.Time{},
-		spreads: map[serviceKey]spread{},
+		spreads: map[serviceKey][]spread{},
 	}, nil
 }
 

@@ -33,13 +33,6 @@ type serviceName struct {
 	First, Last uint16
 }
 
-type serviceView struct {
-	Action, Flags        uint8
-	SoftLimit, HardLimit uint32
-	To                   map[sixpnmaps.Backend]int // positions in its region
-	Wrong                int                       // positions that lead to nothing, or to another service's backend
-}
-
 // view reads the tables by the layouts of types.h, and by nothing of the package.
 func (k *kernel) view() view {
 	k.t.Helper()
@@ -142,20 +135,6 @@ func (k *kernel) glance() view {
 	return v
 }
 
-// follow finds where the positions of a service's region lead.
-func follow(s bpf.RouterService, words []uint32, backends []bpf.RouterBackend, used map[uint32]bool) serviceView {
-	v := serviceView{s.Action, s.Flags, s.SoftLimit, s.HardLimit, map[sixpnmaps.Backend]int{}, 0}
-	for i := s.Offset; i < s.Offset+s.Prime; i++ {
-		used[i] = true
-		if b := backends[words[i]]; b.Service == s.Id && b.Machine != 0 && b.Flags == 0 {
-			v.To[backendOf(b)]++
-		} else {
-			v.Wrong++
-		}
-	}
-	return v
-}
-
 // expect is the view of tables that hold a Want and nothing else.
 func (k *kernel) expect(want sixpnmaps.Want) view {
 	v := view{
@@ -193,17 +172,11 @@ func (k *kernel) expect(want sixpnmaps.Want) view {
 		v.Quotas[bpf.RouterMachineKey{Network: uint32(q.Network), Machine: uint32(q.Machine)}] = q.Limit
 	}
 	for _, s := range want.Services {
-		to := map[sixpnmaps.Backend]int{}
-		if n := len(s.Backends); n > 0 {
-			for i := range k.length(n) {
-				to[s.Backends[i%n]]++
-			}
-		}
-		for _, b := range s.Backends {
+		for _, b := range s.All() {
 			v.Backends[b] = ""
 		}
 		for _, block := range blocks(uint32(s.First), uint32(s.Last)) {
-			v.Services[serviceName{s.VIP, s.Protocol, block[0], block[1]}] = serviceView{uint8(s.Action), s.Flags, s.SoftLimit, s.HardLimit, to, 0}
+			v.Services[serviceName{s.VIP, s.Protocol, block[0], block[1]}] = k.expectService(s)
 		}
 	}
 	return v
@@ -303,7 +276,7 @@ func (k *kernel) checkWall(t fataler, before, after view) {
 		}
 	}
 	for name, service := range now.Services {
-		for backend := range service.To {
+		for _, backend := range service.backends() {
 			if !leads(before, name, backend) && !leads(after, name, backend) {
 				t.Fatalf("the wall is open: service %+v leads to %+v, which it neither did nor should", name, backend)
 			}
@@ -395,9 +368,4 @@ func (v view) openPorts() map[serviceName]bool {
 		}
 	}
 	return open
-}
-
-func leads(v view, name serviceName, backend sixpnmaps.Backend) bool {
-	_, ok := v.Services[name].To[backend]
-	return ok
 }

@@ -90,7 +90,27 @@ type Service struct {
 	SoftLimit uint32 // live flows a backend, 0: none
 	HardLimit uint32
 	Backends  []Backend // take new flows, in this order
-	Draining  []Backend // keep the flows they have
+	// Farther take the new flows for which nobody nearer is below the limits: groups of
+	// backends, none empty, at most MaxRegions-1. Without limits nobody needs any.
+	Farther  [][]Backend
+	Draining []Backend // keep the flows they have
+}
+
+// MaxRegions is how many groups of backends a service has at most, by distance:
+// SERVICE_REGIONS of types.h.
+const MaxRegions = 4
+
+// groups are the backends that take new flows, nearest first.
+func (s Service) groups() [][]Backend {
+	if len(s.Backends) == 0 {
+		return s.Farther
+	}
+	return append([][]Backend{s.Backends}, s.Farther...)
+}
+
+// All are all backends of a service, whatever they take.
+func (s Service) All() []Backend {
+	return slices.Concat(append(s.groups(), s.Draining)...)
 }
 
 // CrossNetwork marks a service whose backends are in another network than its VIP:
@@ -162,6 +182,9 @@ func (w Want) check() error {
 	for i, service := range sorted {
 		if service.First == 0 || service.First > service.Last {
 			return fmt.Errorf("maps: service %s has ports %d to %d: expected 1 to 65535, the first not above the last", service.name(), service.First, service.Last)
+		}
+		if len(service.Farther) >= MaxRegions {
+			return fmt.Errorf("maps: service %s has %d groups of farther backends: expected at most %d", service.name(), len(service.Farther), MaxRegions-1)
 		}
 		if i > 0 && sorted[i-1].VIP == service.VIP && sorted[i-1].Protocol == service.Protocol && sorted[i-1].Last >= service.First {
 			return fmt.Errorf("maps: services %s and %s overlap: cut them into ranges that do not", sorted[i-1].name(), service.name())

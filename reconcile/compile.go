@@ -52,13 +52,10 @@ type Local struct {
 
 // Settings are the limits that a host sets.
 type Settings struct {
-	MachineFlows uint32 // live Flycast flows of one Machine as client
-	NetworkFlows uint32 // the same of all Machines of a network on this host
-	TableFlows   uint32 // what the flow table holds; 0: so many that nobody need share
-	Rules        flycast.Rules
-	// Room says what a backend of a service with limits can still take; its Rules need
-	// none. It is asked only where it decides. nil: all have room.
-	Room func(service maps.Service, backend maps.Backend) flycast.Room
+	MachineFlows uint32        // live Flycast flows of one Machine as client
+	NetworkFlows uint32        // the same of all Machines of a network on this host
+	TableFlows   uint32        // what the flow table holds; 0: so many that nobody need share
+	Rules        flycast.Rules // Spill is up to each service
 	// Silent says of a host that no packet passes there, or none comes back. If it is not
 	// present either, the flows that its Machines have are reset. nil: none is.
 	Silent func(sixpn.Host) bool

@@ -46,12 +46,7 @@ type Config struct {
 	// Collect is the time to the next Sync while something waits to be freed. It
 	// should be above the tables' grace period. 0: 5 s.
 	Collect time.Duration
-	// Load tells how full backends are, so that farther ones take what the near ones
-	// cannot. It is looked at every Watch while it decides something. nil: all have
-	// room. Watch 0: 100 ms; it is longer when a look takes long.
-	Load  Load
-	Watch time.Duration
-	Log   *slog.Logger
+	Log     *slog.Logger
 }
 
 // Loop keeps the tables as the latest snapshot and the local ports want them. Changes
@@ -59,7 +54,6 @@ type Config struct {
 type Loop struct {
 	config Config
 	kick   chan struct{} // there is something new
-	rooms  rooms         // of the goroutine that syncs
 
 	mu       sync.Mutex
 	moved    chan struct{} // closed, and replaced, when the below changes
@@ -108,13 +102,11 @@ func NewLoop(config Config) (*Loop, error) {
 	setDefault(&config.RetryMin, 100*time.Millisecond)
 	setDefault(&config.RetryMax, 10*time.Second)
 	setDefault(&config.Collect, 5*time.Second)
-	setDefault(&config.Watch, 100*time.Millisecond)
 	setDefault(&config.Settings.MachineFlows, DefaultSettings.MachineFlows)
 	setDefault(&config.Settings.NetworkFlows, DefaultSettings.NetworkFlows)
 	return &Loop{
 		config: config,
 		kick:   make(chan struct{}, 1),
-		rooms:  rooms{load: config.Load},
 		moved:  make(chan struct{}),
 		ports:  map[string]Port{},
 	}, nil
@@ -166,25 +158,14 @@ func (l *Loop) work(ctx context.Context) error {
 	retry := l.config.RetryMin
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	watch := time.NewTimer(l.config.Watch)
-	defer watch.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-l.kick:
 		case <-timer.C:
-		case <-watch.C:
-			if !l.rooms.changed() {
-				watch.Reset(l.rooms.pause(l.config.Watch))
-				continue
-			}
 		}
 		changes, again := l.sync(ctx)
-		watch.Stop()
-		if l.rooms.decide() {
-			watch.Reset(l.rooms.pause(l.config.Watch))
-		}
 		switch {
 		case again:
 			timer.Reset(retry)
@@ -213,13 +194,7 @@ func (l *Loop) sync(ctx context.Context) (changes maps.Changes, again bool) {
 		return changes, false
 	}
 
-	settings := l.config.Settings
-	if l.config.Load != nil {
-		settings.Room = l.rooms.ask
-	}
-	l.rooms.begin()
-	want := Compile(snapshot, l.config.Host, local, settings)
-	l.rooms.end()
+	want := Compile(snapshot, l.config.Host, local, l.config.Settings)
 	want.AddOnly = !complete
 	changes, err := l.config.Tables.Sync(ctx, want)
 	if changes.Gone > 0 && l.config.OnGone != nil {

@@ -66,15 +66,6 @@ func (s *store) Next(ctx context.Context, than *state.Snapshot) (*state.Snapshot
 type tables struct {
 	wants  chan maps.Want
 	answer func(want maps.Want) (maps.Changes, error)
-
-	mu   sync.Mutex
-	last maps.Want
-}
-
-func (f *tables) latest() maps.Want {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.last
 }
 
 func newTables(answer func(maps.Want) (maps.Changes, error)) *tables {
@@ -83,9 +74,6 @@ func newTables(answer func(maps.Want) (maps.Changes, error)) *tables {
 
 func (f *tables) Sync(_ context.Context, want maps.Want) (maps.Changes, error) {
 	changes, err := f.answer(want)
-	f.mu.Lock()
-	f.last = want
-	f.mu.Unlock()
 	f.wants <- want
 	return changes, err
 }

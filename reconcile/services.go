@@ -165,11 +165,9 @@ func compileService(vip state.VIP, app state.App, piece portRange, declared []de
 		}
 	}
 	rules := settings.Rules
-	if settings.Room != nil && (service.SoftLimit != 0 || service.HardLimit != 0) {
-		rules.Room = func(backend maps.Backend) flycast.Room { return settings.Room(service, backend) }
-	}
+	rules.Spill = service.SoftLimit != 0 || service.HardLimit != 0
 	choice := flycast.Choose(candidates, rules)
-	service.Backends, service.Draining = choice.Backends, choice.Draining
+	service.Backends, service.Farther, service.Draining = choice.Backends, choice.Farther, choice.Draining
 	return service
 }
 
