@@ -15,6 +15,7 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
+	"github.com/sixpn/sixpn/api"
 	"github.com/sixpn/sixpn/bpf"
 	"github.com/sixpn/sixpn/dns"
 	"github.com/sixpn/sixpn/fleet"
@@ -62,7 +63,9 @@ type agent struct {
 	allNames     *dns.Server // of the whole fleet, for whoever asks by the API
 	whole        *state.Whole
 	trips        *flycast.RoundTrips
+	api          *api.Server
 	hostUp       chan struct{} // closed once the host port is a port
+	settled      chan struct{} // closed once it is known what runs on this host
 
 	closers []func() error // in the order of opening
 }
@@ -110,7 +113,7 @@ func Run(ctx context.Context, c Config) (err error) {
 }
 
 func run(ctx context.Context, c Config) (err error) {
-	a := &agent{config: c, log: c.Log, started: time.Now(), hostUp: make(chan struct{})}
+	a := &agent{config: c, log: c.Log, started: time.Now(), hostUp: make(chan struct{}), settled: make(chan struct{})}
 	defer func() { err = errors.Join(err, a.close()) }()
 	for _, step := range []struct {
 		name string
@@ -128,6 +131,7 @@ func run(ctx context.Context, c Config) (err error) {
 		{"machines", a.openMachines},
 		{"collector", a.openMetrics},
 		{"names", a.openNames},
+		{"api", a.openAPI},
 	} {
 		if err := step.do(ctx); err != nil {
 			if ctx.Err() != nil {

@@ -3,12 +3,14 @@ package agent
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/netip"
 	"time"
 
+	"github.com/sixpn/sixpn/api"
 	"github.com/sixpn/sixpn/fleet"
 	"github.com/sixpn/sixpn/state"
 )
@@ -16,17 +18,54 @@ import (
 // openCalls makes what calls other hosts, once this one has a certificate that they know.
 func (a *agent) openCalls(context.Context) error {
 	if a.fleet != nil {
-		a.calling = a.fleet.Client()
+		a.calling = &http.Client{Transport: a.fleet.Transport(fleet.CallConfig{
+			Find: a.findHost, Dial: a.config.Timeouts.Connect, Silence: a.config.Timeouts.Silence,
+		})}
 		a.closers = append(a.closers, func() error { a.calling.CloseIdleConnections(); return nil })
 	}
 	return nil
+}
+
+// carrier has the agents of other hosts answer by the API; nil for a host that is alone.
+func (a *agent) carrier() http.RoundTripper {
+	if a.calling == nil {
+		return nil
+	}
+	return a.calling.Transport
+}
+
+// findHost is where another host's agent is, as its record has it now.
+func (a *agent) findHost(name string) (netip.AddrPort, error) {
+	host, ok := a.store.Snapshot().HostNamed(name)
+	if !ok {
+		return netip.AddrPort{}, errors.New("there is no such host in the fleet any more")
+	}
+	return netip.ParseAddrPort(host.Endpoint)
 }
 
 // calls is what other hosts may ask of this one, beside letting them in.
 func (a *agent) calls() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET "+reportPath, a.serveReport)
+	mux.Handle("/", a.forHosts())
 	return mux
+}
+
+// forHosts is the API for the agents of other hosts, once this one knows what runs here.
+func (a *agent) forHosts() http.Handler {
+	answers := a.api.ForHosts(fleet.Caller)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case <-a.settled:
+			answers.ServeHTTP(w, r)
+		default:
+			w.Header().Set("Content-Type", "application/json")
+			w.WriteHeader(http.StatusServiceUnavailable)
+			_ = json.NewEncoder(w).Encode(api.Failure{ // who asked has gone
+				Status: api.StatusUnavailable, Error: fmt.Sprintf("the agent of host %s is starting, and does not know yet what runs there: try again in a moment", a.host.Name),
+			})
+		}
+	})
 }
 
 func (a *agent) serveReport(w http.ResponseWriter, r *http.Request) {
@@ -53,7 +92,7 @@ func (a *agent) ask(ctx context.Context, h state.Host) (call, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, a.config.Timeouts.Call)
 	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+at.String()+reportPath, nil)
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+h.Name+reportPath, nil)
 	if err != nil {
 		return call{}, err
 	}

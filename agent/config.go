@@ -77,6 +77,8 @@ type Timeouts struct {
 	RoundTrip   time.Duration // from one echo request to another host to the next
 	Call        time.Duration // for another host's agent to answer
 	HostExpiry  time.Duration // after the last one of another host, which counts as gone then
+	Connect     time.Duration // for a connection to another host's agent
+	Silence     time.Duration // of an agent that was asked something, before it is asked whether it is there
 	Members     time.Duration // from one look at where the store is to the next
 	Replace     time.Duration // after which another host takes the place of a lost member of the store
 }

@@ -201,7 +201,9 @@ func (a *agent) serveFleet(ctx context.Context) error {
 		return nil
 	}
 	a.log.Info("other hosts reach this one", "address", a.config.underlay())
-	return a.fleet.Serve(ctx, a.hosts, fleet.ServiceConfig{Store: a.store, Endpoints: a.endpointsForNewcomers, Handler: a.calls()})
+	return a.fleet.Serve(ctx, a.hosts, fleet.ServiceConfig{
+		Store: a.store, Endpoints: a.endpointsForNewcomers, Handler: a.calls(), Silence: a.config.Timeouts.Silence,
+	})
 }
 
 // endpointsForNewcomers is where the store is, for a host that joins.

@@ -66,7 +66,9 @@ func (s *Server) checkBody(next http.Handler) http.Handler {
 			s.fail(w, r, err)
 			return
 		}
-		r.Body = io.NopCloser(bytes.NewReader(raw))
+		// Again for whoever sends it on.
+		r.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(raw)), nil }
+		r.Body, _ = r.GetBody()
 		next.ServeHTTP(w, r)
 	})
 }

@@ -19,6 +19,7 @@ const (
 	StatusFailedPrecondition = "failed_precondition"
 	StatusExhausted          = "resource_exhausted"
 	StatusDeadline           = "deadline_exceeded"
+	StatusForbidden          = "permission_denied"
 	StatusUnavailable        = "unavailable"
 	StatusInternal           = "internal"
 )

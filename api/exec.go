@@ -9,8 +9,6 @@ import (
 	"time"
 
 	"github.com/google/shlex"
-
-	"github.com/sixpn/sixpn/state"
 )
 
 func (o *operations) ExecMachine(ctx context.Context, r ExecMachineRequestObject) (ExecMachineResponseObject, error) {
@@ -22,12 +20,9 @@ func (o *operations) ExecMachine(ctx context.Context, r ExecMachineRequestObject
 	if err != nil {
 		return nil, err
 	}
-	m, err := o.inside(r.AppName, r.MachineID)
+	m, err := o.started(ctx, r.AppName, r.MachineID)
 	if err != nil {
 		return nil, err
-	}
-	if m.State != state.Started {
-		return nil, notReady("Machine %s is %s, expected started; start it with: sixpn machine start %s", m.ID, m.State, m.ID)
 	}
 	limited := ctx
 	if r.Body.Timeout > 0 {

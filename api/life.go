@@ -225,12 +225,9 @@ func (o *operations) SignalMachine(ctx context.Context, r SignalMachineRequestOb
 	if how.Signal == "" {
 		return nil, invalid("signal", "signal is empty, expected a name such as SIGHUP")
 	}
-	m, err := o.inside(r.AppName, r.MachineID)
+	m, err := o.started(ctx, r.AppName, r.MachineID)
 	if err != nil {
 		return nil, err
-	}
-	if m.State != state.Started {
-		return nil, notReady("Machine %s is %s, expected started; start it with: sixpn machine start %s", m.ID, m.State, m.ID)
 	}
 	if nonce := r.Params.FlyMachineLeaseNonce; m.Lease.HeldAt(time.Now()) && nonce != m.Lease.Nonce {
 		return nil, refuse(http.StatusConflict, StatusConflict, leaseHeader, "Machine %s is leased until %s: wait until then, or give the lease's nonce",

@@ -9,7 +9,7 @@ import (
 )
 
 func (o *operations) MachineLogs(ctx context.Context, r MachineLogsRequestObject) (MachineLogsResponseObject, error) {
-	m, err := o.inside(r.AppName, r.MachineID)
+	m, err := o.inside(ctx, r.AppName, r.MachineID)
 	if err != nil {
 		return nil, err
 	}

@@ -448,7 +448,7 @@ type Failure struct {
 
 	// Status One word for programs: invalid_argument not_found name_taken
 	// already_exists conflict failed_precondition resource_exhausted
-	// deadline_exceeded unavailable internal.
+	// deadline_exceeded permission_denied unavailable internal.
 	Status string `json:"status"`
 }
 
@@ -1355,7 +1355,8 @@ type AcquireLeaseParams struct {
 type MachineLogsParams struct {
 	// Follow Go on with what comes, until the Machine has ended and is not to be
 	// started again. An answer that breaks off instead of ending, which HTTP
-	// tells apart, means that the agent stopped; ask again.
+	// tells apart, means that the agent, or that of the Machine's host, stopped;
+	// ask again.
 	Follow bool `form:"follow,omitempty" json:"follow,omitempty,omitzero"`
 }
 

@@ -54,16 +54,6 @@ func (s *Server) place(r CreateMachineRequest) (sixpn.Host, string, error) {
 	return best.ID, region, nil
 }
 
-// inside finds a Machine that is to be reached inside, which only its own host can.
-func (s *Server) inside(app, id string) (state.Machine, error) {
-	snapshot := s.config.Store.Snapshot()
-	m, err := s.machine(snapshot, app, id)
-	if err == nil && m.Host != s.config.Host {
-		err = notReady("Machine %s is on host %s, whose agent alone reaches inside: give the command there", m.ID, hostName(snapshot, m.Host))
-	}
-	return m, err
-}
-
 func rank(first bool) int {
 	if first {
 		return 1

@@ -127,26 +127,3 @@ func TestMigrateMachine(t *testing.T) {
 		t.Errorf("handed back it is %+v (%+v)", shown, shown.Migration)
 	}
 }
-
-// Into a Machine only the agent of its own host reaches.
-func TestInsideOfAnotherHost(t *testing.T) {
-	w := newWorld(t)
-	w.seed()
-	two := w.another("two")
-	m, revision, err := w.store.CreateMachine(t.Context(), state.NewMachine{
-		App: "web", Host: two.ID, Config: state.MachineConfig{Init: state.Init{Exec: []string{"sleep", "60"}}},
-	})
-	must(t, err)
-	w.seen(revision)
-	w.become(m.ID, state.Started, nil)
-	at := "/v1/apps/web/machines/" + m.ID
-	for name, ask := range map[string]func() answer{
-		"exec":   func() answer { return w.post(at+"/exec", `{"cmd":"true"}`) },
-		"signal": func() answer { return w.post(at+"/signal", `{"signal":"hup"}`) },
-		"logs":   func() answer { return w.get(at + "/logs") },
-	} {
-		t.Run(name, func(t *testing.T) {
-			w.refused(t, refusal{code: http.StatusPreconditionFailed, status: "failed_precondition"}, ask)
-		})
-	}
-}

@@ -21,10 +21,11 @@ type Config struct {
 	Resolver  Resolver
 	Pinger    Pinger
 	Keeper    Keeper
-	Inviter   Inviter    // nil: this host is alone
-	Keys      KeyRotator // nil likewise
-	Host      sixpn.Host // where new Machines go
-	Region    string     // of Machines that name none
+	Inviter   Inviter           // nil: this host is alone
+	Keys      KeyRotator        // nil likewise
+	Carrier   http.RoundTripper // to the agents of other hosts, as https://NAME/…; nil: this host is alone
+	Host      sixpn.Host        // where new Machines go
+	Region    string            // of Machines that name none
 	// Distances is how far regions are from this host. nil: as the great circle has it.
 	Distances func() *state.Distances
 	Hosts     Hosts // nil: no more is known of hosts than their records
@@ -40,6 +41,7 @@ type Config struct {
 // Server answers the API.
 type Server struct {
 	config  Config
+	mux     *http.ServeMux
 	handler http.Handler
 }
 
@@ -60,9 +62,9 @@ func NewServer(c Config) *Server {
 	if c.Hosts == nil {
 		c.Hosts = unseen{}
 	}
-	s := &Server{config: c}
 	mux := http.NewServeMux()
-	strict := NewStrictHandlerWithOptions(&operations{s}, []StrictMiddlewareFunc{keepQuery}, StrictHTTPServerOptions{
+	s := &Server{config: c, mux: mux}
+	strict := NewStrictHandlerWithOptions(&operations{s}, []StrictMiddlewareFunc{keepQuery, s.carry}, StrictHTTPServerOptions{
 		RequestErrorHandlerFunc:  s.failRequest,
 		ResponseErrorHandlerFunc: s.fail,
 	})

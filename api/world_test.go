@@ -49,7 +49,9 @@ const (
 // measured is how far the regions are from the host.
 var measured = state.NewDistances("ams", map[string]time.Duration{"fra": 9500 * time.Microsecond})
 
-func newWorld(t *testing.T) *world {
+// newWorld makes one; changes are made to the configuration of its server, once there is
+// a store.
+func newWorld(t *testing.T, changes ...func(*world, *api.Config)) *world {
 	t.Helper()
 	// A test's own directory may be too long for a socket.
 	dir, err := os.MkdirTemp("", "api")
@@ -74,11 +76,15 @@ func newWorld(t *testing.T) *world {
 	running.Go(func() { _ = w.store.Run(ctx) }) // ends with ctx, whose error it returns
 	l, err := api.Listen(w.socket)
 	must(t, err)
-	server := api.NewServer(api.Config{
+	config := api.Config{
 		Store: w.store, Machines: w.machines, DataPlane: w.plane, Resolver: w.names, Pinger: w.names, Inviter: playedInviter{w.store}, Keys: playedKeys{w}, Keeper: playedKeeper{},
 		Host: w.host, Region: "ams", Distances: func() *state.Distances { return measured }, Hosts: playedHosts{w.host}, Log: log,
 		MaxBody: maxBody, MaxOutput: maxOutput, ApplyTimeout: applyTimeout,
-	})
+	}
+	for _, change := range changes {
+		change(w, &config)
+	}
+	server := api.NewServer(config)
 	served := make(chan error, 1)
 	serving, stopServing := context.WithCancel(ctx)
 	go func() { served <- server.Serve(serving, l) }()

@@ -16,4 +16,5 @@
 //	changed, err := f.Found(ctx, store)       // the authority and a certificate for this host
 //	f.KeepCertificate(ctx, store)             // a task
 //	f.Serve(ctx, listener, ServiceConfig{…})  // a task
+//	f.Transport(CallConfig{…})                // to the services of the others
 package fleet

@@ -118,6 +118,11 @@ func (h *home) invite(region string, life time.Duration) string {
 	return i.Token
 }
 
+// clientOf asks hosts by their addresses as this host does.
+func clientOf(f *fleet.Fleet) *http.Client {
+	return &http.Client{Transport: &http.Transport{TLSClientConfig: f.ClientTLS(), ForceAttemptHTTP2: true}}
+}
+
 // get asks the service as a host with these credentials.
 func (h *home) get(client *http.Client) (int, error) {
 	response, err := client.Get("https://" + h.service.String() + "/v1/whatever")

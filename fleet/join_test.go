@@ -52,14 +52,14 @@ func TestJoin(t *testing.T) {
 	if !again.Joined() || !again.Ready() {
 		t.Fatal("the host has forgotten that it joined")
 	}
-	if code, err := h.get(again.Client()); err != nil || code != http.StatusForbidden {
+	if code, err := h.get(clientOf(again)); err != nil || code != http.StatusForbidden {
 		t.Errorf("a host that is not in the store yet is answered %d, %v", code, err)
 	}
 	_, revision, err := h.store.RegisterHost(within(t), "host-2", "fra", 0)
 	must(t, err)
 	_, err = h.store.Wait(within(t), revision-1)
 	must(t, err)
-	if code, err := h.get(again.Client()); err != nil || code != http.StatusOK || caller != "host-2" {
+	if code, err := h.get(clientOf(again)); err != nil || code != http.StatusOK || caller != "host-2" {
 		t.Errorf("a member is answered %d, %v, as host %q", code, err, caller)
 	}
 	var private []string
@@ -96,14 +96,14 @@ func TestJoinAfterTheCertificateExpired(t *testing.T) {
 		case <-time.After(10 * time.Millisecond):
 		}
 	}
-	if _, err := h.get(f.Client()); err == nil {
+	if _, err := h.get(clientOf(f)); err == nil {
 		t.Error("a host with an expired certificate is answered")
 	}
 	if err := f.Join(within(t), h.invite("", time.Hour), anywhere); err == nil || !strings.Contains(err.Error(), "--host-name") {
 		t.Errorf("as another host of the same name: %v", err)
 	}
 	must(t, f.Join(within(t), h.invite("", time.Hour), fleet.Newcomer{Region: "fra", Known: host.ID}))
-	if code, err := h.get(h.newcomer().Client()); err != nil || code != http.StatusNotFound {
+	if code, err := h.get(clientOf(h.newcomer())); err != nil || code != http.StatusNotFound {
 		t.Errorf("after it joined again: %d, %v", code, err)
 	}
 }
@@ -315,12 +315,12 @@ func TestStrangersMayOnlyJoin(t *testing.T) {
 	if code, err := h.get(anonymous); err != nil || code != http.StatusUnauthorized {
 		t.Errorf("without a certificate: %d, %v", code, err)
 	}
-	foreign := other.fleet.Client()
+	foreign := clientOf(other.fleet)
 	foreign.Transport.(*http.Transport).TLSClientConfig.InsecureSkipVerify = true
 	if code, err := h.get(foreign); err == nil {
 		t.Errorf("with another fleet's certificate: %d", code)
 	}
-	if code, err := h.get(other.fleet.Client()); err == nil {
+	if code, err := h.get(clientOf(other.fleet)); err == nil {
 		t.Errorf("a host talks to one of another fleet: %d", code)
 	}
 	plain, err := http.Get("http://" + h.service.String() + "/v1/join")

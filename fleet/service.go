@@ -37,6 +37,8 @@ type ServiceConfig struct {
 	MaxBody int64
 	// Grace is for requests under way when the service ends. 0: one second.
 	Grace time.Duration
+	// Silence is as for calls.
+	Silence time.Duration
 }
 
 const (
@@ -58,12 +60,16 @@ func (f *Fleet) Serve(ctx context.Context, l net.Listener, c ServiceConfig) erro
 	if c.Grace == 0 {
 		c.Grace = defaultGrace
 	}
+	if c.Silence == 0 {
+		c.Silence = defaultSilence
+	}
 	server := &http.Server{
 		Handler:           f.handler(c),
 		TLSConfig:         f.serverTLS(),
 		ReadHeaderTimeout: callTimeout,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    maxHeader,
+		HTTP2:             pings(c.Silence),
 		BaseContext:       func(net.Listener) context.Context { return ctx },
 		ErrorLog:          slog.NewLogLogger(f.log.Handler(), slog.LevelDebug), // strangers cause them at will
 	}

@@ -3,8 +3,6 @@ package fleet
 import (
 	"crypto/tls"
 	"errors"
-	"net/http"
-	"time"
 )
 
 // certificate is the newest.
@@ -38,12 +36,4 @@ func (f *Fleet) serverTLS() *tls.Config {
 		// A ticket would outlive the certificate it was given for.
 		SessionTicketsDisabled: true,
 	}
-}
-
-// Client calls the service of other hosts, as https://ADDRESS:PORT/…
-func (f *Fleet) Client() *http.Client {
-	return &http.Client{Transport: &http.Transport{
-		TLSClientConfig: f.ClientTLS(), ForceAttemptHTTP2: true,
-		TLSHandshakeTimeout: callTimeout, ResponseHeaderTimeout: callTimeout, IdleConnTimeout: time.Minute,
-	}}
 }

@@ -30,6 +30,7 @@ func (s *Store) judge(next *Snapshot) {
 	before := ""
 	if s.snapshot != nil {
 		before = s.snapshot.lostAll
+		next.left = departures(next.Absent, s.lost, s.snapshot.left)
 	}
 	if next.lostAll = heldAlarm(next.Hosts, next.held); next.lostAll != "" && next.lostAll != before {
 		s.log.Error("hosts are lost together", "alarm", next.lostAll)

@@ -63,8 +63,8 @@ func TestPresenceFollowsTheLease(t *testing.T) {
 	t.Parallel()
 	e, s, hosts := fleet(t, 2)
 	never := until(t, s, "two hosts", func(s *state.Snapshot) bool { return len(s.Hosts) == 2 })
-	if !never.Present(hosts[0]) || never.Present(hosts[1]) {
-		t.Errorf("before there was a lease, absent are %v, want %v alone", never.Absent, hosts[1])
+	if !never.Present(hosts[0]) || never.Present(hosts[1]) || !never.AbsentSince(hosts[1]).IsZero() {
+		t.Errorf("before there was a lease, absent are %v, since %v; want %v alone", never.Absent, never.AbsentSince(hosts[1]), hosts[1])
 	}
 	other := open(t, e)
 	stop, _ := keeping(t, other, hosts[1])
@@ -73,12 +73,25 @@ func TestPresenceFollowsTheLease(t *testing.T) {
 		t.Errorf("KeepAlive ended with %v, want the context's error", err)
 	}
 	// Nobody gives it back: it ends by itself.
+	began := time.Now()
 	gone := until(t, s, "its lease is over", func(s *state.Snapshot) bool { return !s.Present(hosts[1]) })
 	if gone.Alarm() != "" {
 		t.Errorf("one host of two raised the alarm %q", gone.Alarm())
 	}
+	since := gone.AbsentSince(hosts[1])
+	if since.Before(began) || since.After(time.Now()) {
+		t.Errorf("it is away since %v, the test waited from %v on", since, began)
+	}
+	revision, err := s.SetDraining(within(t), hosts[1], true)
+	must(t, err)
+	if again := at(t, s, revision).AbsentSince(hosts[1]); !again.Equal(since) {
+		t.Errorf("once its record has changed it is away since %v, before since %v", again, since)
+	}
 	stop, _ = keeping(t, other, hosts[1])
-	until(t, s, "it is back", func(s *state.Snapshot) bool { return s.Present(hosts[1]) })
+	back := until(t, s, "it is back", func(s *state.Snapshot) bool { return s.Present(hosts[1]) })
+	if !back.AbsentSince(hosts[1]).IsZero() {
+		t.Errorf("it is back, and away since %v", back.AbsentSince(hosts[1]))
+	}
 	_ = stop() // it ends as the first time
 }
 

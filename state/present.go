@@ -15,6 +15,10 @@ import (
 // a store that was not told which host it is on, all are.
 func (s *Snapshot) Present(h sixpn.Host) bool { return !s.Absent[h] }
 
+// AbsentSince is when the lease of a host that is absent ended, as this Store saw it;
+// zero if it saw nothing of it.
+func (s *Snapshot) AbsentSince(h sixpn.Host) time.Time { return s.left[h] }
+
 // Alarm says why hosts count as present though their leases are over, or why what the
 // store says is not believed; "" when there is no reason to.
 func (s *Snapshot) Alarm() string {
@@ -62,6 +66,20 @@ func absentHosts(hosts map[sixpn.Host]Host, alive map[sixpn.Host]presence, held 
 		}
 	}
 	return absent
+}
+
+// departures is when the leases of those ended who are absent: as this Store saw it of
+// late, or before.
+func departures(absent map[sixpn.Host]bool, lost, before map[sixpn.Host]time.Time) map[sixpn.Host]time.Time {
+	left := map[sixpn.Host]time.Time{}
+	for h := range absent {
+		if ended, ok := lost[h]; ok {
+			left[h] = ended
+		} else if ended, ok := before[h]; ok {
+			left[h] = ended
+		}
+	}
+	return left
 }
 
 // heldAlarm is what to say of hosts that are held.

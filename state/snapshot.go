@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"net/netip"
 	"slices"
+	"time"
 
 	"github.com/sixpn/sixpn"
 )
@@ -31,11 +32,12 @@ type Snapshot struct {
 	deleted      map[deletedMachine]Machine
 	appDeleted   map[string][]string
 
-	alive   map[sixpn.Host]presence // whose lease lives
-	held    map[sixpn.Host]bool     // whose lease is over, and who count as present all the same
-	lostAll string                  // what to say of these
-	fleet   string                  // its name, "" before it has one
-	refusal string                  // why what the store says is not believed
+	alive   map[sixpn.Host]presence  // whose lease lives
+	held    map[sixpn.Host]bool      // whose lease is over, and who count as present all the same
+	lostAll string                   // what to say of these
+	left    map[sixpn.Host]time.Time // when the lease ended, of the absent of whom that was seen
+	fleet   string                   // its name, "" before it has one
+	refusal string                   // why what the store says is not believed
 }
 
 // AppMachines is the Machines of an app, by id.

@@ -232,7 +232,7 @@ func (s *Store) publish(d *draft) {
 	if s.snapshot == nil || d.hostsChanged() {
 		s.judge(&d.next)
 	} else {
-		d.next.held, d.next.Absent, d.next.lostAll = s.snapshot.held, s.snapshot.Absent, s.snapshot.lostAll
+		d.next.held, d.next.Absent, d.next.lostAll, d.next.left = s.snapshot.held, s.snapshot.Absent, s.snapshot.lostAll, s.snapshot.left
 	}
 	d.next.refusal = "" // whoever is refused publishes nothing
 	if d.whole {
