@@ -66,7 +66,10 @@ func (a *agent) settle(ctx context.Context) error {
 	}
 	a.loop.PortsComplete()
 	// The tables have no hole from here on: what the API says is what is so.
-	return a.loop.Applied(ctx, a.loop.Wanted())
+	if err := a.loop.Applied(ctx, a.loop.Wanted()); err != nil {
+		return err
+	}
+	return a.leaveOtherMode(ctx)
 }
 
 // mayRun says whether a Machine runs, or the manager is about to start it.

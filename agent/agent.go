@@ -47,7 +47,9 @@ type agent struct {
 	// unregistered: the store was away at the start, so that it has this host's record as
 	// it was before.
 	unregistered bool
-	mesh         *wireguard.Mesh // nil: this host is alone
+	mesh         *wireguard.Mesh // nil: this host is alone, or its mesh is native
+	native       *native         // nil: this host is alone, or its mesh is encrypted
+	saidOfModes  string          // in the log, see otherModes
 	private      *netns.Private
 	loader       *loader.Loader
 	tables       *maps.Tables

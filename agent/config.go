@@ -29,6 +29,7 @@ type Config struct {
 	Region   string // where this host is
 
 	Underlay string // where other hosts reach this one, ADDRESS or ADDRESS:PORT; "": it is alone
+	Mesh     string // how packets travel between hosts, a state.MeshMode
 	Join     string // token by which this host becomes one of a fleet
 
 	Store     []string // URLs of an etcd cluster of the operator's; empty: the fleet's own store

@@ -96,6 +96,7 @@ func TestWrongSettings(t *testing.T) {
 		{"a region", nil, nil, "region: nowhere", []string{"FILE: region", `"nowhere"`, "three-letter code"}},
 		{"a host's name", nil, nil, "host_name: -x-", []string{"FILE: host_name", "expected"}},
 		{"a relative path", nil, nil, "run_dir: run", []string{"FILE: run_dir", "absolute"}},
+		{"a mode", nil, nil, "mesh: vxlan", []string{"FILE: mesh", "wireguard, native"}},
 		{"a long path", nil, nil, "run_dir: " + long, []string{"FILE: run_dir", "too long", "107 are possible"}},
 		{"an upstream", nil, nil, "upstreams: [192.0.2.1, dns.example]", []string{"FILE: upstreams", "dns.example", "IP addresses"}},
 		{"metrics", nil, nil, "metrics_listen: 9464", []string{"FILE: metrics_listen", "an address and a port", `or "off"`}},

@@ -70,6 +70,10 @@ var fields = []field{
 		example: `lab,52.5,13.4,Our cellar`, of: func(c *Config) value { return &regionList{to: &c.Regions} }},
 	{key: "underlay", derived: "none: this host is alone", doc: "address, and port if it is not 51821, at which other hosts reach this one: UDP for the mesh, TCP for joining, and the two TCP ports above for the store",
 		example: "192.0.2.1", of: func(c *Config) value { return text{&c.Underlay, checkUnderlay} }},
+	{key: "mesh", def: string(state.MeshWireGuard), doc: "how packets travel to other hosts, the same for every host of a fleet: wireguard, encrypted; or native, as they are, over a fabric that is trusted and routes the prefix of each host to its underlay address, which must be IPv6",
+		of: func(c *Config) value {
+			return text{&c.Mesh, oneOf(string(state.MeshWireGuard), string(state.MeshNative))}
+		}},
 	{key: "join", derived: "none", secret: true, doc: "token of \"sixpn hosts invite\" by which this host joins a fleet; once it has, the token is not looked at any more",
 		of: func(c *Config) value { return text{to: &c.Join} }},
 	{key: "store", derived: "that of the fleet", alone: true, doc: "URLs of an etcd cluster that holds the state instead of the fleet's own store",

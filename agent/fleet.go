@@ -49,6 +49,9 @@ func (c *Config) underlay() netip.AddrPort {
 	return at
 }
 
+// native says whether packets travel to other hosts as they are.
+func (c *Config) native() bool { return state.MeshMode(c.Mesh) == state.MeshNative }
+
 func (c *Config) fleetDir() string { return filepath.Join(c.StateDir, "fleet") }
 
 // checkStore is the check of one endpoint of the operator's store.
@@ -84,6 +87,8 @@ func (c *Config) checkFleet() error {
 		}
 	}
 	switch {
+	case c.native() && !c.underlay().Addr().Is6():
+		return &ConfigError{Key: "mesh", Value: c.Mesh, Message: "packets travel by the routes of the underlay, which must be IPv6: give this host's IPv6 address on it with --underlay, or leave --mesh out for the encrypted mesh"}
 	case c.Join != "" && c.Underlay == "":
 		return &ConfigError{Key: "join", Message: "a host that joins a fleet must be reached by the others: give its address with --underlay"}
 	case c.Join != "" && len(c.Store) > 0:

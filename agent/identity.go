@@ -66,7 +66,7 @@ func register(ctx context.Context, c Config, store *state.Store, meshKey string)
 	}
 	join := state.NewHost{Name: known.Name, Region: c.Region, Known: known.Host, Token: known.Token, Version: c.Version, PublicKey: meshKey}
 	if at := c.underlay(); at.IsValid() {
-		join.Endpoint = at.String()
+		join.Endpoint, join.Mesh = at.String(), state.MeshMode(c.Mesh)
 	}
 	host, revision, err = store.JoinHost(ctx, join)
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -43,10 +44,14 @@ func (a *agent) openMesh(ctx context.Context) error {
 		setDefault(&a.config.MTU, machine.DefaultMTU)
 		return nil
 	}
-	underlay, err := underlayMTU(at.Addr())
+	if a.config.native() {
+		return a.openNative()
+	}
+	device, err := deviceWith(at.Addr())
 	if err != nil {
 		return err
 	}
+	underlay := device.Attrs().MTU
 	c := a.config.mesh()
 	c.MTU = uint16(min(underlay-meshOverhead, int(machine.MaxMTU)))
 	if c.MTU < wireguard.MinMTU {
@@ -58,8 +63,8 @@ func (a *agent) openMesh(ctx context.Context) error {
 		return err
 	}
 	a.closers = append(a.closers, a.mesh.Close)
-	device := a.mesh.Device()
-	a.log.Info("mesh", "device", device.Name, "kernel", device.Kernel, "mtu", device.MTU, "public_key", a.mesh.PublicKey())
+	made := a.mesh.Device()
+	a.log.Info("mesh", "device", made.Name, "kernel", made.Kernel, "mtu", made.MTU, "public_key", a.mesh.PublicKey())
 	return nil
 }
 
@@ -90,24 +95,24 @@ func (a *agent) RotateKey(ctx context.Context) (int64, error) {
 	return revision, err
 }
 
-// underlayMTU is that of the device with an address.
-func underlayMTU(address netip.Addr) (int, error) {
+// deviceWith finds the device that has an address.
+func deviceWith(address netip.Addr) (netlink.Link, error) {
 	addresses, err := netns.Whole(func() ([]netlink.Addr, error) { return netlink.AddrList(nil, netlink.FAMILY_ALL) })
 	if err != nil {
-		return 0, fmt.Errorf("list the addresses of this host: %w", err)
+		return nil, fmt.Errorf("list the addresses of this host: %w", err)
 	}
 	i := slices.IndexFunc(addresses, func(a netlink.Addr) bool {
 		here, _ := netip.AddrFromSlice(a.IP)
 		return here.Unmap() == address
 	})
 	if i < 0 {
-		return 0, fmt.Errorf("no device of this host has the address %v: underlay is the address that other hosts reach this one at", address)
+		return nil, fmt.Errorf("no device of this host has the address %v: underlay is the address that other hosts reach this one at", address)
 	}
 	device, err := netlink.LinkByIndex(addresses[i].LinkIndex)
 	if err != nil {
-		return 0, fmt.Errorf("the device of %v: %w", address, err)
+		return nil, fmt.Errorf("the device of %v: %w", address, err)
 	}
-	return device.Attrs().MTU, nil
+	return device, nil
 }
 
 // keepMeshPort has the mesh device a port, also when it had to be made anew.
@@ -135,6 +140,7 @@ func (a *agent) keepPeers(ctx context.Context) error {
 			return err
 		}
 		revision = snapshot.Revision
+		a.warnOfModes(snapshot)
 		peers := meshPeers(snapshot, a.host.ID)
 		if applied != nil && slices.Equal(peers, applied) {
 			continue
@@ -170,9 +176,13 @@ func (a *agent) raiseMesh(ctx context.Context) error {
 	return nil
 }
 
-// meshPort is the mesh device as the tables have it; zero without one.
+// meshPort is the device to other hosts as the tables have it; zero without one.
 func (a *agent) meshPort() reconcile.MeshPort {
-	if a.mesh == nil {
+	switch {
+	case a.native != nil:
+		device, _ := a.native.current()
+		return reconcile.MeshPort{Ifindex: device.ifindex, MTU: device.mtu, Native: true}
+	case a.mesh == nil:
 		return reconcile.MeshPort{}
 	}
 	device := a.mesh.Device()
@@ -184,11 +194,38 @@ func meshPeers(snapshot *state.Snapshot, own sixpn.Host) []wireguard.Peer {
 	peers := []wireguard.Peer{}
 	for _, host := range snapshot.Hosts {
 		endpoint, err := netip.ParseAddrPort(host.Endpoint)
-		if host.ID == own || host.PublicKey == "" || err != nil {
+		if host.ID == own || host.PublicKey == "" || host.MeshMode() != state.MeshWireGuard || err != nil {
 			continue
 		}
 		peers = append(peers, wireguard.Peer{Host: host.ID, PublicKey: host.PublicKey, Endpoint: endpoint})
 	}
 	slices.SortFunc(peers, func(a, b wireguard.Peer) int { return cmp.Compare(a.Host, b.Host) })
 	return peers
+}
+
+// otherModes says which hosts no packet passes to or from, since their mesh is of another
+// mode than this host's; "" if there is none.
+func otherModes(snapshot *state.Snapshot, own sixpn.Host) string {
+	here := snapshot.Hosts[own]
+	var names []string
+	for _, host := range snapshot.Hosts {
+		if host.MeshMode() != "" && here.MeshMode() != "" && !here.Reach(host) {
+			names = append(names, host.Name)
+		}
+	}
+	if len(names) == 0 {
+		return ""
+	}
+	slices.Sort(names)
+	return fmt.Sprintf("no packet passes between this host, whose mesh is %s, and %s, whose mesh is not: start every agent of the fleet with the same --mesh",
+		here.MeshMode(), strings.Join(names, ", "))
+}
+
+// warnOfModes is for the log what Status says.
+func (a *agent) warnOfModes(snapshot *state.Snapshot) {
+	if saying := otherModes(snapshot, a.host.ID); saying != a.saidOfModes {
+		if a.saidOfModes = saying; saying != "" {
+			a.log.Error(saying)
+		}
+	}
 }

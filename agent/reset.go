@@ -77,6 +77,8 @@ func reset(ctx context.Context, c Config) (removed []string, err error) {
 	}{
 		// The Machines first, while their networks still work.
 		{"machines", func() ([]string, error) { return resetMachines(ctx, c) }},
+		// Whose they are is known by the router.
+		{"routes to other hosts", func() ([]string, error) { return removeRoutes(c.Name) }},
 		{"router", func() ([]string, error) { return loader.Reset(ctx, c.router()) }},
 		{"mesh", func() ([]string, error) { return wireguard.Reset(ctx, c.mesh()) }},
 		{"private namespace", func() ([]string, error) { return netns.DeletePrivate(c.private()) }},

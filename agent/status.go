@@ -56,6 +56,7 @@ func (d dataPlane) Status(context.Context) (api.Status, error) {
 			Name: d.config.Name, Host: d.host.ID.String(), HostName: d.host.Name, Region: d.host.Region,
 			Version: d.config.Version, Pid: os.Getpid(), StartedAt: d.started.UTC(), Message: d.trouble(progress),
 		},
+		Mesh:     d.meshStatus(),
 		Revision: api.RevisionStatus{Wanted: progress.Wanted, Applied: progress.Applied},
 	}
 	machines := byNumber(snapshot, d.host.ID)
@@ -85,7 +86,20 @@ func (a *agent) trouble(progress reconcile.Status) string {
 	if n := len(snapshot.Unreadable); n > 0 {
 		return fmt.Sprintf("%d records of the store cannot be read by this build; their last readable versions are in force", n)
 	}
-	return ""
+	return otherModes(snapshot, a.host.ID)
+}
+
+// meshStatus is the zero value for a host that is alone.
+func (d dataPlane) meshStatus() api.MeshStatus {
+	switch {
+	case d.native != nil:
+		device, xdp := d.native.current()
+		return api.MeshStatus{Mode: api.MeshStatusModeNative, Device: device.name, MTU: int(device.mtu), Xdp: api.MeshStatusXdp(xdp.String())}
+	case d.mesh != nil:
+		device := d.mesh.Device()
+		return api.MeshStatus{Mode: api.MeshStatusModeWireguard, Device: device.Name, MTU: int(device.MTU)}
+	}
+	return api.MeshStatus{}
 }
 
 // numbered is a Machine as addresses know it.

@@ -45,6 +45,9 @@ func (a *agent) work(ctx context.Context) error {
 	if a.mesh != nil {
 		tasks = append(tasks, task{"mesh engine", a.mesh.Run}, task{"mesh port", a.keepMeshPort}, task{"mesh peers", a.keepPeers})
 	}
+	if a.native != nil {
+		tasks = append(tasks, task{"native mesh", a.keepNative})
+	}
 	group, ctx := errgroup.WithContext(ctx)
 	for _, t := range tasks {
 		group.Go(func() error {

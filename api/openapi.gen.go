@@ -43,6 +43,45 @@ func (e HostState) Valid() bool {
 	}
 }
 
+// Defines values for MeshStatusMode.
+const (
+	MeshStatusModeNative    MeshStatusMode = "native"
+	MeshStatusModeWireguard MeshStatusMode = "wireguard"
+)
+
+// Valid indicates whether the value is a known member of the MeshStatusMode enum.
+func (e MeshStatusMode) Valid() bool {
+	switch e {
+	case MeshStatusModeNative:
+		return true
+	case MeshStatusModeWireguard:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for MeshStatusXdp.
+const (
+	MeshStatusXdpDriver  MeshStatusXdp = "driver"
+	MeshStatusXdpGeneric MeshStatusXdp = "generic"
+	MeshStatusXdpNone    MeshStatusXdp = "none"
+)
+
+// Valid indicates whether the value is a known member of the MeshStatusXdp enum.
+func (e MeshStatusXdp) Valid() bool {
+	switch e {
+	case MeshStatusXdpDriver:
+		return true
+	case MeshStatusXdpGeneric:
+		return true
+	case MeshStatusXdpNone:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for StoreMemberRole.
 const (
 	StoreMemberRoleLeader  StoreMemberRole = "leader"
@@ -525,7 +564,7 @@ type Host struct {
 	// Machines How many it has.
 	Machines int `json:"machines"`
 
-	// Mesh How its mesh is carried: `kernel` or `userspace` WireGuard. Of a host that answered.
+	// Mesh How its mesh is carried: `kernel` or `userspace` WireGuard, or `native`. Of a host that answered.
 	Mesh string `json:"mesh,omitempty,omitzero"`
 
 	// Message What is wrong with it right now, for people; missing when all is well.
@@ -534,7 +573,7 @@ type Host struct {
 	// Name Unique in the fleet.
 	Name string `json:"name"`
 
-	// PublicKey Of its side of the mesh, base64.
+	// PublicKey Of its side of the mesh, base64; a native one has none.
 	PublicKey string `json:"public_key,omitempty,omitzero"`
 	Region    string `json:"region"`
 
@@ -778,6 +817,25 @@ type MachinePage struct {
 	// NextCursor Absent on the last page.
 	NextCursor string `json:"next_cursor,omitempty,omitzero"`
 }
+
+// MeshStatus The way to other hosts; missing if this one is alone.
+type MeshStatus struct {
+	// Device The device of WireGuard, or the uplink.
+	Device string `json:"device"`
+
+	// Mode `native`: packets are not encrypted, and whoever is on the fabric can speak for any host.
+	Mode MeshStatusMode `json:"mode"`
+	MTU  int            `json:"mtu"`
+
+	// Xdp Of a native one, what takes packets from the uplink: the driver's XDP, the kernel's slower one, or no XDP but tcx.
+	Xdp MeshStatusXdp `json:"xdp,omitempty,omitzero"`
+}
+
+// MeshStatusMode `native`: packets are not encrypted, and whoever is on the fabric can speak for any host.
+type MeshStatusMode string
+
+// MeshStatusXdp Of a native one, what takes packets from the uplink: the driver's XDP, the kernel's slower one, or no XDP but tcx.
+type MeshStatusXdp string
 
 // Metadata defines model for Metadata.
 type Metadata map[string]string
@@ -1070,7 +1128,10 @@ type Status struct {
 	Agent AgentStatus `json:"agent"`
 
 	// Drops Since the tables were made, the largest first; reasons that never occurred are left out.
-	Drops    []DropStatus    `json:"drops"`
+	Drops []DropStatus `json:"drops"`
+
+	// Mesh The way to other hosts; missing if this one is alone.
+	Mesh     MeshStatus      `json:"mesh,omitempty,omitzero"`
 	Ports    []PortStatus    `json:"ports"`
 	Revision RevisionStatus  `json:"revision"`
 	Services []ServiceStatus `json:"services"`

@@ -110,7 +110,7 @@ func (v view) readiness(machine state.Machine) flycast.Readiness {
 	if !v.Present(machine.Host) && v.silent != nil && v.silent(machine.Host) {
 		return flycast.Gone
 	}
-	if !v.Present(machine.Host) || machine.Host != v.host && !v.mesh {
+	if !v.Present(machine.Host) || machine.Host != v.host && !v.mesh || !v.Hosts[v.host].Reach(v.Hosts[machine.Host]) {
 		return min(r, flycast.Draining)
 	}
 	return r

@@ -29,6 +29,9 @@ type NewHost struct {
 	PublicKey string // see Host
 	Endpoint  string
 	Version   string
+	// Mesh is how the host sends to the Endpoints of others. One that is native has no
+	// key, so that nobody makes a peer of it.
+	Mesh MeshMode
 }
 
 // JoinHost gives a host its number, for good. With a known number it asserts the
@@ -68,6 +71,12 @@ func (s *Store) JoinHost(ctx context.Context, h NewHost) (Host, int64, error) {
 		after.PublicKey = cmp.Or(h.PublicKey, before.PublicKey)
 		after.Endpoint = cmp.Or(h.Endpoint, before.Endpoint)
 		after.Version = cmp.Or(h.Version, before.Version)
+		if h.Endpoint != "" {
+			after.Mesh = h.Mesh
+		}
+		if after.Mesh == MeshNative {
+			after.PublicKey = ""
+		}
 		if *after == before {
 			return nil
 		}
@@ -114,9 +123,13 @@ func (t *transaction) sameHost(h NewHost) (record Record[Host], found bool, err 
 	return record, found, nil
 }
 
-// rename passes a unique name of a host on from its old value, "" for none.
+// rename passes a unique name of a host on from its old value to its new one, "" for none.
 func (t *transaction) rename(id sixpn.Host, key func(string) string, before, after string) error {
-	if before == after {
+	switch {
+	case before == after:
+		return nil
+	case after == "":
+		t.remove(key(before))
 		return nil
 	}
 	owner, err := t.owner(key(after))

@@ -30,10 +30,14 @@ func TestJoinWritesWhatIsNew(t *testing.T) {
 		t.Fatalf("the host is %+v, want it with %+v", first, want)
 	}
 	for name, change := range map[string]func(h *state.NewHost, want *state.Host){
-		"nothing":        func(*state.NewHost, *state.Host) {},
-		"another key":    func(h *state.NewHost, want *state.Host) { h.PublicKey = publicKey(7); want.PublicKey = h.PublicKey },
-		"another place":  func(h *state.NewHost, want *state.Host) { h.Endpoint = "[2001:db8::1]:4"; want.Endpoint = h.Endpoint },
-		"another agent":  func(h *state.NewHost, want *state.Host) { h.Version = "2.0"; want.Version = h.Version },
+		"nothing":       func(*state.NewHost, *state.Host) {},
+		"another key":   func(h *state.NewHost, want *state.Host) { h.PublicKey = publicKey(7); want.PublicKey = h.PublicKey },
+		"another place": func(h *state.NewHost, want *state.Host) { h.Endpoint = "[2001:db8::1]:4"; want.Endpoint = h.Endpoint },
+		"another agent": func(h *state.NewHost, want *state.Host) { h.Version = "2.0"; want.Version = h.Version },
+		"a native mesh": func(h *state.NewHost, want *state.Host) {
+			h.Mesh = state.MeshNative
+			want.Mesh, want.PublicKey = h.Mesh, ""
+		},
 		"no mesh so far": func(h *state.NewHost, _ *state.Host) { h.PublicKey, h.Endpoint, h.Version = "", "", "" },
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -75,6 +79,7 @@ func TestJoinRefusals(t *testing.T) {
 		"its endpoint is a name":          {func(h *state.NewHost) { h.Endpoint = "host-1:51821" }, state.Invalid, "endpoint"},
 		"its endpoint is everywhere":      {func(h *state.NewHost) { h.Endpoint = "[::]:51821" }, state.Invalid, "endpoint"},
 		"its endpoint is many":            {func(h *state.NewHost) { h.Endpoint = "224.0.0.1:51821" }, state.Invalid, "endpoint"},
+		"its mesh is of no mode":          {func(h *state.NewHost) { h.Mesh = "vxlan" }, state.Invalid, "mesh"},
 		"its version is not for printing": {func(h *state.NewHost) { h.Version = "1\n" }, state.Invalid, "version"},
 		"its version is too long":         {func(h *state.NewHost) { h.Version = strings.Repeat("1", 101) }, state.Invalid, "version"},
 	} {

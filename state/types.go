@@ -1,6 +1,7 @@
 package state
 
 import (
+	"cmp"
 	"net/netip"
 	"time"
 
@@ -42,9 +43,31 @@ type Host struct {
 	CreatedAt time.Time  `json:"created_at"`
 	PublicKey string     `json:"public_key,omitempty"` // of the mesh, base64
 	Endpoint  string     `json:"endpoint,omitempty"`   // address and port on the underlay: UDP of the mesh, TCP of the fleet's service
+	Mesh      MeshMode   `json:"mesh,omitempty"`       // how it sends to other hosts; see Host.MeshMode
 	Draining  bool       `json:"draining,omitempty"`   // takes no new Machines
 	Version   string     `json:"version,omitempty"`    // of its agent
 }
+
+// MeshMode is how a host sends packets to other hosts, and expects theirs.
+type MeshMode string
+
+// The modes.
+const (
+	MeshWireGuard MeshMode = "wireguard" // encrypted
+	MeshNative    MeshMode = "native"    // as they are, by the routes of the fabric
+)
+
+// MeshMode is the host's mode, "" for a host that is alone. Records of before there was a
+// choice have none written.
+func (h Host) MeshMode() MeshMode {
+	if h.Endpoint == "" {
+		return ""
+	}
+	return cmp.Or(h.Mesh, MeshWireGuard)
+}
+
+// Reach says whether packets pass between two hosts, which need the same mode.
+func (h Host) Reach(other Host) bool { return h.ID == other.ID || h.MeshMode() == other.MeshMode() }
 
 // VIP is an allocation of a Flycast address: clients of Network reach App by it.
 type VIP struct {

@@ -28,6 +28,9 @@ func validateNewHost(h NewHost) error {
 			return err
 		}
 	}
+	if h.Mesh != "" && h.Mesh != MeshWireGuard && h.Mesh != MeshNative {
+		return refuse(Invalid, "mesh", "%.40q is no mode of the mesh: expected %s or %s", h.Mesh, MeshWireGuard, MeshNative)
+	}
 	if len(h.Version) > 100 || !utf8.ValidString(h.Version) || strings.ContainsFunc(h.Version, unicode.IsControl) {
 		return refuse(Invalid, "version", "%.40q is not the version of an agent: expected at most 100 bytes, printable", h.Version)
 	}

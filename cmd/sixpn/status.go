@@ -52,6 +52,7 @@ func (c *cli) printStatus(s api.Status, hosts []api.Host) error {
 	if err := c.pairs(
 		"Agent", fmt.Sprintf("%s, version %s, process %d, started %s", s.Agent.Name, s.Agent.Version, s.Agent.Pid, ago(s.Agent.StartedAt)),
 		"Host", fmt.Sprintf("%s, %s, region %s", s.Agent.HostName, s.Agent.Host, s.Agent.Region),
+		"Mesh", meshText(s.Mesh),
 		"Revision", revision,
 		"Trouble", s.Agent.Message,
 	); err != nil {
@@ -78,6 +79,18 @@ func (c *cli) printStatus(s api.Status, hosts []api.Host) error {
 		{"VIP,PORTS,APP,ACTION,BACKENDS,DRAINING,FLOWS", services},
 		{"DROP REASON,PACKETS", drops},
 	})
+}
+
+// meshText is "" for a host that is alone.
+func meshText(m api.MeshStatus) string {
+	if m.Mode == "" {
+		return ""
+	}
+	text := fmt.Sprintf("%s, device %s of MTU %d", m.Mode, m.Device, m.MTU)
+	if m.Xdp != "" {
+		text += ", XDP " + string(m.Xdp)
+	}
+	return text
 }
 
 func serviceRow(s api.ServiceStatus) []string {

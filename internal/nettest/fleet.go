@@ -28,6 +28,7 @@ type FleetConfig struct {
 	Host    Config   // of each
 	Regions []string // of one host each; default iad and fra
 	IPv6    bool     // hosts reach each other by IPv6, not IPv4
+	Native  bool     // packets travel as they are, over a fabric, which has IPv6 alone
 	MTU     int      // of the underlay
 }
 
@@ -45,7 +46,12 @@ func NewFleet(c FleetConfig) (*Fleet, error) {
 	if c.Regions == nil {
 		c.Regions = []string{"iad", "fra"}
 	}
-	underlay, err := NewUnderlay(c.MTU)
+	make := NewUnderlay
+	if c.Native {
+		make, c.IPv6 = NewFabric, true
+		c.Host.AgentFlags = append(slices.Clone(c.Host.AgentFlags), "--mesh", "native")
+	}
+	underlay, err := make(c.MTU)
 	return &Fleet{Underlay: underlay, config: c}, err
 }
 
@@ -57,7 +63,7 @@ func (f *Fleet) Start(ctx context.Context) error {
 			return err
 		}
 		if len(f.Hosts) == 1 {
-			err = host.StartAgent(ctx)
+			err = f.begin(ctx, host)
 		} else {
 			err = f.Join(ctx, host)
 		}
@@ -97,7 +103,15 @@ func (f *Fleet) Join(ctx context.Context, h *Host, flags ...string) error {
 	if err != nil {
 		return err
 	}
-	return h.StartAgent(ctx, append(flags, "--join", token)...)
+	return f.begin(ctx, h, append(flags, "--join", token)...)
+}
+
+// begin starts the agent of a host that has no number yet.
+func (f *Fleet) begin(ctx context.Context, h *Host, flags ...string) error {
+	if err := h.StartAgent(ctx, flags...); err != nil || !f.config.Native {
+		return err
+	}
+	return h.Lead(ctx)
 }
 
 // Invite asks for a token that lets one more host in.
@@ -145,7 +159,8 @@ func (f *Fleet) Remove(ctx context.Context, h *Host) error {
 	return errors.Join(err, removeErr)
 }
 
-// Meet returns once each host with an agent has all the others as peers of its mesh.
+// Meet returns once each host with an agent has a way to all the others: a peer of its
+// mesh, or a route.
 func (f *Fleet) Meet(ctx context.Context) error {
 	running := 0
 	for _, h := range f.Hosts {
@@ -157,10 +172,10 @@ func (f *Fleet) Meet(ctx context.Context) error {
 		if h.agent == nil {
 			continue
 		}
-		err := Eventually(ctx, fmt.Sprintf("host %s has its peers", h.Name), func(context.Context) error {
-			peers, err := h.MeshPeers()
-			if err == nil && len(peers) != running-1 {
-				err = fmt.Errorf("its mesh has %d peers, expected %d", len(peers), running-1)
+		err := Eventually(ctx, fmt.Sprintf("host %s has a way to each other host", h.Name), func(ctx context.Context) error {
+			ways, err := h.ways(ctx)
+			if err == nil && ways != running-1 {
+				err = fmt.Errorf("its mesh has %d, expected %d", ways, running-1)
 			}
 			return err
 		})
@@ -187,6 +202,20 @@ func (f *Fleet) Settle(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// ways is how many hosts the mesh of a host leads to.
+func (h *Host) ways(ctx context.Context) (int, error) {
+	status, err := h.Status(ctx)
+	if err != nil {
+		return 0, err
+	}
+	if status.Mesh.Mode == api.MeshStatusModeNative {
+		routes, err := h.HostRoutes()
+		return len(routes), err
+	}
+	peers, err := h.MeshPeers()
+	return len(peers), err
 }
 
 // MeshPeers are the peers that the host's device of the mesh has.

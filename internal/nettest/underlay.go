@@ -24,11 +24,12 @@ import (
 	"github.com/sixpn/sixpn/netns"
 )
 
-// Underlay is the network between hosts: a bridge in a network namespace of its own.
-// Hosts that are on it share nothing else.
+// Underlay is the network between hosts: a bridge in a network namespace of its own, or a
+// router (see NewFabric). Hosts that are on it share nothing else.
 type Underlay struct {
 	namespace *netns.Namespace
 	mtu       int
+	router    bool
 
 	mu     sync.Mutex
 	joined int // links that ever were: no address is given twice
@@ -40,7 +41,7 @@ type Underlay struct {
 type path struct{ from, to *Link }
 
 // Link is how one namespace is on an underlay: by a device "uplink" with an address of
-// each family.
+// each family, of IPv6 alone on a router.
 type Link struct {
 	V4, V6 netip.Addr
 
@@ -153,7 +154,14 @@ func (u *Underlay) Join(namespace *netns.Namespace) (*Link, error) {
 	defer u.mu.Unlock()
 	u.joined++
 	n := u.joined
-	l := &Link{underlay: u, port: fmt.Sprintf("port%d", n), V4: nth(underlayV4, n), V6: nth(underlayV6, n)}
+	l := &Link{underlay: u, port: fmt.Sprintf("port%d", n)}
+	addresses := []netip.Prefix{netip.PrefixFrom(nth(underlayV4, n), underlayV4.Bits()), netip.PrefixFrom(nth(underlayV6, n), underlayV6.Bits())}
+	if u.router {
+		addresses = []netip.Prefix{fabricAddress(n)}
+	} else {
+		l.V4 = addresses[0].Addr()
+	}
+	l.V6 = addresses[len(addresses)-1].Addr()
 	l.bridged = l.port
 	err := u.namespace.Do(func() error {
 		pair := &netlink.Veth{
@@ -164,6 +172,9 @@ func (u *Underlay) Join(namespace *netns.Namespace) (*Link, error) {
 			return fmt.Errorf("make a link of an underlay: %w", err)
 		}
 		l.ifindex = pair.Index
+		if u.router {
+			return openPort(l)
+		}
 		return errors.Join(enslave(l.port), raise(l.port))
 	})
 	if err != nil {
@@ -179,14 +190,13 @@ func (u *Underlay) Join(namespace *netns.Namespace) (*Link, error) {
 		if err := setTransmitChecksum(Uplink, false); err != nil {
 			return err
 		}
-		for _, a := range []netip.Prefix{netip.PrefixFrom(l.V4, underlayV4.Bits()), netip.PrefixFrom(l.V6, underlayV6.Bits())} {
-			address := &netlink.Addr{IPNet: &net.IPNet{IP: a.Addr().AsSlice(), Mask: net.CIDRMask(a.Bits(), a.Addr().BitLen())}}
-			if a.Addr().Is6() {
-				address.Flags = unix.IFA_F_NODAD // it is there at once
-			}
-			if err := netlink.AddrAdd(device, address); err != nil {
+		for _, a := range addresses {
+			if err := addAddress(device, a); err != nil {
 				return err
 			}
+		}
+		if u.router {
+			return enterFabric(device, l)
 		}
 		return netlink.LinkSetUp(device)
 	})
@@ -194,6 +204,19 @@ func (u *Underlay) Join(namespace *netns.Namespace) (*Link, error) {
 		return nil, err
 	}
 	return l, errors.Join(u.namespace.Do(func() error { return forwards(l.port) }), namespace.Do(l.listens))
+}
+
+// addAddress gives a device an address that is there at once.
+func addAddress(device netlink.Link, a netip.Prefix) error {
+	address := &netlink.Addr{IPNet: ipNet(a)}
+	if a.Addr().Is6() {
+		address.Flags = unix.IFA_F_NODAD
+	}
+	return netlink.AddrAdd(device, address)
+}
+
+func ipNet(p netip.Prefix) *net.IPNet {
+	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
 }
 
 // listens waits until the kernel of the thread's namespace answers those who look for
@@ -308,6 +331,9 @@ func (u *Underlay) applyLocked() error {
 		return fmt.Errorf("nftables: %w", err)
 	}
 	table := &nftables.Table{Family: nftables.TableFamilyBridge, Name: "cuts"}
+	if u.router {
+		table.Family = nftables.TableFamilyIPv6
+	}
 	conn.AddTable(table) // so that there is one to remove
 	conn.DelTable(table)
 	conn.AddTable(table)
@@ -333,9 +359,12 @@ func (u *Underlay) applyLocked() error {
 }
 
 // Delay holds everything from and to a link back for a time, each way; 0 ends that. A
-// frame that is under way then is lost.
+// frame that is under way then is lost. A router cannot.
 func (l *Link) Delay(each time.Duration) error {
 	u := l.underlay
+	if u.router {
+		return errors.New("a router delays nothing")
+	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if err := l.endDelay(); err != nil {

@@ -38,8 +38,32 @@ func (c *Config) agent(ctx context.Context) (*api.Status, []Finding) {
 func (c *Config) data(ctx context.Context, status api.Status) []Finding {
 	findings := c.applied(ctx, status)
 	findings = append(findings, c.store(ctx)...)
+	findings = append(findings, c.mesh(status)...)
 	findings = append(findings, c.ports(status)...)
 	return append(findings, c.machines(ctx)...)
+}
+
+// mesh says what is to be known of the way to other hosts.
+func (c *Config) mesh(status api.Status) []Finding {
+	const check = "mesh"
+	m := status.Mesh
+	switch m.Mode {
+	case "":
+		return nil // this host is alone
+	case api.MeshStatusModeWireguard:
+		return []Finding{ok(check, "%s is encrypted", m.Device)}
+	}
+	findings := []Finding{warn(check, "see to it that nobody but the hosts of this fleet is on that network; otherwise start every agent with --mesh wireguard",
+		"it is native: packets on %s are not encrypted, and whoever is on that network can speak for any host", m.Device)}
+	switch m.Xdp {
+	case api.MeshStatusXdpGeneric:
+		findings = append(findings, warn(check, "give this host a network card whose driver has XDP; a bond, bridge or VLAN in front of one may not have it",
+			"the driver of %s has no XDP: the kernel's generic one takes packets from it, which is slower", m.Device))
+	case api.MeshStatusXdpNone:
+		findings = append(findings, warn(check, "take the other XDP program off (ip link show), or give this host a network card whose driver has XDP",
+			"%s takes no XDP program: packets from it go the slower way of the host's own", m.Device))
+	}
+	return findings
 }
 
 // applied waits until the data plane has what is wanted: it is behind for a moment

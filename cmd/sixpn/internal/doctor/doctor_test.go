@@ -3,7 +3,10 @@ package doctor
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
+
+	"github.com/sixpn/sixpn/api"
 )
 
 // A host that is well, file by file, and what a change of one of them means.
@@ -65,6 +68,38 @@ func TestHostFiles(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func TestMesh(t *testing.T) {
+	native := api.MeshStatus{Mode: api.MeshStatusModeNative, Device: "uplink", MTU: 1500, Xdp: api.MeshStatusXdpDriver}
+	generic, none := native, native
+	generic.Xdp, none.Xdp = api.MeshStatusXdpGeneric, api.MeshStatusXdpNone
+	for name, row := range map[string]struct {
+		mesh api.MeshStatus
+		want []string // parts of findings, each of which is a warning with a remedy
+	}{
+		"alone":                       {},
+		"encrypted":                   {mesh: api.MeshStatus{Mode: api.MeshStatusModeWireguard, Device: "mesh"}},
+		"native":                      {native, []string{"can speak for any host"}},
+		"native, the driver has none": {generic, []string{"can speak for any host", "generic"}},
+		"native, another's program":   {none, []string{"can speak for any host", "takes no XDP program"}},
+	} {
+		var warned []Finding
+		for _, f := range (&Config{}).mesh(api.Status{Mesh: row.mesh}) {
+			if f.Status != OK {
+				warned = append(warned, f)
+			}
+		}
+		if len(warned) != len(row.want) {
+			t.Errorf("%s: %+v, expected %d warnings", name, warned, len(row.want))
+			continue
+		}
+		for i, f := range warned {
+			if f.Status != Warn || f.Remedy == "" || !strings.Contains(f.Message, row.want[i]) {
+				t.Errorf("%s: %+v, expected a warning of %q with its remedy", name, f, row.want[i])
+			}
+		}
 	}
 }
 
