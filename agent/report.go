@@ -7,6 +7,7 @@ import (
 
 	"github.com/sixpn/sixpn"
 	"github.com/sixpn/sixpn/api"
+	"github.com/sixpn/sixpn/state"
 	"github.com/sixpn/sixpn/wireguard"
 )
 
@@ -36,6 +37,10 @@ func (a *agent) report(asker sixpn.Host) report {
 	r := report{
 		Host: a.host.ID, Time: a.config.Clock(), Version: a.config.Version,
 		Wanted: progress.Wanted, Applied: progress.Applied, Trouble: a.trouble(progress),
+	}
+	if a.native != nil {
+		device, _ := a.native.current()
+		r.Mesh, r.MTU = string(state.MeshNative), int(device.mtu)
 	}
 	if a.mesh != nil {
 		device := a.mesh.Device()

@@ -74,7 +74,7 @@ type HostSeen struct {
 // HostReport is what a host's agent says of itself.
 type HostReport struct {
 	Version         string
-	Mesh            string // "kernel" or "userspace"
+	Mesh            string // "kernel", "userspace" or "native"
 	Wanted, Applied int64  // revisions of the store
 	Trouble         string // "" if there is none
 }

@@ -87,6 +87,8 @@ func (o *operations) RotateHostKey(ctx context.Context, r RotateHostKeyRequestOb
 		return nil, err
 	case h.ID != o.config.Host:
 		return nil, refuse(http.StatusConflict, StatusConflict, "host_name", "%s is another host than the one that you ask, and only it has its key: ask its own agent", h.Name)
+	case h.MeshMode() == state.MeshNative:
+		return nil, notReady("the mesh of %s is native: nothing on it is encrypted, and there is no key", h.Name)
 	case o.config.Keys == nil:
 		return nil, notReady("other hosts do not reach this one, so it has no key of the mesh: start its agent with --underlay ADDRESS")
 	}
