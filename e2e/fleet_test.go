@@ -228,7 +228,11 @@ func testSealed(t *testing.T, frames []nettest.Frame) {
 // and nothing is lost.
 func TestFleetKilledAgents(t *testing.T) {
 	ctx := nettest.Context(t)
-	f := startTwoHosts(ctx, t, nettest.FleetConfig{})
+	testKilledAgents(ctx, t, startTwoHosts(ctx, t, nettest.FleetConfig{}))
+}
+
+func testKilledAgents(ctx context.Context, t *testing.T, f *twoHosts) {
+	t.Helper()
 	vip := nettest.Get[netip.Addr](t)(f.Hosts[0].AllocateVIP(ctx, "acme-there", ""))
 	nettest.Must(t, f.Settle(ctx))
 	traffic := nettest.Get[*nettest.Machine](t)(f.Hosts[0].Run(ctx, "acme-here", nettest.Options{Name: "traffic", Hidden: true, Linger: 20 * time.Second}, f.Hosts[0].Payload("traffic",

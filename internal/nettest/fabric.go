@@ -2,13 +2,17 @@ package nettest
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 
+	"github.com/sixpn/sixpn/loader"
 	"github.com/sixpn/sixpn/netns"
 )
 
@@ -98,13 +102,46 @@ func setMTU(name string, mtu int) error {
 	return netlink.LinkSetMTU(device, mtu)
 }
 
-// Send sends an IPv6 packet as the router of a fabric, whatever it says of its sender.
-func (u *Underlay) Send(packet []byte) error {
-	socket, err := u.namespace.Raw()
-	if err != nil {
+// Forge puts an IPv6 packet on the host's link as the fabric's router would, whatever it
+// says of its sender.
+func (h *Host) Forge(packet []byte) error {
+	var to, from net.HardwareAddr
+	mac := func(name string, into *net.HardwareAddr) func() error {
+		return func() error {
+			device, err := net.InterfaceByName(name)
+			if err == nil {
+				*into = device.HardwareAddr
+			}
+			return err
+		}
+	}
+	wire := h.Uplink.underlay.namespace
+	if err := errors.Join(h.namespace.Do(mac(Uplink, &to)), wire.Do(mac(h.Uplink.port, &from))); err != nil {
 		return err
 	}
-	return errors.Join(socket.Send(packet), socket.Close())
+	frame := slices.Concat(to, from, binary.BigEndian.AppendUint16(nil, etherIPv6), packet)
+	return wire.Do(func() error {
+		socket, err := packetSocket(h.Uplink.port)
+		if err != nil {
+			return err
+		}
+		_, err = socket.Write(frame)
+		return errors.Join(err, socket.Close())
+	})
+}
+
+// UplinkRouted says whether an agent's router looks at what arrives by the uplink.
+func (h *Host) UplinkRouted() (routed bool, err error) {
+	err = h.namespace.Do(func() error {
+		device, err := net.InterfaceByName(Uplink)
+		if err != nil {
+			return err
+		}
+		seen, err := loader.Look(uint32(device.Index))
+		routed = seen.Router != ""
+		return err
+	})
+	return routed, err
 }
 
 // Lead has the fabric route to the host what other hosts send to its Machines.

@@ -28,7 +28,8 @@ type FleetConfig struct {
 	Host    Config   // of each
 	Regions []string // of one host each; default iad and fra
 	IPv6    bool     // hosts reach each other by IPv6, not IPv4
-	Native  bool     // packets travel as they are, over a fabric, which has IPv6 alone
+	Fabric  bool     // the underlay is a router, which has IPv6 alone
+	Native  bool     // packets travel as they are, over a fabric
 	MTU     int      // of the underlay
 }
 
@@ -47,8 +48,10 @@ func NewFleet(c FleetConfig) (*Fleet, error) {
 		c.Regions = []string{"iad", "fra"}
 	}
 	make := NewUnderlay
-	if c.Native {
+	if c.Fabric = c.Fabric || c.Native; c.Fabric {
 		make, c.IPv6 = NewFabric, true
+	}
+	if c.Native {
 		c.Host.AgentFlags = append(slices.Clone(c.Host.AgentFlags), "--mesh", "native")
 	}
 	underlay, err := make(c.MTU)
@@ -63,7 +66,7 @@ func (f *Fleet) Start(ctx context.Context) error {
 			return err
 		}
 		if len(f.Hosts) == 1 {
-			err = f.begin(ctx, host)
+			err = f.Found(ctx, host)
 		} else {
 			err = f.Join(ctx, host)
 		}
@@ -103,12 +106,13 @@ func (f *Fleet) Join(ctx context.Context, h *Host, flags ...string) error {
 	if err != nil {
 		return err
 	}
-	return f.begin(ctx, h, append(flags, "--join", token)...)
+	return f.Found(ctx, h, append(flags, "--join", token)...)
 }
 
-// begin starts the agent of a host that has no number yet.
-func (f *Fleet) begin(ctx context.Context, h *Host, flags ...string) error {
-	if err := h.StartAgent(ctx, flags...); err != nil || !f.config.Native {
+// Found starts the agent of a host that has no number yet: the first one of the fleet, or
+// one that joins.
+func (f *Fleet) Found(ctx context.Context, h *Host, flags ...string) error {
+	if err := h.StartAgent(ctx, flags...); err != nil || !f.config.Fabric {
 		return err
 	}
 	return h.Lead(ctx)
