@@ -80,8 +80,8 @@ const maxReport = 64 << 10
 // call is one that another host has answered.
 type call struct {
 	report
-	sent, answered time.Time
-	certificateEnd time.Time // of the other host's
+	sent, answered                    time.Time
+	certificateFrom, certificateUntil time.Time // of the other host's
 }
 
 // ask has another host's agent report, within the time that the configuration gives it.
@@ -118,6 +118,9 @@ func (a *agent) ask(ctx context.Context, h state.Host) (call, error) {
 	if c.Host != h.ID {
 		return call{}, fmt.Errorf("at %v, where %s is said to be, host %v answers", at, h.Name, c.Host)
 	}
-	c.certificateEnd = response.TLS.PeerCertificates[0].NotAfter
+	if response.TLS != nil && len(response.TLS.PeerCertificates) > 0 { // it has, as it was verified
+		certificate := response.TLS.PeerCertificates[0]
+		c.certificateFrom, c.certificateUntil = certificate.NotBefore, certificate.NotAfter
+	}
 	return c, nil
 }

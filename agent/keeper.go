@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -30,11 +31,15 @@ const statusTimeout = 5 * time.Second
 func (k keeper) StoreStatus(ctx context.Context) (api.StoreStatus, error) {
 	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
 	defer cancel()
-	members, err := state.StoreStatus(ctx, k.client)
+	var others *tls.Config
+	if k.fleet != nil && k.fleet.Ready() {
+		others = k.fleet.ClientTLS()
+	}
+	members, err := state.StoreStatus(ctx, k.client, others)
 	if err != nil {
 		return api.StoreStatus{}, err
 	}
-	status := api.StoreStatus{Kind: api.StoreStatusKindFleet}
+	status := api.StoreStatus{Kind: api.StoreStatusKindFleet, Majority: state.HasMajority(members)}
 	switch {
 	case len(k.config.Store) > 0:
 		status.Kind = api.StoreStatusKindCluster
@@ -50,7 +55,7 @@ func (k keeper) StoreStatus(ctx context.Context) (api.StoreStatus, error) {
 	for _, m := range members {
 		shown := api.StoreMember{
 			ID: strconv.FormatUint(m.ID, 16), Host: hosts[m.Endpoint], Endpoint: m.Endpoint, Role: api.StoreMemberRoleVoter,
-			Answers: m.Err == nil, Revision: m.Revision, Bytes: m.Bytes, Version: m.Version,
+			Answers: m.Err == nil, AnswerMs: milliseconds(m.Took), Revision: m.Revision, Bytes: m.Bytes, Version: m.Version,
 		}
 		switch {
 		case m.Learner:

@@ -16,7 +16,7 @@ import (
 // are those of the great circle.
 func (a *agent) openRoundTrips(context.Context) (err error) {
 	a.trips, err = flycast.NewRoundTrips(flycast.RoundTripsConfig{
-		Host: a.host.ID, Region: a.host.Region, Snapshot: a.store.Snapshot, Open: a.echoSocket,
+		Host: a.host.ID, Region: a.host.Region, Snapshot: a.store.Snapshot, Open: func(ctx context.Context) (net.PacketConn, error) { return a.echoSocket(ctx) },
 		OnDistances: a.farther, OnReach: a.farther, Interval: a.config.Timeouts.RoundTrip, Log: a.log,
 	})
 	return err
@@ -24,8 +24,8 @@ func (a *agent) openRoundTrips(context.Context) (err error) {
 
 // echoSocket takes echo replies to this host's address among hosts, out of the private
 // namespace, and no other message.
-func (a *agent) echoSocket(ctx context.Context) (net.PacketConn, error) {
-	conn, err := a.private.ListenPacket(ctx, "ip6:ipv6-icmp", sixpn.AgentAddr(0, a.host.ID).String(), netns.FreeBind)
+func (a *agent) echoSocket(ctx context.Context, options ...netns.SocketOption) (net.PacketConn, error) {
+	conn, err := a.private.ListenPacket(ctx, "ip6:ipv6-icmp", sixpn.AgentAddr(0, a.host.ID).String(), append(options, netns.FreeBind)...)
 	if err != nil {
 		return nil, err
 	}

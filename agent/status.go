@@ -51,9 +51,14 @@ func (a *agent) progress() reconcile.Status {
 func (d dataPlane) Status(context.Context) (api.Status, error) {
 	progress := d.progress()
 	snapshot := d.store.Snapshot()
+	var from, until time.Time
+	if d.fleet != nil {
+		from, until = d.fleet.Validity()
+	}
 	status := api.Status{
 		Agent: api.AgentStatus{
 			Name: d.config.Name, Host: d.host.ID.String(), HostName: d.host.Name, Region: d.host.Region,
+			CertificateFrom: from.UTC(), CertificateUntil: until.UTC(),
 			Version: d.config.Version, Pid: os.Getpid(), StartedAt: d.started.UTC(), Message: d.trouble(progress),
 		},
 		Mesh:     d.meshStatus(),

@@ -59,6 +59,8 @@ type Hosts interface {
 	// Seen is what is known of each of these hosts, in their order. With ask each one's
 	// agent is asked, all at the same time; the error of one that does not answer is in Err.
 	Seen(ctx context.Context, hosts []state.Host, ask bool) []HostSeen
+	// Probe tries the way to another host. The error is one of this host, or of ctx.
+	Probe(ctx context.Context, host state.Host) (HostProbe, error)
 }
 
 // HostSeen is what one host knows of another, or of itself.

@@ -29,6 +29,21 @@ func (o *operations) GetHost(ctx context.Context, r GetHostRequestObject) (GetHo
 	return GetHost200JSONResponse(o.hostsOf(ctx, snapshot, []state.Host{h}, r.Params.Ask)[0]), nil
 }
 
+func (o *operations) ProbeHost(ctx context.Context, r ProbeHostRequestObject) (ProbeHostResponseObject, error) {
+	h, err := o.host(o.config.Store.Snapshot(), r.HostName)
+	if err != nil {
+		return nil, err
+	}
+	if h.ID == o.config.Host {
+		return nil, refuse(http.StatusConflict, StatusConflict, "host_name", "%s is the host that you ask: name another one", h.Name)
+	}
+	probe, err := o.config.Hosts.Probe(ctx, h)
+	if err != nil {
+		return nil, err
+	}
+	return ProbeHost200JSONResponse(probe), nil
+}
+
 func (o *operations) CreateInvitation(ctx context.Context, r CreateInvitationRequestObject) (CreateInvitationResponseObject, error) {
 	if err := checkWait(r.Params.Wait); err != nil {
 		return nil, err
@@ -186,4 +201,8 @@ type unseen struct{}
 
 func (unseen) Seen(_ context.Context, hosts []state.Host, _ bool) []HostSeen {
 	return make([]HostSeen, len(hosts))
+}
+
+func (unseen) Probe(context.Context, state.Host) (HostProbe, error) {
+	return HostProbe{}, notReady("other hosts do not reach this one: start its agent with --underlay ADDRESS")
 }

@@ -53,6 +53,11 @@ func TestHosts(t *testing.T) {
 			t.Errorf("%s, asked (-want +got):\n%s", h.Name, diff)
 		}
 	}
+	var probe api.HostProbe
+	w.get("/v1/hosts/two/probe").into(t, &probe)
+	if want := (api.HostProbe{Host: "two", Way: "both", MTU: 1420, Passes: 1280, Answers: true, ClockOffsetMs: new(-7.5)}); cmp.Diff(want, probe) != "" {
+		t.Errorf("probe (-want +got):\n%s", cmp.Diff(want, probe))
+	}
 	for _, verb := range []string{"drain", "undrain"} {
 		w.durable(t, w.post("/v1/hosts/two/"+verb, ""), http.StatusOK)
 		w.post("/v1/hosts/two/"+verb, "") // again, which changes nothing
@@ -70,6 +75,8 @@ func TestHosts(t *testing.T) {
 	}
 	for name, r := range map[string]refusal{
 		"another's key": {method: "POST", path: "/v1/hosts/two/rotate-key", code: http.StatusConflict, status: "conflict", field: "host_name"},
+		"itself probed": {method: "GET", path: "/v1/hosts/one/probe", code: http.StatusConflict, status: "conflict", field: "host_name"},
+		"nobody probed": {method: "GET", path: "/v1/hosts/nobody/probe", code: http.StatusNotFound, status: "not_found", field: "host_name"},
 		"nobody's key":  {method: "POST", path: "/v1/hosts/nobody/rotate-key", code: http.StatusNotFound, status: "not_found", field: "host_name"},
 		"its own":       {method: "DELETE", path: "/v1/hosts/one", code: http.StatusConflict, status: "conflict", field: "host_name"},
 		"nobody":        {method: "DELETE", path: "/v1/hosts/nobody", code: http.StatusNotFound, status: "not_found", field: "host_name"},

@@ -43,6 +43,33 @@ func (e HostState) Valid() bool {
 	}
 }
 
+// Defines values for HostProbeWay.
+const (
+	HostProbeWayBoth       HostProbeWay = "both"
+	HostProbeWayIn         HostProbeWay = "in"
+	HostProbeWayNone       HostProbeWay = "none"
+	HostProbeWayOut        HostProbeWay = "out"
+	HostProbeWayUnanswered HostProbeWay = "unanswered"
+)
+
+// Valid indicates whether the value is a known member of the HostProbeWay enum.
+func (e HostProbeWay) Valid() bool {
+	switch e {
+	case HostProbeWayBoth:
+		return true
+	case HostProbeWayIn:
+		return true
+	case HostProbeWayNone:
+		return true
+	case HostProbeWayOut:
+		return true
+	case HostProbeWayUnanswered:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for MeshStatusMode.
 const (
 	MeshStatusModeNative    MeshStatusMode = "native"
@@ -192,6 +219,12 @@ func (e WaitMachineParamsState) Valid() bool {
 
 // AgentStatus defines model for AgentStatus.
 type AgentStatus struct {
+	// CertificateFrom When the host's certificate of the fleet begins; missing if it is alone.
+	CertificateFrom time.Time `json:"certificate_from,omitempty,omitzero"`
+
+	// CertificateUntil When it ends. It is renewed when a third of its life is left.
+	CertificateUntil time.Time `json:"certificate_until,omitempty,omitzero"`
+
 	// Host Host field of its addresses, e.g. `0:3`.
 	Host     string `json:"host"`
 	HostName string `json:"host_name"`
@@ -606,6 +639,65 @@ type HostState string
 type HostList struct {
 	Hosts []Host `json:"hosts"`
 }
+
+// HostProbe defines model for HostProbe.
+type HostProbe struct {
+	// AnswerMs Time until its answer was there.
+	AnswerMs *float64 `json:"answer_ms,omitempty"`
+
+	// Answers Its agent answered, by TLS.
+	Answers         bool  `json:"answers"`
+	AppliedRevision int64 `json:"applied_revision,omitempty,omitzero"`
+
+	// CertificateFrom When its certificate begins.
+	CertificateFrom time.Time `json:"certificate_from,omitempty,omitzero"`
+
+	// CertificateUntil When it ends.
+	CertificateUntil time.Time `json:"certificate_until,omitempty,omitzero"`
+
+	// ClockErrorMs By how much that may be wrong.
+	ClockErrorMs *float64 `json:"clock_error_ms,omitempty"`
+
+	// ClockOffsetMs How far its clock is ahead of this host's; negative: behind.
+	ClockOffsetMs *float64 `json:"clock_offset_ms,omitempty"`
+
+	// Error Why it did not.
+	Error string `json:"error,omitempty,omitzero"`
+
+	// HandshakeAt The latest with it; missing: never.
+	HandshakeAt time.Time `json:"handshake_at,omitempty,omitzero"`
+
+	// Host Its name.
+	Host string `json:"host"`
+
+	// Message What its agent says is wrong.
+	Message string `json:"message,omitempty,omitzero"`
+
+	// MTU The largest packet of Machines, bytes.
+	MTU int `json:"mtu"`
+
+	// Passes The largest packet up to `mtu` that comes back when it is sent there; missing while none does.
+	Passes int `json:"passes,omitempty,omitzero"`
+
+	// RoundTripMs Of the first echo request that was answered.
+	RoundTripMs    *float64 `json:"round_trip_ms,omitempty"`
+	Version        string   `json:"version,omitempty,omitzero"`
+	WantedRevision int64    `json:"wanted_revision,omitempty,omitzero"`
+
+	// Way Which way packets pass through the mesh. `both`: echo requests are answered.
+	// `out`: what this host sends arrives there, and nothing comes back. `in`: what
+	// the other one sends arrives here, and what this one sends does not arrive
+	// there. `none`: nothing arrives here, and nothing is known to arrive there.
+	// `unanswered`: the tunnel passes both ways, but its router does not answer.
+	Way HostProbeWay `json:"way"`
+}
+
+// HostProbeWay Which way packets pass through the mesh. `both`: echo requests are answered.
+// `out`: what this host sends arrives there, and nothing comes back. `in`: what
+// the other one sends arrives here, and what this one sends does not arrive
+// there. `none`: nothing arrives here, and nothing is known to arrive there.
+// `unanswered`: the tunnel passes both ways, but its router does not answer.
+type HostProbeWay string
 
 // IPAssignment defines model for IPAssignment.
 type IPAssignment struct {
@@ -1160,7 +1252,9 @@ type StopRequest struct {
 
 // StoreMember defines model for StoreMember.
 type StoreMember struct {
-	Answers bool `json:"answers"`
+	// AnswerMs Time until its answer, or its error, was there.
+	AnswerMs float64 `json:"answer_ms,omitempty,omitzero"`
+	Answers  bool    `json:"answers"`
 
 	// Bytes Size of its database.
 	Bytes int64 `json:"bytes,omitempty,omitzero"`
@@ -1191,8 +1285,11 @@ type StoreMemberRole string
 // StoreStatus defines model for StoreStatus.
 type StoreStatus struct {
 	// Kind `host`: on this host alone. `fleet`: on hosts of the fleet. `cluster`: an etcd cluster of the operator's.
-	Kind    StoreStatusKind `json:"kind"`
-	Members []StoreMember   `json:"members"`
+	Kind StoreStatusKind `json:"kind"`
+
+	// Majority More than half of the voters answer, and one leads: it takes writes.
+	Majority bool          `json:"majority"`
+	Members  []StoreMember `json:"members"`
 
 	// Revision The latest that a member has.
 	Revision int64 `json:"revision"`
@@ -2182,6 +2279,16 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /v1/hosts/{host_name}/drain (the `DrainHost` operationId).
 	DrainHost(ctx context.Context, hostName HostName, params *DrainHostParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ProbeHost Ours: try the way to another host
+	//
+	// Sends echo requests through the mesh, small ones and the largest that Machines
+	// send, and asks the host's agent, which is also how far apart the clocks are. It
+	// takes as long as it takes to be sure: up to ten seconds for a host that does not
+	// answer.
+	//
+	// Corresponds with GET /v1/hosts/{host_name}/probe (the `ProbeHost` operationId).
+	ProbeHost(ctx context.Context, hostName HostName, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// RotateHostKey Ours: give a host another key of the mesh
 	//
@@ -3196,6 +3303,26 @@ func (c *Client) GetHost(ctx context.Context, hostName HostName, params *GetHost
 // Corresponds with POST /v1/hosts/{host_name}/drain (the `DrainHost` operationId).
 func (c *Client) DrainHost(ctx context.Context, hostName HostName, params *DrainHostParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewDrainHostRequest(c.Server, hostName, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ProbeHost Ours: try the way to another host
+//
+// Sends echo requests through the mesh, small ones and the largest that Machines
+// send, and asks the host's agent, which is also how far apart the clocks are. It
+// takes as long as it takes to be sure: up to ten seconds for a host that does not
+// answer.
+//
+// Corresponds with GET /v1/hosts/{host_name}/probe (the `ProbeHost` operationId).
+func (c *Client) ProbeHost(ctx context.Context, hostName HostName, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewProbeHostRequest(c.Server, hostName)
 	if err != nil {
 		return nil, err
 	}
@@ -6094,6 +6221,40 @@ func NewDrainHostRequest(server string, hostName HostName, params *DrainHostPara
 	return req, nil
 }
 
+// NewProbeHostRequest constructs an http.Request for the ProbeHost method
+func NewProbeHostRequest(server string, hostName HostName) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "host_name", hostName, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/hosts/%s/probe", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewRotateHostKeyRequest constructs an http.Request for the RotateHostKey method
 func NewRotateHostKeyRequest(server string, hostName HostName, params *RotateHostKeyParams) (*http.Request, error) {
 	var err error
@@ -7400,6 +7561,18 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with POST /v1/hosts/{host_name}/drain (the `DrainHost` operationId).
 	DrainHostWithResponse(ctx context.Context, hostName HostName, params *DrainHostParams, reqEditors ...RequestEditorFn) (*DrainHostResponse, error)
+
+	// ProbeHostWithResponse Ours: try the way to another host
+	//
+	// Sends echo requests through the mesh, small ones and the largest that Machines
+	// send, and asks the host's agent, which is also how far apart the clocks are. It
+	// takes as long as it takes to be sure: up to ten seconds for a host that does not
+	// answer.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/hosts/{host_name}/probe (the `ProbeHost` operationId).
+	ProbeHostWithResponse(ctx context.Context, hostName HostName, reqEditors ...RequestEditorFn) (*ProbeHostResponse, error)
 
 	// RotateHostKeyWithResponse Ours: give a host another key of the mesh
 	//
@@ -9506,6 +9679,54 @@ func (r DrainHostResponse) ContentType() string {
 	return ""
 }
 
+type ProbeHostResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *HostProbe
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Failure
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ProbeHostResponse) GetJSON200() *HostProbe {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r ProbeHostResponse) GetJSONDefault() *Failure {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ProbeHostResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ProbeHostResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ProbeHostResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ProbeHostResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 // RotateHostKeyResponse200Headers the declared response headers of an HTTP 200 response for RotateHostKey
 type RotateHostKeyResponse200Headers struct {
 	SixpnRevision int64
@@ -11096,6 +11317,24 @@ func (c *ClientWithResponses) DrainHostWithResponse(ctx context.Context, hostNam
 		return nil, err
 	}
 	return ParseDrainHostResponse(rsp)
+}
+
+// ProbeHostWithResponse Ours: try the way to another host
+//
+// Sends echo requests through the mesh, small ones and the largest that Machines
+// send, and asks the host's agent, which is also how far apart the clocks are. It
+// takes as long as it takes to be sure: up to ten seconds for a host that does not
+// answer.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/hosts/{host_name}/probe (the `ProbeHost` operationId).
+func (c *ClientWithResponses) ProbeHostWithResponse(ctx context.Context, hostName HostName, reqEditors ...RequestEditorFn) (*ProbeHostResponse, error) {
+	rsp, err := c.ProbeHost(ctx, hostName, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseProbeHostResponse(rsp)
 }
 
 // RotateHostKeyWithResponse Ours: give a host another key of the mesh
@@ -12893,6 +13132,39 @@ func ParseDrainHostResponse(rsp *http.Response) (*DrainHostResponse, error) {
 	return response, nil
 }
 
+// ParseProbeHostResponse parses an HTTP response from a ProbeHostWithResponse call
+func ParseProbeHostResponse(rsp *http.Response) (*ProbeHostResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ProbeHostResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest HostProbe
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseRotateHostKeyResponse parses an HTTP response from a RotateHostKeyWithResponse call
 func ParseRotateHostKeyResponse(rsp *http.Response) (*RotateHostKeyResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -13634,6 +13906,9 @@ type ServerInterface interface {
 	// DrainHost Ours: keep new Machines from a host
 	// (POST /v1/hosts/{host_name}/drain)
 	DrainHost(w http.ResponseWriter, r *http.Request, hostName HostName, params DrainHostParams)
+	// ProbeHost Ours: try the way to another host
+	// (GET /v1/hosts/{host_name}/probe)
+	ProbeHost(w http.ResponseWriter, r *http.Request, hostName HostName)
 	// RotateHostKey Ours: give a host another key of the mesh
 	// (POST /v1/hosts/{host_name}/rotate-key)
 	RotateHostKey(w http.ResponseWriter, r *http.Request, hostName HostName, params RotateHostKeyParams)
@@ -15821,6 +16096,32 @@ func (siw *ServerInterfaceWrapper) DrainHost(w http.ResponseWriter, r *http.Requ
 	handler.ServeHTTP(w, r)
 }
 
+// ProbeHost operation middleware
+func (siw *ServerInterfaceWrapper) ProbeHost(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "host_name" -------------
+	var hostName HostName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "host_name", r.PathValue("host_name"), &hostName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "host_name", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ProbeHost(w, r, hostName)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 // RotateHostKey operation middleware
 func (siw *ServerInterfaceWrapper) RotateHostKey(w http.ResponseWriter, r *http.Request) {
 
@@ -16577,6 +16878,7 @@ func HandlerWithOptions(si ServerInterface, options StdHTTPServerOptions) http.H
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/v1/apps/{app_name}/ip_assignments/{ip}", wrapper.GetIPAssignment)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/v1/hosts", wrapper.ListHosts)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/v1/hosts/invitations", wrapper.CreateInvitation)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/v1/hosts/{host_name}/probe", wrapper.ProbeHost)
 	m.HandleFunc(http.MethodDelete+" "+options.BaseURL+"/v1/hosts/{host_name}", wrapper.RemoveHost)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/v1/hosts/{host_name}", wrapper.GetHost)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/v1/hosts/{host_name}/drain", wrapper.DrainHost)
@@ -18226,6 +18528,45 @@ func (response DrainHostdefaultJSONResponse) VisitDrainHostResponse(w http.Respo
 	return err
 }
 
+type ProbeHostRequestObject struct {
+	HostName HostName `json:"host_name"`
+}
+
+type ProbeHostResponseObject interface {
+	VisitProbeHostResponse(w http.ResponseWriter) error
+}
+
+type ProbeHost200JSONResponse HostProbe
+
+func (response ProbeHost200JSONResponse) VisitProbeHostResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ProbeHostdefaultJSONResponse struct {
+	Body       Failure
+	StatusCode int
+}
+
+func (response ProbeHostdefaultJSONResponse) VisitProbeHostResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type RotateHostKeyRequestObject struct {
 	HostName HostName `json:"host_name"`
 	Params   RotateHostKeyParams
@@ -19094,6 +19435,9 @@ type StrictServerInterface interface {
 	// DrainHost Ours: keep new Machines from a host
 	// (POST /v1/hosts/{host_name}/drain)
 	DrainHost(ctx context.Context, request DrainHostRequestObject) (DrainHostResponseObject, error)
+	// ProbeHost Ours: try the way to another host
+	// (GET /v1/hosts/{host_name}/probe)
+	ProbeHost(ctx context.Context, request ProbeHostRequestObject) (ProbeHostResponseObject, error)
 	// RotateHostKey Ours: give a host another key of the mesh
 	// (POST /v1/hosts/{host_name}/rotate-key)
 	RotateHostKey(ctx context.Context, request RotateHostKeyRequestObject) (RotateHostKeyResponseObject, error)
@@ -20310,6 +20654,32 @@ func (sh *strictHandler) DrainHost(w http.ResponseWriter, r *http.Request, hostN
 		sh.options.ResponseErrorHandlerFunc(w, r, err)
 	} else if validResponse, ok := response.(DrainHostResponseObject); ok {
 		if err := validResponse.VisitDrainHostResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// ProbeHost operation middleware
+func (sh *strictHandler) ProbeHost(w http.ResponseWriter, r *http.Request, hostName HostName) {
+	var request ProbeHostRequestObject
+
+	request.HostName = hostName
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ProbeHost(ctx, request.(ProbeHostRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ProbeHost")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ProbeHostResponseObject); ok {
+		if err := validResponse.VisitProbeHostResponse(w); err != nil {
 			sh.options.ResponseErrorHandlerFunc(w, r, err)
 		}
 	} else if response != nil {

@@ -115,6 +115,16 @@ func (f *Fleet) Ready() bool {
 	return f.pair != nil
 }
 
+// Validity is from when and until when this host's certificate is good; zero without one.
+func (f *Fleet) Validity() (from, until time.Time) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.pair == nil {
+		return from, until
+	}
+	return f.pair.Leaf.NotBefore, f.pair.Leaf.NotAfter
+}
+
 // Expired says since when this host's certificate is too old for the others, zero if it
 // is not. One that has joined cannot renew it by itself then.
 func (f *Fleet) Expired() time.Time {

@@ -2,6 +2,7 @@ package state
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"slices"
 	"strings"
@@ -9,6 +10,7 @@ import (
 
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
 )
 
 // MemberStatus is how one server of a store does.
@@ -19,28 +21,42 @@ type MemberStatus struct {
 	Learner  bool
 	// What follows is zero for one that did not answer, and Err says why.
 	Leader   bool
+	Took     time.Duration // until its answer was there
 	Revision int64
 	Bytes    int64 // size of its database
 	Version  string
 	Err      error
 }
 
-// memberPatience is for one member that may be gone.
-const memberPatience = 3 * time.Second
+const (
+	// memberPatience is for one member that may be gone.
+	memberPatience = 2 * time.Second
+	// listPatience is for a store that may have no majority.
+	listPatience = 1500 * time.Millisecond
+)
 
 // StoreStatus asks every member of a store how it does, by the order of their endpoints.
-// The error is that of a store without a majority.
-func StoreStatus(ctx context.Context, client *clientv3.Client) ([]MemberStatus, error) {
-	list, err := client.MemberList(ctx)
+// Who the members are is asked of a majority, or, while there is none, of whoever answers.
+// A client of this host's own member alone calls the others by others, nil if there are
+// none. The error is that of a store none of whose members answers.
+func StoreStatus(ctx context.Context, client *clientv3.Client, others *tls.Config) ([]MemberStatus, error) {
+	list, err := listMembers(ctx, client)
+	if err != nil {
+		list, err = listMembers(ctx, client, clientv3.WithSerializable())
+	}
 	if err != nil {
 		return nil, unavailable("look for the members of the store", err)
+	}
+	own := uint64(0) // the member that answers on this host's socket
+	if local(client) {
+		own = list.Header.MemberId
 	}
 	all := make([]MemberStatus, len(list.Members))
 	done := make(chan struct{})
 	for i, m := range list.Members {
 		all[i] = MemberStatus{ID: m.ID, Name: m.Name, Learner: m.IsLearner, Endpoint: endpointOf(m)}
 		go func() {
-			all[i].ask(ctx, client)
+			all[i].ask(ctx, client, own, others)
 			done <- struct{}{}
 		}()
 	}
@@ -51,6 +67,29 @@ func StoreStatus(ctx context.Context, client *clientv3.Client) ([]MemberStatus, 
 	return all, nil
 }
 
+func listMembers(ctx context.Context, client *clientv3.Client, options ...clientv3.OpOption) (*clientv3.MemberListResponse, error) {
+	ctx, cancel := context.WithTimeout(ctx, listPatience)
+	defer cancel()
+	return client.MemberList(ctx, options...)
+}
+
+// HasMajority is whether more than half of a store's voters answer, and one leads: what
+// it needs to take writes.
+func HasMajority(members []MemberStatus) bool {
+	voters, answer, leader := 0, 0, false
+	for _, m := range members {
+		if m.Learner {
+			continue
+		}
+		voters++
+		if m.Err == nil {
+			answer++
+			leader = leader || m.Leader
+		}
+	}
+	return leader && 2*answer > voters
+}
+
 func endpointOf(m *etcdserverpb.Member) string {
 	if len(m.ClientURLs) == 0 {
 		return ""
@@ -58,18 +97,33 @@ func endpointOf(m *etcdserverpb.Member) string {
 	return m.ClientURLs[0]
 }
 
-func (m *MemberStatus) ask(ctx context.Context, client *clientv3.Client) {
-	if m.Endpoint == "" {
+// local is whether a client has this host's own member, by its socket, and no other.
+func local(client *clientv3.Client) bool {
+	return len(client.Endpoints()) == 1 && strings.HasPrefix(client.Endpoints()[0], "unix:")
+}
+
+func (m *MemberStatus) ask(ctx context.Context, client *clientv3.Client, own uint64, others *tls.Config) {
+	endpoint := m.Endpoint
+	switch {
+	case m.ID == own:
+		endpoint = client.Endpoints()[0] // which may be heard elsewhere too
+	case m.Endpoint == "":
 		m.Err = errors.New("it has not started yet")
 		return
+	case own != 0:
+		other, err := clientv3.New(clientv3.Config{Endpoints: []string{endpoint}, TLS: others, Logger: zap.NewNop()})
+		if err != nil {
+			m.Err = err
+			return
+		}
+		defer other.Close()
+		client = other
 	}
 	ctx, cancel := context.WithTimeout(ctx, memberPatience)
 	defer cancel()
-	endpoint := m.Endpoint
-	if len(client.Endpoints()) == 1 && strings.HasPrefix(client.Endpoints()[0], "unix:") {
-		endpoint = client.Endpoints()[0] // of this host's own store, which may be heard elsewhere too
-	}
+	begin := time.Now()
 	status, err := client.Status(ctx, endpoint)
+	m.Took = time.Since(begin)
 	if err != nil {
 		m.Err = err
 		return

@@ -2,6 +2,7 @@ package state_test
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"testing"
 	"time"
@@ -149,5 +150,26 @@ func TestChangingMembersTakesTurns(t *testing.T) {
 	}
 	for range cap(results) {
 		must(t, <-results)
+	}
+}
+
+func TestHasMajority(t *testing.T) {
+	leader, voter, away, learner := state.MemberStatus{Leader: true}, state.MemberStatus{}, state.MemberStatus{Err: errors.New("away")}, state.MemberStatus{Learner: true}
+	for _, row := range []struct {
+		name    string
+		members []state.MemberStatus
+		want    bool
+	}{
+		{"one", []state.MemberStatus{leader}, true},
+		{"one, away", []state.MemberStatus{away}, false},
+		{"two of three", []state.MemberStatus{leader, voter, away}, true},
+		{"two of three, without a leader", []state.MemberStatus{voter, voter, away}, false},
+		{"one of two", []state.MemberStatus{leader, away}, false},
+		{"a learner does not count", []state.MemberStatus{leader, away, learner}, false},
+		{"nor against it", []state.MemberStatus{leader, {Learner: true, Err: errors.New("away")}}, true},
+	} {
+		if got := state.HasMajority(row.members); got != row.want {
+			t.Errorf("%s: %v, expected %v", row.name, got, row.want)
+		}
 	}
 }

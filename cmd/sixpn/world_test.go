@@ -79,6 +79,14 @@ func newWorld(t *testing.T) *world {
 	return w
 }
 
+// Probe is as if packets of the smallest MTU passed, and "lost" were away.
+func (w *world) Probe(_ context.Context, h state.Host) (api.HostProbe, error) {
+	if h.Name == "lost" {
+		return api.HostProbe{Host: h.Name, Way: api.HostProbeWayNone, MTU: 1420, Error: "no route to host"}, nil
+	}
+	return api.HostProbe{Host: h.Name, Way: api.HostProbeWayBoth, MTU: 1420, Passes: 1280, Answers: true, ClockOffsetMs: new(1500.0), ClockErrorMs: new(1.0), Version: "v2"}, nil
+}
+
 // Seen is as if every other host were as far, and "lost" away.
 func (w *world) Seen(_ context.Context, hosts []state.Host, ask bool) []api.HostSeen {
 	seen := make([]api.HostSeen, len(hosts))

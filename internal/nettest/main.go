@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"github.com/spf13/pflag"
 
@@ -57,8 +58,12 @@ func agentMain(args []string) error {
 		return err
 	}
 	sources := agent.AddFlags(set)
+	ahead := set.Duration("clock-ahead", 0, "of the clock that other hosts see")
 	if err := set.Parse(args); err != nil {
 		return &agent.ConfigError{Key: "flags", Message: err.Error()}
 	}
-	return sources.Run(ctx, os.Stderr, func(c *agent.Config) { c.Version = "test" })
+	return sources.Run(ctx, os.Stderr, func(c *agent.Config) {
+		c.Version = "test"
+		c.Clock = func() time.Time { return time.Now().Add(*ahead) }
+	})
 }

@@ -38,7 +38,10 @@ type Underlay struct {
 }
 
 // path is one direction between two links; nil is every link.
-type path struct{ from, to *Link }
+type path struct {
+	from, to *Link
+	udp      bool // of it, only UDP
+}
 
 // Link is how one namespace is on an underlay: by a device "uplink" with an address of
 // each family, of IPv6 alone on a router.
@@ -291,7 +294,7 @@ func setTransmitChecksum(device string, on bool) error {
 
 // Cut lets nothing more pass from or to a link, silently: the device stays up, as
 // behind a switch that has failed.
-func (l *Link) Cut() error { return l.underlay.change(true, path{l, nil}, path{nil, l}) }
+func (l *Link) Cut() error { return l.underlay.change(true, path{from: l}, path{to: l}) }
 
 // Heal ends every cut of a link.
 func (l *Link) Heal() error {
@@ -309,7 +312,7 @@ func (l *Link) Heal() error {
 
 // CutTo lets nothing pass from this link to another, nil is all; what that sends still
 // comes.
-func (l *Link) CutTo(other *Link) error { return l.underlay.change(true, path{l, other}) }
+func (l *Link) CutTo(other *Link) error { return l.underlay.change(true, path{from: l, to: other}) }
 
 // change applies one set of cuts, all at one instant.
 func (u *Underlay) change(absent bool, paths ...path) error {
@@ -349,6 +352,9 @@ func (u *Underlay) applyLocked() error {
 				copy(name, l.bridged)
 				match = append(match, &expr.Meta{Key: key, Register: 1}, &expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: name})
 			}
+		}
+		if p.udp {
+			match = append(match, onlyUDP()...)
 		}
 		conn.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: append(match, &expr.Counter{}, &expr.Verdict{Kind: expr.VerdictDrop})})
 	}

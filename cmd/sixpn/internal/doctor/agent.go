@@ -37,7 +37,7 @@ func (c *Config) agent(ctx context.Context) (*api.Status, []Finding) {
 // data looks at what a running agent keeps in the kernel.
 func (c *Config) data(ctx context.Context, status api.Status) []Finding {
 	findings := c.applied(ctx, status)
-	findings = append(findings, c.store(ctx)...)
+	findings = append(findings, c.members(ctx)...)
 	findings = append(findings, c.mesh(status)...)
 	findings = append(findings, c.ports(status)...)
 	return append(findings, c.machines(ctx)...)
@@ -87,19 +87,6 @@ func (c *Config) applied(ctx context.Context, status api.Status) []Finding {
 		status = *answer.JSON200
 	}
 	return []Finding{ok(check, "revision %d is applied", wanted)}
-}
-
-// store takes and gives up nothing: an answer to a read says that it is there, the
-// time that it took how well it is.
-func (c *Config) store(ctx context.Context) []Finding {
-	const check = "store"
-	asked, cancel := context.WithTimeout(ctx, c.Timeout)
-	defer cancel()
-	answer, err := c.Client.ListAppsWithResponse(asked, &api.ListAppsParams{})
-	if err := api.Check(answer, err); err != nil {
-		return []Finding{fail(check, "look into the agent's log", "it cannot be read: %v", err)}
-	}
-	return []Finding{ok(check, "%d apps", answer.JSON200.TotalApps)}
 }
 
 // ports demands the router and the drop filter on each device.

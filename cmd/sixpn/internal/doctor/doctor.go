@@ -25,6 +25,7 @@ const (
 // Finding is the result of one look.
 type Finding struct {
 	Check   string `json:"check"`
+	Host    string `json:"host,omitempty"` // which it is about, if not this one
 	Status  Status `json:"status"`
 	Message string `json:"message"`
 	Remedy  string `json:"remedy,omitempty"` // what to do, if it is not ok
@@ -49,15 +50,28 @@ type Config struct {
 	Upstreams                      []string // resolvers; empty: those of the host
 	Client                         *api.ClientWithResponses
 
-	Timeout time.Duration // of one answer by the network; default 2 s
-	Settle  time.Duration // in which the data plane must be up to date; default 2 s
-	Root    string        // where the host's files are; default /
-	Euid    int           // who looks
+	Timeout        time.Duration // of one answer by the network; default 2 s
+	ProbeTimeout   time.Duration // of all that is tried of another host, or of the store; default 15 s
+	ClockTolerance time.Duration // how far another host's clock may be from this one's; default 1 s
+
+	Settle time.Duration // in which the data plane must be up to date; default 2 s
+	Root   string        // where the host's files are; default /
+	Euid   int           // who looks
 }
+
+// DefaultClockTolerance is far above what a time service leaves, and far below the
+// lease of a host.
+const DefaultClockTolerance = time.Second
 
 func (c *Config) complete() {
 	if c.Timeout == 0 {
 		c.Timeout = 2 * time.Second
+	}
+	if c.ProbeTimeout == 0 {
+		c.ProbeTimeout = 15 * time.Second
+	}
+	if c.ClockTolerance == 0 {
+		c.ClockTolerance = DefaultClockTolerance
 	}
 	if c.Settle == 0 {
 		c.Settle = 2 * time.Second
@@ -72,7 +86,8 @@ func (c *Config) path(parts ...string) string {
 	return filepath.Join(append([]string{c.Root}, parts...)...)
 }
 
-// Examine looks at everything, first the host, then the agent.
+// Examine looks at everything, first the host, then the agent, then the other hosts of its
+// fleet.
 func Examine(ctx context.Context, c Config) []Finding {
 	c.complete()
 	var findings []Finding
@@ -91,6 +106,8 @@ func Examine(ctx context.Context, c Config) []Finding {
 	findings = append(findings, c.leftovers(status != nil)...)
 	if status != nil {
 		findings = append(findings, c.data(ctx, *status)...)
+		findings = append(findings, certificate(*status)...)
+		findings = append(findings, c.hosts(ctx, status.Mesh.Mode == api.MeshStatusModeNative)...)
 	}
 	return findings
 }
