@@ -27,6 +27,9 @@
 #define ANSWER_NEIGHBOUR (DROP_REASONS + 1)
 #define ANSWER_ECHO (DROP_REASONS + 2)
 
+/* Not one either: XDP leaves the frame, as it came, to the program on tcx. */
+#define HAND_OVER (DROP_REASONS + 3)
+
 struct solicitation {
 	struct icmp6hdr icmp;
 	__be32 target[4];
@@ -48,7 +51,7 @@ static __always_inline int is_gateway(const __be32 raw[4])
  * addresses: between Machines they would be forgeries, and hop limit 255 alone
  * does not say where they began. RFC 4861, RFC 2710, RFC 3810, RFC 3971, RFC 4286.
  */
-__noinline int admit_neighbour(struct __sk_buff *skb, struct packet *packet, struct port *port)
+__noinline int admit_neighbour(context *ctx, struct packet *packet, struct port *port)
 {
 	struct solicitation solicitation;
 	__be32 source[4];
@@ -74,9 +77,8 @@ __noinline int admit_neighbour(struct __sk_buff *skb, struct packet *packet, str
 
 	/* RFC 4861, 7.1.1; RFC 6980 forbids fragments. */
 	if (packet->hop_limit != 255 || packet->fragment || packet->l4 != L4 ||
-	    packet->payload < sizeof(solicitation) ||
-	    bpf_skb_load_bytes(skb, L4, &solicitation, sizeof(solicitation)) || solicitation.icmp.icmp6_code ||
-	    bpf_skb_load_bytes(skb, L3 + 8, source, sizeof(source)))
+	    packet->payload < sizeof(solicitation) || load_bytes(ctx, L4, &solicitation, sizeof(solicitation)) ||
+	    solicitation.icmp.icmp6_code || load_bytes(ctx, L3 + 8, source, sizeof(source)))
 		return DROP_NEIGHBOUR_SPOOFING;
 	/* Duplicate address detection. Nobody but the Machine has its /112. */
 	if (!source[0] && !source[1] && !source[2] && !source[3])
@@ -96,6 +98,15 @@ static __always_inline int is_neighbour_message(__u8 type)
 	       (type <= ICMP_ROUTER_RENUMBERING || type == ICMP_MLD2_REPORT || type == ICMP_INVERSE_SOLICITATION ||
 		type == ICMP_INVERSE_ADVERTISEMENT ||
 		(type >= ICMP_CERTIFICATE_SOLICITATION && type <= ICMP_MULTICAST_ROUTER_LAST));
+}
+
+/*
+ * 1 if the sender of a packet that another host's router let through may hear why it goes
+ * no further: answer.h says how.
+ */
+static __always_inline int is_answered(int reason)
+{
+	return reason > DROP_REASONS || reason == DROP_NO_MACHINE || reason == DROP_TOO_BIG || reason == DROP_HOP_LIMIT;
 }
 
 /* Only an echo request in one piece, without extension headers, is answered. */
@@ -163,10 +174,10 @@ static __always_inline int admit_mesh(const struct packet *packet, const struct 
 	}
 }
 
-static __always_inline int admit(struct __sk_buff *skb, struct packet *packet, struct port *port)
+static __always_inline int admit(context *ctx, struct packet *packet, struct port *port)
 {
 	if (packet->protocol == IPPROTO_ICMPV6 && is_neighbour_message(packet->icmp_type))
-		return admit_neighbour(skb, packet, port);
+		return admit_neighbour(ctx, packet, port);
 
 	switch (port->kind) {
 	case PORT_MACHINE:
@@ -192,7 +203,7 @@ static __always_inline int admit(struct __sk_buff *skb, struct packet *packet, s
 			__be32 raw[4];
 
 			if (packet->icmp_type == ICMP_ECHO_REQUEST && packet->protocol == IPPROTO_ICMPV6 &&
-			    !bpf_skb_load_bytes(skb, L3 + 24, raw, sizeof(raw)) && is_gateway(raw))
+			    !load_bytes(ctx, L3 + 24, raw, sizeof(raw)) && is_gateway(raw))
 				return admit_echo(packet);
 			return DROP_LINK_LOCAL;
 		}

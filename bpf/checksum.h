@@ -56,7 +56,7 @@ static __always_inline __u32 pseudo_sum(const struct address *source, const stru
 }
 
 /* Of `bytes` of the frame from `offset` on, folded. */
-__noinline int frame_sum(struct __sk_buff *skb, __u32 offset, __u32 bytes)
+__noinline int frame_sum(context *ctx, __u32 offset, __u32 bytes)
 {
 	__u64 sum = 0;
 
@@ -64,7 +64,7 @@ __noinline int frame_sum(struct __sk_buff *skb, __u32 offset, __u32 bytes)
 		__u64 chunk[4] = {};
 		__u32 size = bytes < sizeof(chunk) ? bytes : sizeof(chunk);
 
-		if (size < 1 || size > sizeof(chunk) || bpf_skb_load_bytes(skb, offset, chunk, size))
+		if (size < 1 || size > sizeof(chunk) || load_bytes(ctx, offset, chunk, size))
 			break;
 		/* 32 bits at a time: the sum of 16-bit words does not care (RFC 1071, 2). */
 		for (int j = 0; j < 4; j++)

@@ -21,17 +21,17 @@ static __always_inline __u32 segments(const struct packet *packet, __u32 size)
 	return packet->length > headers ? (packet->length - headers + size - 1) / size : 1;
 }
 
-static __always_inline void count_forwarded(struct __sk_buff *skb, const struct packet *packet, __u32 in, __u32 out)
+static __always_inline void count_forwarded(context *ctx, const struct packet *packet, __u32 in, __u32 out)
 {
 	struct counters *rx = bpf_map_lookup_elem(&port_counters, &in);
 	struct counters *tx = bpf_map_lookup_elem(&port_counters, &out);
 	__u32 packets = 1;
 
 	/* Nothing shorter than the smallest MTU is more than one packet. */
-	if (packet->length > 1280 && skb->gso_segs > 1)
-		packets = skb->gso_segs;
-	else if (packet->length > 1280 && skb->gso_size) /* a tap's segments are not counted yet */
-		packets = segments(packet, skb->gso_size);
+	if (packet->length > 1280 && segment_count(ctx) > 1)
+		packets = segment_count(ctx);
+	else if (packet->length > 1280 && segment_size(ctx)) /* a tap's segments are not counted yet */
+		packets = segments(packet, segment_size(ctx));
 	if (rx) {
 		rx->rx_packets += packets;
 		rx->rx_bytes += packet->length;
@@ -68,9 +68,9 @@ static __always_inline int is_noise(__u32 reason)
 	return reason == DROP_NEIGHBOUR_NOISE || reason == DROP_MULTICAST_NOISE;
 }
 
-__noinline int sample_drop(struct __sk_buff *skb, __u32 reason)
+__noinline int sample_drop(context *ctx, __u32 reason)
 {
-	__u32 zero = 0, length = skb->len;
+	__u32 zero = 0, length = frame_length(ctx), captured = length < EVENT_BYTES ? length : EVENT_BYTES;
 	struct bucket *budget = bpf_map_lookup_elem(&event_budget, &zero);
 	struct drop_event *event;
 	__u64 now = bpf_ktime_get_coarse_ns(); /* most calls end at the empty bucket */
@@ -87,22 +87,22 @@ __noinline int sample_drop(struct __sk_buff *skb, __u32 reason)
 		return 0;
 	}
 	event->time = bpf_ktime_get_ns();
-	event->ifindex = skb->ifindex;
+	event->ifindex = frame_ifindex(ctx);
 	event->reason = reason;
 	event->length = length;
-	event->captured = length < EVENT_BYTES ? length : EVENT_BYTES;
+	event->captured = captured;
 	__builtin_memset(event->data, 0, sizeof(event->data));
-	if (event->captured < 1 || event->captured > EVENT_BYTES ||
-	    bpf_skb_load_bytes(skb, 0, event->data, event->captured))
+	barrier_var(captured); /* or the compiler knows what the verifier does not */
+	if (captured < 1 || captured > EVENT_BYTES || load_bytes(ctx, 0, event->data, captured))
 		event->captured = 0;
 	bpf_ringbuf_submit(event, 0);
 	return 1;
 }
 
 /* `port` is NULL for a device that is no port. */
-static __always_inline void count_drop(struct __sk_buff *skb, __u32 reason, struct port *port)
+static __always_inline void count_drop(context *ctx, __u32 reason, struct port *port)
 {
-	struct port_drop_key key = { .ifindex = skb->ifindex, .reason = reason };
+	struct port_drop_key key = { .ifindex = frame_ifindex(ctx), .reason = reason };
 	__u64 *total = bpf_map_lookup_elem(&drops, &reason), *count, zero = 0;
 
 	if (total)
@@ -123,7 +123,7 @@ static __always_inline void count_drop(struct __sk_buff *skb, __u32 reason, stru
 			counters->dropped++;
 	}
 	if (!is_noise(reason))
-		sample_drop(skb, reason);
+		sample_drop(ctx, reason);
 }
 
 #endif

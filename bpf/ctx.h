@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
-/* ctx.h is what a packet is, and what of it depends on the hook: tc here. */
+/*
+ * ctx.h is what a packet is, and, below, what of it depends on the hook: tc, or XDP
+ * where SIXPN_XDP is defined. Every stage is the same for both.
+ */
 #ifndef SIXPN_CTX_H
 #define SIXPN_CTX_H
 
@@ -13,10 +16,6 @@
 #include <bpf/bpf_helpers.h>
 
 #include "types.h"
-
-#define VERDICT_NEXT -1    /* TCX_NEXT */
-#define VERDICT_DROP 2     /* TCX_DROP */
-#define VERDICT_REDIRECT 7 /* TCX_REDIRECT */
 
 #define L3 ETH_HLEN
 #define L4 (ETH_HLEN + 40) /* where it is without extension headers */
@@ -46,6 +45,8 @@ enum entry {
 	ENTRY_PORT = 0, /* a Machine's device, or the host port */
 	ENTRY_MESH,     /* the device without link layer that leads to other hosts */
 	ENTRY_UPLINK,   /* the host's own device that does */
+	ENTRY_DRIVER,   /* the same, XDP in its driver */
+	ENTRY_GENERIC,  /* the same, XDP after the kernel has made a packet of its own of the frame */
 };
 
 /* By which rule a packet goes on: what the final check asks for depends on it. */
@@ -87,6 +88,14 @@ struct packet {
 	__u16 mtu; /* what a Packet Too Big will say */
 };
 
+#ifndef SIXPN_XDP
+
+#define VERDICT_NEXT -1    /* TCX_NEXT */
+#define VERDICT_DROP 2     /* TCX_DROP */
+#define VERDICT_REDIRECT 7 /* TCX_REDIRECT */
+
+typedef struct __sk_buff context;
+
 /* The part of the kernel's sk_buff that __sk_buff does not show. */
 struct sk_buff {
 	__u8 ip_summed : 2;
@@ -106,9 +115,9 @@ struct skb_shared_info {
 extern void *bpf_cast_to_kern_ctx(void *ctx) __ksym;
 
 /* 1 for a list of packets with headers of their own, of which a program sees the first only. */
-static __noinline int is_list(struct __sk_buff *skb)
+static __noinline int is_list(context *ctx)
 {
-	struct sk_buff *kernel = bpf_cast_to_kern_ctx(skb);
+	struct sk_buff *kernel = bpf_cast_to_kern_ctx(ctx);
 	struct skb_shared_info *info = (void *)(kernel->head + kernel->end);
 	unsigned int type = 0;
 
@@ -116,19 +125,19 @@ static __noinline int is_list(struct __sk_buff *skb)
 }
 
 /* Makes the first `bytes` of the frame readable through data pointers, or all of a shorter one. */
-static __always_inline void linearize(struct __sk_buff *skb, __u32 bytes)
+static __always_inline void linearize(context *ctx, __u32 bytes)
 {
-	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 
 	/* A short frame is readable as a whole already. */
-	if (data + bytes > end && end - data < skb->len)
-		bpf_skb_pull_data(skb, bytes < skb->len ? bytes : skb->len);
+	if (data + bytes > end && end - data < ctx->len)
+		bpf_skb_pull_data(ctx, bytes < ctx->len ? bytes : ctx->len);
 }
 
 /* The state of the transport checksum, and where the kernel would complete it: frame offsets. */
-static __always_inline __u8 checksum_state(struct __sk_buff *skb, __u32 *start, __u32 *field)
+static __always_inline __u8 checksum_state(context *ctx, __u32 *start, __u32 *field)
 {
-	struct sk_buff *kernel = bpf_cast_to_kern_ctx(skb);
+	struct sk_buff *kernel = bpf_cast_to_kern_ctx(ctx);
 	__u8 state = BPF_CORE_READ_BITFIELD(kernel, ip_summed);
 
 	if (state == CHECKSUM_PARTIAL) {
@@ -137,5 +146,124 @@ static __always_inline __u8 checksum_state(struct __sk_buff *skb, __u32 *start, 
 	}
 	return state;
 }
+
+static __always_inline int load_bytes(context *ctx, __u32 offset, void *to, __u32 size)
+{
+	return bpf_skb_load_bytes(ctx, offset, to, size);
+}
+
+static __always_inline int store_bytes(context *ctx, __u32 offset, const void *from, __u32 size)
+{
+	return bpf_skb_store_bytes(ctx, offset, from, size, 0);
+}
+
+static __always_inline __u32 frame_length(context *ctx)
+{
+	return ctx->len;
+}
+
+static __always_inline __u32 frame_ifindex(context *ctx)
+{
+	return ctx->ifindex;
+}
+
+/* Payload of the packets that the frame will be cut into; 0: it is one packet. */
+static __always_inline __u32 segment_size(context *ctx)
+{
+	return ctx->gso_size;
+}
+
+static __always_inline __u32 segment_count(context *ctx)
+{
+	return ctx->gso_segs;
+}
+
+/* 1 for a VLAN tag beside the frame; one inside it shows as the frame's type. */
+static __always_inline int is_tagged(context *ctx)
+{
+	return !!ctx->vlan_present;
+}
+
+static __always_inline int is_ipv6(context *ctx)
+{
+	return ctx->protocol == bpf_htons(ETH_P_IPV6);
+}
+
+/* Tells the kernel that the sum of the whole frame has changed. */
+static __always_inline void sum_changed(context *ctx, __be16 difference)
+{
+	bpf_csum_update(ctx, difference);
+}
+
+#else
+
+#define VERDICT_DROP XDP_DROP
+#define VERDICT_REDIRECT XDP_REDIRECT
+
+typedef struct xdp_md context;
+
+/* A frame is in one piece, as it was on the wire, its checksums complete. */
+
+static __always_inline int is_list(context *ctx)
+{
+	return 0;
+}
+
+static __always_inline void linearize(context *ctx, __u32 bytes)
+{
+}
+
+static __always_inline __u8 checksum_state(context *ctx, __u32 *start, __u32 *field)
+{
+	return CHECKSUM_NONE;
+}
+
+static __always_inline int load_bytes(context *ctx, __u32 offset, void *to, __u32 size)
+{
+	return bpf_xdp_load_bytes(ctx, offset, to, size);
+}
+
+static __always_inline int store_bytes(context *ctx, __u32 offset, const void *from, __u32 size)
+{
+	return bpf_xdp_store_bytes(ctx, offset, (void *)from, size);
+}
+
+static __always_inline __u32 frame_length(context *ctx)
+{
+	return bpf_xdp_get_buff_len(ctx);
+}
+
+static __always_inline __u32 frame_ifindex(context *ctx)
+{
+	return ctx->ingress_ifindex;
+}
+
+static __always_inline __u32 segment_size(context *ctx)
+{
+	return 0;
+}
+
+static __always_inline __u32 segment_count(context *ctx)
+{
+	return 0;
+}
+
+static __always_inline int is_tagged(context *ctx)
+{
+	return 0;
+}
+
+static __always_inline int is_ipv6(context *ctx)
+{
+	struct ethhdr *ethernet = (void *)(long)ctx->data;
+
+	return (void *)(ethernet + 1) <= (void *)(long)ctx->data_end && ethernet->h_proto == bpf_htons(ETH_P_IPV6);
+}
+
+static __always_inline void sum_changed(context *ctx, __be16 difference)
+{
+}
+
+#endif
 
 #endif

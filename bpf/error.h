@@ -51,20 +51,20 @@ static __noinline int is_allocated(const struct packet *packet, int reply)
 }
 
 /* Writes an address into the frame. */
-static __noinline int put_address(struct __sk_buff *skb, __u32 offset, const struct address *address)
+static __noinline int put_address(context *ctx, __u32 offset, const struct address *address)
 {
 	/* From 2 on, the fields are where the stack wants them. */
 	__u8 raw[20] __attribute__((aligned(4)));
 
 	store_address(raw + 2, address);
-	return bpf_skb_store_bytes(skb, offset, raw + 2, 16, 0);
+	return store_bytes(ctx, offset, raw + 2, 16);
 }
 
 /*
  * Writes the quote anew: what the packet answers is the new pair in reverse. Its own
  * checksum absorbs the change where the quote reaches that far, else the error's does.
  */
-static __noinline int write_quote(struct __sk_buff *skb, const struct packet *packet, const struct quote *quoted)
+static __noinline int write_quote(context *ctx, const struct packet *packet, const struct quote *quoted)
 {
 	__be16 ports[2] = { bpf_htons(packet->new_destination_port), bpf_htons(packet->new_source_port) };
 	__u32 difference = 2 * CHECKSUM_ZERO - pair_sum(&quoted->source, &quoted->destination) - quoted->source_port -
@@ -73,20 +73,19 @@ static __noinline int write_quote(struct __sk_buff *skb, const struct packet *pa
 	__u32 field = QUOTE + 40 + (quoted->protocol == IPPROTO_TCP ? 16 : 6);
 	__be16 checksum;
 
-	if (put_address(skb, QUOTE + 8, &packet->new_destination) ||
-	    put_address(skb, QUOTE + 24, &packet->new_source) ||
-	    bpf_skb_store_bytes(skb, QUOTE + 40, ports, sizeof(ports), 0))
+	if (put_address(ctx, QUOTE + 8, &packet->new_destination) ||
+	    put_address(ctx, QUOTE + 24, &packet->new_source) || store_bytes(ctx, QUOTE + 40, ports, sizeof(ports)))
 		return DROP_INTERNAL;
-	if (field + 2 > L4 + (__u32)packet->payload || bpf_skb_load_bytes(skb, field, &checksum, 2) || !checksum) {
+	if (field + 2 > L4 + (__u32)packet->payload || load_bytes(ctx, field, &checksum, 2) || !checksum) {
 		/* Until the kernel completes it, the field holds the pseudo header alone. */
 		if (packet->checksum == CHECKSUM_PARTIAL)
 			return DROP_NONE;
 		field = L4 + 2;
-		if (bpf_skb_load_bytes(skb, field, &checksum, 2))
+		if (load_bytes(ctx, field, &checksum, 2))
 			return DROP_INTERNAL;
 	}
 	checksum = bpf_htons(checksum_adjust(bpf_ntohs(checksum), difference));
-	return bpf_skb_store_bytes(skb, field, &checksum, 2, 0) ? DROP_INTERNAL : DROP_NONE;
+	return store_bytes(ctx, field, &checksum, 2) ? DROP_INTERNAL : DROP_NONE;
 }
 
 /* From a backend about what a client's flow sent it: 1 if there is such a flow. */
@@ -147,7 +146,7 @@ static __always_inline int may_complain(const struct packet *packet, const struc
 	return leads_to_hosts(port) && !packet->source.machine && packet->source.host == quoted->destination.host;
 }
 
-__noinline int resolve_error(struct __sk_buff *skb, struct packet *packet, struct port *port)
+__noinline int resolve_error(context *ctx, struct packet *packet, struct port *port)
 {
 	struct quote quoted = {};
 	void *data, *end;
@@ -155,9 +154,9 @@ __noinline int resolve_error(struct __sk_buff *skb, struct packet *packet, struc
 
 	if (!packet || !port)
 		return DROP_INTERNAL;
-	linearize(skb, QUOTE + QUOTE_READ);
-	data = (void *)(long)skb->data;
-	end = (void *)(long)skb->data_end;
+	linearize(ctx, QUOTE + QUOTE_READ);
+	data = (void *)(long)ctx->data;
+	end = (void *)(long)ctx->data_end;
 	if (packet->fragment || packet->l4 != L4 || packet->payload < 8 + QUOTE_READ ||
 	    data + QUOTE + QUOTE_READ > end || *(__u8 *)(data + QUOTE) >> 4 != 6)
 		return DROP_UNMATCHED_ERROR;
@@ -183,7 +182,7 @@ __noinline int resolve_error(struct __sk_buff *skb, struct packet *packet, struc
 			found = error_to_client(packet, &quoted);
 	}
 	if (found)
-		return write_quote(skb, packet, &quoted);
+		return write_quote(ctx, packet, &quoted);
 	if (packet->source.network != packet->destination.network && packet->source.machine &&
 	    packet->destination.machine) {
 		/* About a flow that another host has the entry of: its packets were allowed, or not, by an allocation. */

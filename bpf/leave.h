@@ -34,9 +34,9 @@ static __always_inline int is_device_of(const struct machine *device, const stru
 }
 
 /* The largest IPv6 packet this frame puts on the wire: its own length, or a segment's. */
-static __always_inline __u32 wire_length(struct __sk_buff *skb, const struct packet *packet)
+static __always_inline __u32 wire_length(context *ctx, const struct packet *packet)
 {
-	__u32 segment = skb->gso_size;
+	__u32 segment = segment_size(ctx);
 
 	if (!segment)
 		return packet->length - L3;
@@ -44,9 +44,9 @@ static __always_inline __u32 wire_length(struct __sk_buff *skb, const struct pac
 }
 
 /* Writes the new pair and ports; the checksum follows them. */
-static __always_inline int rewrite(struct __sk_buff *skb, const struct packet *packet)
+static __always_inline int rewrite(context *ctx, const struct packet *packet)
 {
-	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	struct ipv6hdr *ip = data + L3;
 	__be16 *ports = data + L4, *checksum;
 	__u32 difference = packet->difference;
@@ -90,9 +90,9 @@ static __always_inline int rewrite(struct __sk_buff *skb, const struct packet *p
 }
 
 /* What no device may ask of the router, and what this one cannot take. */
-static __always_inline int leave_limits(struct __sk_buff *skb, struct packet *packet, __u16 mtu)
+static __always_inline int leave_limits(context *ctx, struct packet *packet, __u16 mtu)
 {
-	if (packet->length - L3 > mtu && wire_length(skb, packet) > mtu) {
+	if (packet->length - L3 > mtu && wire_length(ctx, packet) > mtu) {
 		packet->mtu = mtu;
 		return DROP_TOO_BIG;
 	}
@@ -105,12 +105,12 @@ static __always_inline int leave_limits(struct __sk_buff *skb, struct packet *pa
 }
 
 /* Takes a hop of a packet whose IPv6 header is readable. */
-static __always_inline void take_hop(struct __sk_buff *skb, struct ipv6hdr *ip, const struct packet *packet)
+static __always_inline void take_hop(context *ctx, struct ipv6hdr *ip, const struct packet *packet)
 {
 	ip->hop_limit = packet->hop_limit - 1;
 	/* The pair, its ports and the checksum cancel out; the hop limit does not. */
 	if (packet->checksum == CHECKSUM_COMPLETE)
-		bpf_csum_update(skb, bpf_htons(0xfffe));
+		sum_changed(ctx, bpf_htons(0xfffe));
 }
 
 /*
@@ -118,7 +118,7 @@ static __always_inline void take_hop(struct __sk_buff *skb, struct ipv6hdr *ip, 
  * none, and makes the one of the next hop for the uplink. Not inlined: between Machines
  * of one host nothing of this is met.
  */
-__noinline int leave_host(struct __sk_buff *skb, struct packet *packet, struct port *in)
+__noinline int leave_host(context *ctx, struct packet *packet, struct port *in)
 {
 	__u32 zero = 0, ifindex;
 	struct host_device *out = bpf_map_lookup_elem(&mesh_device, &zero);
@@ -130,33 +130,58 @@ __noinline int leave_host(struct __sk_buff *skb, struct packet *packet, struct p
 	ifindex = out ? *(volatile __u32 *)&out->ifindex : 0;
 	if (!ifindex)
 		return DROP_OTHER_HOST;
-	reason = leave_limits(skb, packet, out->mtu);
+	reason = leave_limits(ctx, packet, out->mtu);
 	if (reason)
 		return reason;
 	if (!may_leave_host(packet, in))
 		return DROP_WALL;
 	if (packet->path == PATH_FORWARD) {
-		reason = rewrite(skb, packet);
+		reason = rewrite(ctx, packet);
 		if (reason)
 			return reason;
 	}
-	data = (void *)(long)skb->data;
-	end = (void *)(long)skb->data_end;
+	data = (void *)(long)ctx->data;
+	end = (void *)(long)ctx->data_end;
 	if (data + L4 > end)
 		return DROP_INTERNAL;
-	take_hop(skb, data + L3, packet);
-	reason = rotate_frame(skb);
+	take_hop(ctx, data + L3, packet);
+	reason = rotate_frame(ctx);
 	if (reason)
 		return reason;
-	count_forwarded(skb, packet, in->counters, out->counters);
+	count_forwarded(ctx, packet, in->counters, out->counters);
 	if (out->redirect == REDIRECT_NEIGHBOUR)
 		return bpf_redirect_neigh(ifindex, NULL, 0, 0) == VERDICT_REDIRECT ? DROP_NONE : DROP_INTERNAL;
 	return bpf_redirect(ifindex, 0) == VERDICT_REDIRECT ? DROP_NONE : DROP_INTERNAL;
 }
 
+/*
+ * 1 if XDP cannot do this packet right: the private namespace takes no frames of XDP, nor
+ * does a device that was not made ready for them. And generic XDP does not know which
+ * checksums the kernel still has to complete, so it translates none.
+ */
+static __always_inline int hands_over(enum entry entry, const struct packet *packet, const struct machine *out)
+{
+	if (entry != ENTRY_DRIVER && entry != ENTRY_GENERIC)
+		return 0;
+	return packet->path == PATH_HOST || out->redirect != REDIRECT_XDP ||
+	       (entry == ENTRY_GENERIC && packet->path == PATH_REPLY);
+}
+
+/* The frame goes to the device, or to its peer, past the device itself. */
+static __always_inline int redirect(enum entry entry, const struct packet *packet, const struct machine *out,
+				    __u32 ifindex)
+{
+	if (entry == ENTRY_DRIVER || entry == ENTRY_GENERIC)
+		return bpf_redirect(ifindex, 0);
+	/* From a TUN, going through the veth is faster than passing it by. */
+	if (entry != ENTRY_MESH &&
+	    (packet->path == PATH_HOST || (out->redirect != REDIRECT_EGRESS && ifindex != packet->ifindex)))
+		return bpf_redirect_peer(ifindex, 0);
+	return bpf_redirect(ifindex, 0);
+}
+
 /* Sends the packet on. DROP_NONE: *verdict is the program's. */
-static __always_inline int leave(struct __sk_buff *skb, struct packet *packet, struct port *in, enum entry entry,
-				 int *verdict)
+static __always_inline int leave(context *ctx, struct packet *packet, struct port *in, enum entry entry, int *verdict)
 {
 	int mesh = entry != ENTRY_PORT;
 	void *data, *end;
@@ -169,12 +194,14 @@ static __always_inline int leave(struct __sk_buff *skb, struct packet *packet, s
 		if (mesh)
 			return DROP_OTHER_HOST;
 		*verdict = VERDICT_REDIRECT;
-		return leave_host(skb, packet, in);
+		return leave_host(ctx, packet, in);
 	}
 	out = find_device(packet);
 	if (!out)
 		return packet->path == PATH_HOST ? DROP_HOST_SERVICE : DROP_NO_MACHINE;
-	reason = leave_limits(skb, packet, out->mtu);
+	if (hands_over(entry, packet, out))
+		return HAND_OVER;
+	reason = leave_limits(ctx, packet, out->mtu);
 	if (reason)
 		return reason;
 	ifindex = *(volatile __u32 *)&out->ifindex;
@@ -185,27 +212,22 @@ static __always_inline int leave(struct __sk_buff *skb, struct packet *packet, s
 		return DROP_NO_MACHINE;
 
 	if (packet->path == PATH_FORWARD || packet->path == PATH_REPLY) {
-		reason = rewrite(skb, packet);
+		reason = rewrite(ctx, packet);
 		if (reason)
 			return reason;
 	}
-	data = (void *)(long)skb->data;
-	end = (void *)(long)skb->data_end;
+	data = (void *)(long)ctx->data;
+	end = (void *)(long)ctx->data_end;
 	if (data + L4 > end)
 		return DROP_INTERNAL;
 	ethernet = data;
 	if (packet->path != PATH_HOST)
-		take_hop(skb, data + L3, packet);
+		take_hop(ctx, data + L3, packet);
 	__builtin_memcpy(ethernet->h_dest, out->mac, ETH_ALEN);
 	__builtin_memcpy(ethernet->h_source, out->router_mac, ETH_ALEN);
 
-	count_forwarded(skb, packet, in->counters, out->counters);
-	/* From a TUN, going through the veth is faster than passing it by. */
-	if (entry != ENTRY_MESH &&
-	    (packet->path == PATH_HOST || (out->redirect == REDIRECT_PEER && ifindex != packet->ifindex)))
-		*verdict = bpf_redirect_peer(ifindex, 0);
-	else
-		*verdict = bpf_redirect(ifindex, 0);
+	count_forwarded(ctx, packet, in->counters, out->counters);
+	*verdict = redirect(entry, packet, out, ifindex);
 	return DROP_NONE;
 }
 

@@ -30,7 +30,7 @@ static __always_inline void rotate(__u8 *raw)
  * The pair that an ICMPv6 error quotes turns with it: so what a host quotes arrives
  * as it was, and what a router on the way quotes, which saw it turned, is put right.
  */
-static __noinline int rotate_quote(struct __sk_buff *skb)
+static __noinline int rotate_quote(context *ctx)
 {
 	struct {
 		__u8 pad[2]; /* brings the fields of the addresses to where the stack wants them */
@@ -38,65 +38,41 @@ static __noinline int rotate_quote(struct __sk_buff *skb)
 	} quoted __attribute__((aligned(8)));
 	__u8 type;
 
-	if (bpf_skb_load_bytes(skb, L4, &type, 1) || type >= 128 ||
-	    bpf_skb_load_bytes(skb, QUOTE + 8, quoted.pair, sizeof(quoted.pair)))
+	if (load_bytes(ctx, L4, &type, 1) || type >= 128 ||
+	    load_bytes(ctx, QUOTE + 8, quoted.pair, sizeof(quoted.pair)))
 		return DROP_NONE;
 	rotate(quoted.pair);
 	rotate(quoted.pair + 16);
-	return bpf_skb_store_bytes(skb, QUOTE + 8, quoted.pair, sizeof(quoted.pair), 0) ? DROP_INTERNAL : DROP_NONE;
+	return store_bytes(ctx, QUOTE + 8, quoted.pair, sizeof(quoted.pair)) ? DROP_INTERNAL : DROP_NONE;
 }
 
 /* Turns a frame of an IPv6 packet, whichever way. */
-__noinline int rotate_frame(struct __sk_buff *skb)
+__noinline int rotate_frame(context *ctx)
 {
-	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	struct ipv6hdr *ip = data + L3;
 
 	if ((void *)(ip + 1) > end)
 		return DROP_INTERNAL;
 	rotate((__u8 *)&ip->saddr);
 	rotate((__u8 *)&ip->daddr);
-	return ip->nexthdr == IPPROTO_ICMPV6 ? rotate_quote(skb) : DROP_NONE;
-}
-
-/*
- * Makes a packet of the mesh a frame that every stage can read, its addresses as
- * Machines know them. The protocol is told by the version alone. What is too short
- * or no IPv6 is left to parse.
- */
-__noinline int mesh_frame(struct __sk_buff *skb)
-{
-	struct ethhdr *ethernet;
-	void *data, *end;
-
-	if (bpf_skb_change_head(skb, ETH_HLEN, 0))
-		return DROP_INTERNAL;
-	linearize(skb, LINEAR);
-	data = (void *)(long)skb->data;
-	end = (void *)(long)skb->data_end;
-	ethernet = data;
-	if (data + L3 + 1 > end || *(__u8 *)(data + L3) >> 4 != 6)
-		return DROP_NONE;
-	ethernet->h_proto = bpf_htons(ETH_P_IPV6);
-	if (data + L4 > end)
-		return DROP_NONE;
-	return rotate_frame(skb);
+	return ip->nexthdr == IPPROTO_ICMPV6 ? rotate_quote(ctx) : DROP_NONE;
 }
 
 /*
  * 1 if source or destination is under fdaa::/16. All else that the uplink carries is
  * the host's own traffic.
  */
-static __always_inline int is_ours(struct __sk_buff *skb)
+static __always_inline int is_ours(context *ctx)
 {
 	struct ipv6hdr *ip;
 	void *data, *end;
 
-	if (skb->protocol != bpf_htons(ETH_P_IPV6))
+	if (!is_ipv6(ctx))
 		return 0;
-	linearize(skb, LINEAR);
-	data = (void *)(long)skb->data;
-	end = (void *)(long)skb->data_end;
+	linearize(ctx, LINEAR);
+	data = (void *)(long)ctx->data;
+	end = (void *)(long)ctx->data_end;
 	ip = data + L3;
 	if ((void *)(ip + 1) > end)
 		return 0;

@@ -38,7 +38,7 @@ static __always_inline void load_address(struct address *address, const void *ra
  * Returns DROP_NONE with l4, protocol and fragment set. Not inlined: packets
  * with extension headers are rare, and their loop is long for the verifier.
  */
-__noinline int parse_extensions(struct __sk_buff *skb, struct packet *packet)
+__noinline int parse_extensions(context *ctx, struct packet *packet)
 {
 	__u32 offset = L4;
 	__u8 next;
@@ -59,7 +59,7 @@ __noinline int parse_extensions(struct __sk_buff *skb, struct packet *packet)
 		case NEXT_HOP_BY_HOP:
 			/* MLD comes with a router alert; it is noise, not a game. */
 			if (i == 0 && packet->destination.prefix >> 8 == 0xff &&
-			    !bpf_skb_load_bytes(skb, offset, &header, sizeof(header)) && header.next == IPPROTO_ICMPV6)
+			    !load_bytes(ctx, offset, &header, sizeof(header)) && header.next == IPPROTO_ICMPV6)
 				return DROP_MULTICAST_NOISE;
 			return DROP_HOP_BY_HOP;
 		case NEXT_ROUTING:
@@ -75,7 +75,7 @@ __noinline int parse_extensions(struct __sk_buff *skb, struct packet *packet)
 		if (i == MAX_EXTENSION_HEADERS)
 			return DROP_HEADER_CHAIN;
 		if (offset + sizeof(header) > L4 + (__u32)packet->payload ||
-		    bpf_skb_load_bytes(skb, offset, &header, sizeof(header)))
+		    load_bytes(ctx, offset, &header, sizeof(header)))
 			return packet->fragment ? DROP_FIRST_FRAGMENT : DROP_BAD_LENGTH;
 		if (next == NEXT_FRAGMENT) {
 			__u16 position = bpf_ntohs(header.offset);
@@ -102,10 +102,10 @@ __noinline int parse_extensions(struct __sk_buff *skb, struct packet *packet)
 }
 
 /* Reads ports, flags and type. `left` is what the packet has from l4 on. */
-static __always_inline int parse_transport(struct __sk_buff *skb, struct packet *packet)
+static __always_inline int parse_transport(context *ctx, struct packet *packet)
 {
 	__u32 l4 = packet->l4, left = L4 + packet->payload - l4;
-	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	int cut = packet->fragment ? DROP_FIRST_FRAGMENT : DROP_BAD_LENGTH;
 
 	/* parse_extensions keeps l4 within the packet; the verifier wants a bound. */
@@ -157,11 +157,11 @@ static __always_inline int parse_transport(struct __sk_buff *skb, struct packet 
  * checksum. Anywhere but in the transport header would rewrite, after every
  * check was made, what the checks were made on.
  */
-static __always_inline int parse_checksum(struct __sk_buff *skb, struct packet *packet)
+static __always_inline int parse_checksum(context *ctx, struct packet *packet)
 {
 	__u32 start = 0, field = 0, l4 = packet->l4;
 
-	packet->checksum = checksum_state(skb, &start, &field);
+	packet->checksum = checksum_state(ctx, &start, &field);
 	if (packet->checksum != CHECKSUM_PARTIAL)
 		return DROP_NONE;
 	if (packet->fragment == FRAGMENT_LATER)
@@ -187,23 +187,23 @@ static __always_inline int parse_checksum(struct __sk_buff *skb, struct packet *
 	return DROP_NONE;
 }
 
-static __always_inline int parse(struct __sk_buff *skb, struct packet *packet)
+static __always_inline int parse(context *ctx, struct packet *packet)
 {
 	void *data, *end;
 	struct ethhdr *ethernet;
 	struct ipv6hdr *ip;
 	int reason;
 
-	linearize(skb, LINEAR);
-	data = (void *)(long)skb->data;
-	end = (void *)(long)skb->data_end;
+	linearize(ctx, LINEAR);
+	data = (void *)(long)ctx->data;
+	end = (void *)(long)ctx->data_end;
 	ethernet = data;
 	ip = data + L3;
-	packet->length = skb->len;
-	if (skb->gso_size && is_list(skb))
+	packet->length = frame_length(ctx);
+	if (segment_size(ctx) && is_list(ctx))
 		return DROP_CHECKSUM_OFFLOAD;
 
-	if ((void *)(ethernet + 1) > end || ethernet->h_proto != bpf_htons(ETH_P_IPV6) || skb->vlan_present)
+	if ((void *)(ethernet + 1) > end || ethernet->h_proto != bpf_htons(ETH_P_IPV6) || is_tagged(ctx))
 		return DROP_NOT_IPV6;
 	if ((void *)(ip + 1) > end)
 		return DROP_BAD_LENGTH;
@@ -226,17 +226,17 @@ static __always_inline int parse(struct __sk_buff *skb, struct packet *packet)
 	case IPPROTO_ICMPV6:
 		break;
 	default:
-		reason = parse_extensions(skb, packet);
+		reason = parse_extensions(ctx, packet);
 		if (reason)
 			return reason;
-		linearize(skb, packet->l4 + 20);
+		linearize(ctx, packet->l4 + 20);
 	}
 	if (packet->fragment != FRAGMENT_LATER) {
-		reason = parse_transport(skb, packet);
+		reason = parse_transport(ctx, packet);
 		if (reason)
 			return reason;
 	}
-	return parse_checksum(skb, packet);
+	return parse_checksum(ctx, packet);
 }
 
 #endif

@@ -105,7 +105,7 @@ static __noinline int resolve_allocated(struct packet *packet)
 	return DROP_NONE;
 }
 
-static __always_inline int resolve(struct __sk_buff *skb, struct packet *packet, struct port *port, int mesh)
+static __always_inline int resolve(context *ctx, struct packet *packet, struct port *port, int mesh)
 {
 	struct address *destination = &packet->destination;
 
@@ -115,7 +115,7 @@ static __always_inline int resolve(struct __sk_buff *skb, struct packet *packet,
 	packet->new_destination_port = packet->destination_port;
 
 	if (is_error(packet)) {
-		int reason = resolve_error(skb, packet, port);
+		int reason = resolve_error(ctx, packet, port);
 
 		if (reason || packet->path != PATH_PLAIN)
 			return reason;

@@ -17,6 +17,7 @@
 #include "admit.h"
 #include "resolve.h"
 #include "leave.h"
+#include "tun.h"
 #include "answer.h"
 #include "expire.h"
 

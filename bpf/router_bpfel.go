@@ -252,6 +252,7 @@ type RouterRedirectMethod uint32
 const (
 	RouterRedirectMethodREDIRECT_EGRESS    RouterRedirectMethod = 0
 	RouterRedirectMethodREDIRECT_PEER      RouterRedirectMethod = 1
+	RouterRedirectMethodREDIRECT_XDP       RouterRedirectMethod = 3
 	RouterRedirectMethodREDIRECT_NEIGHBOUR RouterRedirectMethod = 2
 )
 

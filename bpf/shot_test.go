@@ -59,6 +59,12 @@ func (w *world) fire(s shot) (verdict uint32, frame []byte) {
 			program, s.frame = w.SixpnMesh, s.frame[offsetIP:]
 		case byUplink:
 			program = w.SixpnUplink
+		default:
+			verdict, frame = w.fireXDP(s)
+			if w.handed = verdict == verdictNext; !w.handed {
+				return verdict, frame
+			}
+			program = w.SixpnUplink
 		}
 	}
 	verdict, frame, err := runProgram(program, s)
@@ -105,6 +111,9 @@ func (w *world) requireOutcome(t testing.TB, s shot, want outcome) {
 		} else {
 			requireChecksums(t, frame)
 		}
+	}
+	if w.way.isXDP() && w.mesh != nil && s.ifindex == w.mesh.ifindex && w.handed != w.handsOver(s, want) {
+		t.Errorf("XDP left the frame to tcx: %t, expected %t", w.handed, !w.handed)
 	}
 	expected := w.expectedCounts(before, s, want)
 	if diff := cmp.Diff(expected, w.counts(), ignoreLayout); diff != "" {

@@ -88,6 +88,7 @@ enum load_port {
 enum redirect_method {
 	REDIRECT_EGRESS = 0, /* bpf_redirect: a tap, the mesh, or a veth whose peer is in this namespace */
 	REDIRECT_PEER = 1,   /* bpf_redirect_peer: a veth whose peer is in another namespace */
+	REDIRECT_XDP = 3,    /* as REDIRECT_PEER; and its peer takes frames of XDP, which needs NAPI there */
 	REDIRECT_NEIGHBOUR = 2, /* bpf_redirect_neigh: the uplink; the host's routes and neighbours say where to */
 };
 

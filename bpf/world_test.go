@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"reflect"
 	"slices"
 	"testing"
 
@@ -65,6 +66,8 @@ func (m *member) frame(packet []byte) []byte { return ethernet(m.router, m.guest
 // network red, foreign is one of network blue, private is the host's own device.
 type world struct {
 	bpf.RouterObjects
+	xdp                                     bpf.UplinkPrograms // of a world with such a way
+	handed                                  bool               // XDP left the latest frame of another host to tcx
 	t                                       testing.TB
 	client, server, spare, foreign, private *member
 	mesh                                    *member // nil: there is none
@@ -79,11 +82,15 @@ type world struct {
 type way int
 
 const (
-	byMesh   way = iota // a device without link layer
-	byUplink            // the host's own, over tcx
+	byMesh    way = iota // a device without link layer
+	byUplink             // the host's own, over tcx
+	byDriver             // over XDP in its driver first
+	byGeneric            // over generic XDP first
 )
 
-func (w way) String() string { return [...]string{"mesh", "uplink"}[w] }
+func (w way) String() string { return [...]string{"mesh", "tcx", "driver", "generic"}[w] }
+
+func (w way) isXDP() bool { return w >= byDriver }
 
 // settings are what a test may want of a world before it is loaded.
 type settings struct {
@@ -119,8 +126,30 @@ func newWorld(t testing.TB, change ...func(*settings)) *world {
 	}
 	t.Cleanup(func() { must(t, w.Close()) })
 
+	if w.way.isXDP() {
+		w.loadXDP()
+	}
 	w.reset()
 	return w
+}
+
+// loadXDP loads the programs that share the router's tables.
+func (w *world) loadXDP() {
+	w.t.Helper()
+	spec, err := bpf.LoadUplink()
+	must(w.t, err)
+	shared := map[string]*ebpf.Map{}
+	tables := reflect.ValueOf(w.RouterMaps)
+	for i := range tables.NumField() {
+		name := tables.Type().Field(i).Tag.Get("ebpf")
+		if table := spec.Maps[name]; table != nil {
+			shared[name] = tables.Field(i).Interface().(*ebpf.Map)
+			table.MaxEntries = shared[name].MaxEntries()
+		}
+	}
+	must(w.t, spec.Variables["host"].Set(uint32(w.host)))
+	must(w.t, spec.LoadAndAssign(&w.xdp, &ebpf.CollectionOptions{MapReplacements: shared}))
+	w.t.Cleanup(func() { must(w.t, w.xdp.Close()) })
 }
 
 // reset empties every table and fills it with the world that each test begins with.
@@ -216,8 +245,16 @@ func (w *world) setDevice(m *member, mtu uint16) {
 	w.t.Helper()
 	must(w.t, bpf.MachineSlots(w.MachineSlots).Put(bpf.RouterMachine{
 		Network: uint32(m.network), Machine: uint32(m.machine), Ifindex: m.ifindex, Counters: m.counters, Mtu: mtu, Kind: uint8(bpf.RouterPortKindPORT_MACHINE),
-		Redirect: uint8(bpf.RouterRedirectMethodREDIRECT_PEER), Mac: m.guest, RouterMac: m.router,
+		Redirect: uint8(w.redirect()), Mac: m.guest, RouterMac: m.router,
 	}))
+}
+
+// redirect is how frames reach a Machine.
+func (w *world) redirect() bpf.RouterRedirectMethod {
+	if w.way.isXDP() {
+		return bpf.RouterRedirectMethodREDIRECT_XDP
+	}
+	return bpf.RouterRedirectMethodREDIRECT_PEER
 }
 
 func (w *world) setPort(port bpf.RouterPort) {
