@@ -17,6 +17,7 @@ type devices interface {
 	Attach(ifindex uint32) error
 	Raise(ifindex uint32) error
 	Detach(ifindex uint32) error
+	TakesXDP(ifindex uint32) (bool, error)
 }
 
 // ports is the machine manager's view of the router: each Machine's device, its
@@ -52,7 +53,8 @@ func (p *ports) Add(ctx context.Context, port machine.Port) error {
 			return fmt.Errorf("prepare %s: %w", port.Device, err)
 		}
 	}
-	if err := p.loop.SetPort(ctx, tablePort(port)); err != nil {
+	row := p.row(port)
+	if err := p.loop.SetPort(ctx, row); err != nil {
 		p.forget(port.MachineID)
 		return err
 	}
@@ -62,7 +64,19 @@ func (p *ports) Add(ctx context.Context, port machine.Port) error {
 	if err := p.devices.Raise(port.Ifindex); err != nil {
 		return fmt.Errorf("raise %s: %w", port.Device, err)
 	}
+	// A veth says whether it takes frames of XDP once it is up.
+	if now := p.row(port); now.XDP != row.XDP {
+		return p.loop.SetPort(ctx, now)
+	}
 	return nil
+}
+
+// row is a port for the tables. What the kernel cannot say of XDP is no: tcx does all.
+func (p *ports) row(port machine.Port) reconcile.Port {
+	row := tablePort(port)
+	takes, err := p.devices.TakesXDP(port.Ifindex)
+	row.XDP = err == nil && takes
+	return row
 }
 
 // Remove is machine.Ports. The device goes down first: from then on no packet

@@ -49,8 +49,10 @@ func ensureRoot(root string) error {
 	if !isBPF(existing) {
 		return fmt.Errorf("%s is on no bpf file system: mount one there (mount -t bpf bpf DIR), or use a directory below %s", root, bpffs)
 	}
-	if err := os.MkdirAll(filepath.Join(root, linksDir), 0o700); err != nil {
-		return fmt.Errorf("make the directory of pins: %w", err)
+	for _, dir := range []string{linksDir, xdpDir} {
+		if err := os.MkdirAll(filepath.Join(root, dir), 0o700); err != nil {
+			return fmt.Errorf("make the directory of pins: %w", err)
+		}
 	}
 	return nil
 }

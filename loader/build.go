@@ -21,11 +21,18 @@ const (
 	uplinkName = "sixpn_uplink"
 	expireName = "sixpn_expire"
 	flowsName  = "flows"
+
+	driverName  = "sixpn_xdp" // XDP on the uplink, in its driver
+	genericName = "sixpn_generic"
 )
 
-// onDevices are the programs that devices carry. The router is the last that is pinned:
-// it says that a version is complete.
-var onDevices = []string{meshName, uplinkName, routerName}
+// onTCX and onXDP are the programs that devices carry. The router is the last that is
+// pinned: it says that a version is complete.
+var (
+	onTCX     = []string{meshName, uplinkName, routerName}
+	onXDP     = []string{driverName, genericName}
+	onDevices = append(slices.Clone(onXDP), onTCX...)
+)
 
 // buildMap is a map that no program reads: it is bound to the programs of devices, and
 // says whose they are and which build, to whoever meets one of them on a device.
@@ -42,15 +49,35 @@ func (s signature) agent() string { return strings.TrimRight(string(s.Name[:]), 
 // build is what this binary would load.
 type build struct {
 	spec      *ebpf.CollectionSpec // without what is only for measurements
+	xdp       *ebpf.CollectionSpec // programs that share the maps of spec
 	signature signature
 }
 
 func newBuild(config Config) (*build, error) {
-	spec, err := config.load()
+	spec, err := readSpec(config.load, config.Constants, append([]string{expireName}, onTCX...))
+	if err != nil {
+		return nil, err
+	}
+	xdp, err := readSpec(config.loadXDP, config.Constants, onXDP)
+	if err != nil {
+		return nil, err
+	}
+	b := &build{spec: spec, xdp: xdp}
+	copy(b.signature.Name[:], config.Name)
+	b.signature.Hash = hash(spec, xdp)
+	// After the hash: the running table keeps its size, which is no other build.
+	if config.FlowTableSize != 0 && spec.Maps[flowsName] != nil {
+		spec.Maps[flowsName].MaxEntries = config.FlowTableSize
+	}
+	return b, nil
+}
+
+// readSpec reads an object, of which the needed programs stay, and sets its constants.
+func readSpec(load func() (*ebpf.CollectionSpec, error), constants Constants, needed []string) (*ebpf.CollectionSpec, error) {
+	spec, err := load()
 	if err != nil {
 		return nil, fmt.Errorf("read the programs of this build: %w", err)
 	}
-	needed := append([]string{expireName}, onDevices...)
 	for name := range spec.Programs {
 		if !slices.Contains(needed, name) {
 			delete(spec.Programs, name)
@@ -61,17 +88,7 @@ func newBuild(config Config) (*build, error) {
 			return nil, fmt.Errorf("this build has no program %s", name)
 		}
 	}
-	if err := setConstants(spec, config.Constants); err != nil {
-		return nil, err
-	}
-	b := &build{spec: spec}
-	copy(b.signature.Name[:], config.Name)
-	b.signature.Hash = hash(spec)
-	// After the hash: the running table keeps its size, which is no other build.
-	if config.FlowTableSize != 0 && spec.Maps[flowsName] != nil {
-		spec.Maps[flowsName].MaxEntries = config.FlowTableSize
-	}
-	return b, nil
+	return spec, setConstants(spec, constants)
 }
 
 func setConstants(spec *ebpf.CollectionSpec, constants Constants) error {
@@ -105,8 +122,16 @@ func setConstants(spec *ebpf.CollectionSpec, constants Constants) error {
 // hash covers all that decides what the programs do: instructions, what they ask
 // of the kernel's types, constants, and the maps with their layouts. The kernel's
 // tag would do for the first only, and changed its meaning in Linux 6.18.
-func hash(spec *ebpf.CollectionSpec) (sum [sha256.Size]byte) {
+func hash(specs ...*ebpf.CollectionSpec) (sum [sha256.Size]byte) {
 	h := sha256.New()
+	for _, spec := range specs {
+		hashSpec(h, spec)
+	}
+	h.Sum(sum[:0])
+	return sum
+}
+
+func hashSpec(h io.Writer, spec *ebpf.CollectionSpec) {
 	for _, name := range slices.Sorted(maps.Keys(spec.Programs)) {
 		program := spec.Programs[name]
 		_, _ = fmt.Fprintf(h, "program %s %v %v\n%v\n", name, program.Type, program.AttachType, program.Instructions)
@@ -127,8 +152,6 @@ func hash(spec *ebpf.CollectionSpec) (sum [sha256.Size]byte) {
 	for _, name := range slices.Sorted(maps.Keys(spec.Variables)) {
 		_, _ = fmt.Fprintf(h, "variable %s %x\n", name, spec.Variables[name].Value)
 	}
-	h.Sum(sum[:0])
-	return sum
 }
 
 func hashContents(h io.Writer, m *ebpf.MapSpec) {

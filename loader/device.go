@@ -181,7 +181,7 @@ func (l *Loader) attach(device netlink.Link, name string) error {
 		}
 	}
 	l.kinds[ifindex] = name
-	if err := l.pinLink(ifindex, l.links[ifindex]); err != nil {
+	if err := pinLink(l.linkPin(ifindex), l.links[ifindex]); err != nil {
 		return err
 	}
 	if err := l.config.step("pinned"); err != nil {
@@ -220,6 +220,7 @@ func (l *Loader) Detach(ifindex uint32) error {
 		delete(l.links, ifindex)
 		delete(l.kinds, ifindex)
 	}
+	l.forgetXDP(ifindex)
 	if err := os.Remove(l.linkPin(ifindex)); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("unpin the link of device %d: %w", ifindex, err)
 	}
@@ -229,6 +230,10 @@ func (l *Loader) Detach(ifindex uint32) error {
 func (l *Loader) detach(ifindex uint32) error {
 	device, err := deviceOf(ifindex)
 	if err != nil {
+		return err
+	}
+	// First, or what XDP leaves to tcx would be the host's.
+	if _, err := l.detachXDP(device); err != nil {
 		return err
 	}
 	own, err := l.ownLink(ifindex)

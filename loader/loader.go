@@ -6,9 +6,11 @@
 // The running program is the truth, and below PinRoot is only a copy of it:
 //
 //	links/IFINDEX    the tcx link of a device
+//	xdp/IFINDEX      and the XDP link of the uplink
 //	vN/MAP           every map of version N
 //	vN/sixpn_mesh    its program for the mesh
-//	vN/sixpn_uplink  and for the host's own device that leads to other hosts
+//	vN/sixpn_uplink  for the host's own device that leads to other hosts
+//	vN/sixpn_xdp     on that in its driver, or sixpn_generic where that has no XDP
 //	vN/sixpn_router  and for every other device, pinned last: a version without it is not complete
 package loader
 
@@ -60,8 +62,9 @@ type Config struct {
 	Namespace *netns.Namespace
 	Log       *slog.Logger
 
-	load func() (*ebpf.CollectionSpec, error) // tests: another build
-	step func(string) error                   // tests: an error here is a kill at this instant
+	load    func() (*ebpf.CollectionSpec, error) // tests: another build
+	loadXDP func() (*ebpf.CollectionSpec, error) // likewise
+	step    func(string) error                   // tests: an error here is a kill at this instant
 }
 
 // Errors that a caller may want to tell apart.
@@ -87,6 +90,9 @@ func (c *Config) complete() error {
 	if c.load == nil {
 		c.load = bpf.LoadRouter
 	}
+	if c.loadXDP == nil {
+		c.loadXDP = bpf.LoadUplink
+	}
 	if c.step == nil {
 		c.step = func(string) error { return nil }
 	}
@@ -106,6 +112,8 @@ type Loader struct {
 	maps     bpf.RouterMaps
 	links    map[uint32]link.Link // by ifindex
 	kinds    map[uint32]string    // the name of the program that each link shall have
+	xdp      map[uint32]link.Link // by ifindex, of uplinks
+	modes    map[uint32]string    // likewise the name of the program
 	version  int
 	opened   Opened
 }
@@ -125,6 +133,7 @@ func Open(ctx context.Context, config Config) (*Loader, error) {
 	}
 	l := &Loader{
 		config: config, links: map[uint32]link.Link{}, kinds: map[uint32]string{},
+		xdp: map[uint32]link.Link{}, modes: map[uint32]string{},
 		programs: map[string]*ebpf.Program{}, all: map[string]*ebpf.Map{},
 	}
 	if err := l.open(ctx); err != nil {
@@ -148,6 +157,9 @@ func (l *Loader) open(ctx context.Context) (err error) {
 		return err
 	}
 	if err := l.adoptLinks(); err != nil {
+		return err
+	}
+	if err := l.adoptXDP(); err != nil {
 		return err
 	}
 	running, err := l.findRunning()
@@ -230,7 +242,7 @@ func (l *Loader) Close() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var errs []error
-	for _, x := range l.links {
+	for x := range l.allLinks() {
 		errs = append(errs, x.Close())
 	}
 	for _, m := range l.all {
@@ -239,7 +251,7 @@ func (l *Loader) Close() error {
 	for _, p := range append(slices.Collect(maps.Values(l.programs)), l.expire, l.filter) {
 		errs = append(errs, p.Close())
 	}
-	l.links, l.all = map[uint32]link.Link{}, map[string]*ebpf.Map{}
+	l.links, l.xdp, l.all = map[uint32]link.Link{}, map[uint32]link.Link{}, map[string]*ebpf.Map{}
 	return errors.Join(errs...)
 }
 

@@ -56,7 +56,7 @@ func equal(a, b any) bool {
 func TestRealRouterLoads(t *testing.T) {
 	w := newWorld(t)
 	config := w.config
-	config.load = nil
+	config.load, config.loadXDP = nil, nil
 	config.Constants = Constants{Host: 0xa7b0d6b, EventsPerSecond: 7}
 	l := w.open(config)
 	w.must(bring(l, w.port))

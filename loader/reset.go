@@ -59,19 +59,23 @@ func Reset(ctx context.Context, config Config) (removed []string, err error) {
 }
 
 func (l *Loader) resetDevice(device netlink.Link) (found bool, err error) {
-	own, err := l.ownLink(uint32(device.Attrs().Index))
-	if errors.Is(err, ErrForeign) {
-		return false, nil
-	}
+	xdp, err := l.detachXDP(device)
 	if err != nil {
 		return false, err
+	}
+	own, err := l.ownLink(uint32(device.Attrs().Index))
+	if errors.Is(err, ErrForeign) {
+		return xdp, nil
+	}
+	if err != nil {
+		return xdp, err
 	}
 	filter, agent, err := filterOf(device)
 	if err != nil {
-		return false, err
+		return xdp, err
 	}
 	if own.id == 0 && (filter == nil || agent != l.config.Name) {
-		return false, nil
+		return xdp, nil
 	}
 	return true, closeDown(device, own, l.config.Name, l.config.step)
 }

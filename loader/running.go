@@ -3,6 +3,7 @@ package loader
 import (
 	"errors"
 	"fmt"
+	"iter"
 	"os"
 	"path/filepath"
 	"slices"
@@ -130,6 +131,24 @@ func (l *Loader) forgetGone() {
 		delete(l.links, ifindex)
 		delete(l.kinds, ifindex)
 	}
+	for ifindex, x := range l.xdp {
+		if info, err := x.Info(); err == nil && info.XDP() != nil && info.XDP().Ifindex == 0 {
+			l.forgetXDP(ifindex)
+		}
+	}
+}
+
+// allLinks are those of both kinds.
+func (l *Loader) allLinks() iter.Seq[link.Link] {
+	return func(yield func(link.Link) bool) {
+		for _, links := range []map[uint32]link.Link{l.links, l.xdp} {
+			for _, x := range links {
+				if !yield(x) {
+					return
+				}
+			}
+		}
+	}
 }
 
 // kindOf is the name of the program on a link: a newer build's of the same name takes
@@ -177,7 +196,7 @@ func (l *Loader) linkPin(ifindex uint32) string {
 func (l *Loader) findRunning() (*running, error) {
 	var newest *ebpf.Program
 	var newestLoaded time.Duration
-	for _, x := range l.links {
+	for x := range l.allLinks() {
 		program, err := programOn(x)
 		if err != nil {
 			return nil, err
@@ -250,7 +269,7 @@ func (l *Loader) findOthers(r *running) error {
 		r.programs[name] = program
 		return nil
 	}
-	for _, x := range l.links {
+	for x := range l.allLinks() {
 		program, err := programOn(x)
 		if err != nil {
 			return err

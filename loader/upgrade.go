@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
 )
 
 // load decides whether the running program is this build's, and makes this
@@ -23,6 +24,7 @@ func (l *Loader) load(r *running) error {
 	for name := range r.programs {
 		if current { // only what nothing held any more, its pin being gone, is loaded again
 			delete(spec.Programs, name)
+			delete(l.build.xdp.Programs, name)
 		}
 	}
 	if err := l.config.step("load"); err != nil {
@@ -42,6 +44,11 @@ func (l *Loader) load(r *running) error {
 		}
 	}
 	l.maps = routerMaps(l.all)
+	xdp, err := l.loadXDP()
+	if err != nil {
+		return err
+	}
+	defer xdp.Close()
 	if current {
 		err = l.takeRunning(r)
 	} else {
@@ -54,7 +61,9 @@ func (l *Loader) load(r *running) error {
 		if l.programs[program] != nil {
 			continue
 		}
-		l.programs[program] = collection.DetachProgram(program)
+		if l.programs[program] = collection.DetachProgram(program); l.programs[program] == nil {
+			l.programs[program] = xdp.DetachProgram(program)
+		}
 		// Bound, even a map that a program never reads is found by it.
 		for name, m := range l.all {
 			if err := l.programs[program].BindMap(m); err != nil && !errors.Is(err, os.ErrExist) {
@@ -72,6 +81,21 @@ func (l *Loader) load(r *running) error {
 		}
 	}
 	return l.nextVersion()
+}
+
+// loadXDP loads the programs that share the router's maps.
+func (l *Loader) loadXDP() (*ebpf.Collection, error) {
+	shared := map[string]*ebpf.Map{}
+	for name := range l.build.xdp.Maps {
+		if !isData(name) {
+			shared[name], l.build.xdp.Maps[name] = l.all[name], l.build.spec.Maps[name]
+		}
+	}
+	collection, err := ebpf.NewCollectionWithOptions(l.build.xdp, ebpf.CollectionOptions{MapReplacements: shared})
+	if err != nil {
+		return nil, fmt.Errorf("load the XDP programs of this build: %w", err)
+	}
+	return collection, nil
 }
 
 // plan says which running maps this build goes on with, and which it has to make
@@ -151,28 +175,37 @@ func (l *Loader) fill(r *running, made []string) error {
 // kernel swaps the pointer: no packet meets neither or both.
 func (l *Loader) updateLinks() error {
 	for ifindex, x := range l.links {
-		program := l.programs[l.kinds[ifindex]]
-		info, err := program.Info()
-		if err != nil {
-			return fmt.Errorf("read program %s: %w", l.kinds[ifindex], err)
-		}
-		id, _ := info.ID()
-		on, err := x.Info()
-		if err != nil {
-			return fmt.Errorf("read the link of device %d: %w", ifindex, err)
-		}
-		if on.Program == id {
-			continue
-		}
-		if err := l.config.step("update link"); err != nil {
+		if err := l.updateLink(ifindex, x, l.kinds[ifindex]); err != nil {
 			return err
 		}
-		if err := x.Update(program); err != nil {
-			if isNoDevice(err) {
-				continue // it went while we looked
-			}
-			return fmt.Errorf("put the router of this build on device %d: %w", ifindex, err)
+	}
+	for ifindex, x := range l.xdp {
+		if err := l.updateLink(ifindex, x, l.modes[ifindex]); err != nil {
+			return err
 		}
+	}
+	return nil
+}
+
+func (l *Loader) updateLink(ifindex uint32, x link.Link, name string) error {
+	info, err := l.programs[name].Info()
+	if err != nil {
+		return fmt.Errorf("read program %s: %w", name, err)
+	}
+	id, _ := info.ID()
+	on, err := x.Info()
+	if err != nil {
+		return fmt.Errorf("read the link of device %d: %w", ifindex, err)
+	}
+	if on.Program == id {
+		return nil
+	}
+	if err := l.config.step("update link"); err != nil {
+		return err
+	}
+	// A device may go while we look.
+	if err := x.Update(l.programs[name]); err != nil && !isNoDevice(err) {
+		return fmt.Errorf("put the router of this build on device %d: %w", ifindex, err)
 	}
 	return nil
 }

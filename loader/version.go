@@ -115,19 +115,23 @@ func (l *Loader) repin() error {
 		}
 	}
 	for ifindex, x := range l.links {
-		if err := l.pinLink(ifindex, x); err != nil {
+		if err := pinLink(l.linkPin(ifindex), x); err != nil {
+			return err
+		}
+	}
+	for ifindex, x := range l.xdp {
+		if err := pinLink(l.xdpPin(ifindex), x); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (l *Loader) pinLink(ifindex uint32, x link.Link) error {
+func pinLink(path string, x link.Link) error {
 	info, err := x.Info()
 	if err != nil {
-		return fmt.Errorf("read the link of device %d: %w", ifindex, err)
+		return fmt.Errorf("read the link to be pinned at %s: %w", path, err)
 	}
-	path := l.linkPin(ifindex)
 	if pinnedLink(path) == info.ID {
 		return nil
 	}

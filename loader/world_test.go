@@ -36,6 +36,8 @@ const (
 	sinkPort   = 4000
 	patience   = 30 * time.Second
 	testTables = 1024 // elements: the real tables take long to make
+	xdpPass    = 2    // XDP_PASS, linux/bpf.h
+	tcxNext    = -1   // TCX_NEXT, linux/bpf.h
 )
 
 var (
@@ -54,7 +56,7 @@ func newWorld(t *testing.T) *world {
 		w.must(err)
 		*n = made
 	}
-	w.config = Config{Name: "test-" + unique, Namespace: w.host, load: w.build(1, nil)}
+	w.config = Config{Name: "test-" + unique, Namespace: w.host, load: w.build(1, nil), loadXDP: w.buildXDP(1)}
 	w.must(w.config.complete())
 	t.Cleanup(func() {
 		_, err := Reset(t.Context(), w.config)
@@ -99,7 +101,7 @@ func (w *world) build(number int32, change func(*ebpf.CollectionSpec)) func() (*
 			}
 			m.MaxEntries = testTables
 		}
-		for _, name := range onDevices {
+		for _, name := range onTCX {
 			spec.Programs[name].Instructions = asm.Instructions{
 				asm.Mov.Imm(asm.R6, number),
 				asm.Mov.Imm(asm.R1, int32(w.out)),
@@ -108,9 +110,29 @@ func (w *world) build(number int32, change func(*ebpf.CollectionSpec)) func() (*
 				asm.Return(),
 			}
 		}
+		// All that these tests send over an uplink is the host's own.
+		spec.Programs[uplinkName].Instructions = asm.Instructions{
+			asm.Mov.Imm(asm.R6, number), asm.Mov.Imm(asm.R0, tcxNext), asm.Return(),
+		}
 		spec.Programs[expireName].Instructions = asm.Instructions{asm.Mov.Imm(asm.R0, 0), asm.Return()}
 		if change != nil {
 			change(spec)
+		}
+		return spec, nil
+	}
+}
+
+// buildXDP gives XDP programs that pass everything, likewise by number.
+func (w *world) buildXDP(number int32) func() (*ebpf.CollectionSpec, error) {
+	return func() (*ebpf.CollectionSpec, error) {
+		spec, err := bpf.LoadUplink()
+		if err != nil {
+			return nil, err
+		}
+		for _, name := range onXDP {
+			spec.Programs[name].Instructions = asm.Instructions{
+				asm.Mov.Imm(asm.R6, number), asm.Mov.Imm(asm.R0, xdpPass), asm.Return(),
+			}
 		}
 		return spec, nil
 	}

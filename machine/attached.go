@@ -90,7 +90,7 @@ func (w *worker) connectAttached(ctx context.Context, record state.Machine, atte
 	w.reached("attachment written")
 	inside := ""
 	if a.Made {
-		veth := VethConfig{ID: w.id, Alias: AliasOf(w.m.config.Name, w.id), MTU: mtu}
+		veth := VethConfig{ID: w.id, Alias: AliasOf(w.m.config.Name, w.id), MTU: mtu, XDP: w.m.config.XDP}
 		if a.Device, inside, err = makeInNetNS(ctx, namespace, veth); err != nil {
 			return err
 		}

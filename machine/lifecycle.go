@@ -131,7 +131,9 @@ func (w *worker) connect(ctx context.Context, record state.Machine, p *Process) 
 	if mtu == 0 {
 		mtu = w.m.config.MTU
 	}
-	device, err := CreateVeth(ctx, namespace, VethConfig{ID: w.id, Alias: AliasOf(w.m.config.Name, w.id), MTU: mtu})
+	device, err := CreateVeth(ctx, namespace, VethConfig{
+		ID: w.id, Alias: AliasOf(w.m.config.Name, w.id), MTU: mtu, XDP: w.m.config.XDP,
+	})
 	if err != nil {
 		return err
 	}

@@ -22,6 +22,7 @@ type ManagerConfig struct {
 	Log    *slog.Logger
 
 	MTU           uint16        // of Machines that ask for none; default DefaultMTU
+	XDP           bool          // whether devices that are made from now on shall take frames from XDP
 	Logs          LogLimits     // of every Machine
 	StopTimeout   time.Duration // before SIGKILL, for Machines that say none; default 5 s
 	ApplyTimeout  time.Duration // how long a stop waits for the kernel's tables; default 5 s

@@ -47,6 +47,7 @@ type VethConfig struct {
 	MTU   uint16 // 0: DefaultMTU
 
 	PeerName string // of the other side; default GuestDevice
+	XDP      bool   // the other side shall take frames from XDP
 }
 
 // MACs are the two hardware addresses of a Machine's device: locally
@@ -88,14 +89,19 @@ func CreateVeth(ctx context.Context, namespace *os.File, c VethConfig) (Device, 
 	if err != nil {
 		return Device{}, fmt.Errorf("make device %s: %w", DeviceName(c.ID), err)
 	}
-	d, err := finishVeth(c)
+	d, err := finishVeth(ctx, namespace, c)
 	if err != nil {
 		return Device{}, errors.Join(err, DeleteVeth(c.ID))
 	}
 	return d, nil
 }
 
-func finishVeth(c VethConfig) (Device, error) {
+func finishVeth(ctx context.Context, namespace *os.File, c VethConfig) (Device, error) {
+	if c.XDP {
+		if err := inNetNS(ctx, namespace, func() error { return switchOnGRO(c.PeerName) }); err != nil {
+			return Device{}, err
+		}
+	}
 	name := DeviceName(c.ID)
 	link, err := netlink.LinkByName(name)
 	if err != nil {

@@ -106,7 +106,7 @@ func portCounts(port bpf.RouterPort, perCPU []bpf.RouterCounters) PortCounts {
 		Host:      sixpn.Host(port.Host),
 		Machine:   sixpn.Machine(port.Machine),
 		MTU:       port.Mtu,
-		Peer:      port.Redirect == redirect(true),
+		Peer:      port.Redirect == redirect(true, false),
 		RouterMAC: port.Mac,
 	}}
 	for _, cpu := range perCPU {

@@ -12,8 +12,11 @@ import (
 	"github.com/sixpn/sixpn/bpf"
 )
 
-func redirect(peer bool) uint8 {
-	if peer {
+func redirect(peer, xdp bool) uint8 {
+	switch {
+	case peer && xdp:
+		return uint8(bpf.RouterRedirectMethodREDIRECT_XDP)
+	case peer:
 		return uint8(bpf.RouterRedirectMethodREDIRECT_PEER)
 	}
 	return uint8(bpf.RouterRedirectMethodREDIRECT_EGRESS)
@@ -144,7 +147,7 @@ func (p *pass) putPort(port Port) error {
 		Counters: counters,
 		Mtu:      port.MTU,
 		Kind:     uint8(port.Kind),
-		Redirect: redirect(port.Peer),
+		Redirect: redirect(port.Peer, false),
 		Mac:      port.RouterMAC,
 		Ifindex:  port.Ifindex,
 	}))
@@ -206,7 +209,7 @@ func (p *pass) putMachines() error {
 			Counters:  counters,
 			Mtu:       machine.MTU,
 			Kind:      uint8(machine.Kind),
-			Redirect:  redirect(machine.Peer),
+			Redirect:  redirect(machine.Peer, machine.XDP),
 			Mac:       machine.GuestMAC,
 			RouterMac: machine.RouterMAC,
 			Network:   uint32(machine.Network),

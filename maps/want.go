@@ -59,6 +59,7 @@ type Machine struct {
 	Kind      bpf.RouterPortKind
 	MTU       uint16
 	Peer      bool
+	XDP       bool // and that other end takes frames of XDP
 	GuestMAC  MAC
 	RouterMAC MAC
 }

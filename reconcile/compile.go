@@ -23,6 +23,7 @@ type Port struct {
 	GuestMAC  net.HardwareAddr
 	RouterMAC net.HardwareAddr
 	Peer      bool // a veth whose other end is in another namespace
+	XDP       bool // and that other end takes frames of XDP; else they come by tcx
 }
 
 // HostPort is the device into the private namespace.
@@ -117,6 +118,7 @@ func Compile(snapshot *state.Snapshot, host sixpn.Host, local Local, settings Se
 			Kind:      bpf.RouterPortKindPORT_MACHINE,
 			MTU:       port.MTU,
 			Peer:      port.Peer,
+			XDP:       port.XDP,
 			GuestMAC:  mac(port.GuestMAC),
 			RouterMAC: mac(port.RouterMAC),
 		})
