@@ -27,11 +27,7 @@ func (t tenant) Resolve(ctx context.Context, network sixpn.Network, name, kind s
 	if err != nil {
 		return api.DigResult{}, err
 	}
-	names := t.names
-	if _, here := t.store.Snapshot().Networks[network]; !here {
-		names = t.allNames // no Machine of that network is here to be asked
-	}
-	reply := names.Resolve(ctx, network, query)
+	reply := t.resolver(network).Resolve(ctx, network, query)
 	if reply == nil {
 		return api.DigResult{}, errors.New("the resolver has no answer to such a message")
 	}
@@ -43,6 +39,14 @@ func (t tenant) Resolve(ctx context.Context, network sixpn.Network, name, kind s
 	dns.Fit(short, query, true)
 	result.Truncated = short.Truncated
 	return result, nil
+}
+
+// resolver is the one that knows a network.
+func (t tenant) resolver(network sixpn.Network) *dns.Server {
+	if _, here := t.store.Snapshot().Networks[network]; !here {
+		return t.allNames // no Machine of that network is here to be asked
+	}
+	return t.names
 }
 
 // question makes a query as the resolver library of a Machine does. Of an address

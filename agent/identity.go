@@ -27,6 +27,9 @@ type identity struct {
 // nobody, and a client that has time asks again and again.
 const registerTimeout = 5 * time.Second
 
+// never is the end of what waits as long as the agent lives.
+const never = 100 * 365 * 24 * time.Hour
+
 // register finds out which host this is. A host that has its number already is who it
 // was while the store is away; keepPresent registers it later.
 func (a *agent) register(ctx context.Context) (state.Host, error) {
@@ -36,12 +39,9 @@ func (a *agent) register(ctx context.Context) (state.Host, error) {
 	}
 	was, found := a.store.Snapshot().Hosts[known.Host]
 	if !found {
-		host, _, err := register(ctx, a.config, a.store, a.meshKey())
-		return host, err
+		return a.outlive(ctx, never)
 	}
-	limited, cancel := context.WithTimeout(ctx, registerTimeout)
-	defer cancel()
-	host, _, err := register(limited, a.config, a.store, a.meshKey())
+	host, err := a.outlive(ctx, registerTimeout)
 	if err == nil || state.KindOf(err) != state.Unavailable {
 		return host, err
 	}
@@ -49,6 +49,34 @@ func (a *agent) register(ctx context.Context) (state.Host, error) {
 	a.log.Warn("the store is away: this host is who it was", "error", err)
 	return was, nil
 }
+
+// outlive registers, and again while the lease of the address that this host had before is not
+// over, each time within a limit. Whoever keeps that lease alive is another one, and is
+// not outlived.
+func (a *agent) outlive(ctx context.Context, limit time.Duration) (state.Host, error) {
+	t := a.config.Timeouts
+	end := time.Now().Add(t.HostExpiry + t.Heartbeat + leaseGrain)
+	for waits := false; ; waits = true {
+		limited, cancel := context.WithTimeout(ctx, limit)
+		host, _, err := register(limited, a.config, a.store, a.meshKey())
+		cancel()
+		if !state.AtWorkElsewhere(err) || time.Now().After(end) {
+			return host, err
+		}
+		if !waits {
+			a.log.Info("this host has another address than before: it waits until the lease of the old one is over", "at_most", time.Until(end).Round(time.Second), "because", err)
+		}
+		select {
+		case <-time.After(t.Heartbeat):
+		case <-ctx.Done():
+			return state.Host{}, ctx.Err()
+		}
+	}
+}
+
+// leaseGrain is how much later than it says a lease may end: it has whole seconds, and the
+// store looks at it twice a second.
+const leaseGrain = 2 * time.Second
 
 // register gives this host its number, the same one for good: its Machines'
 // addresses have it in them. meshKey is empty without a mesh. The store has the
@@ -70,7 +98,7 @@ func register(ctx context.Context, c Config, store *state.Store, meshKey string)
 	}
 	host, revision, err = store.JoinHost(ctx, join)
 	if err != nil {
-		if known.Host == 0 && state.KindOf(err) == state.Conflict {
+		if known.Host == 0 && state.KindOf(err) == state.Conflict && !state.AtWorkElsewhere(err) {
 			os.Remove(c.identityPath()) // with another name it is to be tried again
 		}
 		return state.Host{}, 0, fmt.Errorf("register this host: %w", err)

@@ -69,7 +69,7 @@ func (t tenant) pingTarget(ctx context.Context, network sixpn.Network, target st
 		if err != nil {
 			return refuse("it is neither an address nor a name")
 		}
-		reply := t.names.Resolve(ctx, network, query)
+		reply := t.resolver(network).Resolve(ctx, network, query)
 		if reply == nil || reply.Rcode != miekg.RcodeSuccess {
 			return refuse("there is no such name in this network; list its apps with: sixpn dig txt _apps.internal")
 		}

@@ -165,7 +165,7 @@ func (c *Config) leaseTTL() time.Duration {
 // take at the start, because it was away, it is told first.
 func (a *agent) keepPresent(ctx context.Context) error {
 	for a.unregistered {
-		host, _, err := register(ctx, a.config, a.store, a.meshKey())
+		host, err := a.outlive(ctx, never)
 		if err == nil {
 			a.log.Info("this host is registered again", "id", host.ID)
 			break

@@ -24,6 +24,9 @@ var carried = map[string]bool{
 	"POST /v1/apps/{app_name}/machines/{machine_id}/exec":   true,
 	"POST /v1/apps/{app_name}/machines/{machine_id}/signal": true,
 	"GET /v1/apps/{app_name}/machines/{machine_id}/logs":    true,
+	"POST /v1/hosts/{host_name}/rotate-key":                 true,
+	"GET /v1/orgs/{org_slug}/dig":                           true,
+	"POST /v1/orgs/{org_slug}/ping":                         true,
 }
 
 // elsewhere is instead of an answer: only the agent of this host has it.
@@ -37,6 +40,8 @@ func (e *elsewhere) Error() string {
 const (
 	// knownHeader is the revision of what the asking agent knew.
 	knownHeader = "Sixpn-Known-Revision"
+	// revisionHeader is that of what the other agent wrote.
+	revisionHeader = "Sixpn-Revision"
 	// readTimeout is for the body of a request, which the asking agent has whole.
 	readTimeout = 10 * time.Second
 )
@@ -113,6 +118,12 @@ func (s *Server) forward(w http.ResponseWriter, r *http.Request, to sixpn.Host) 
 					p.Out.Header[http.CanonicalHeaderKey(name)] = values
 				}
 			}
+		},
+		ModifyResponse: func(answer *http.Response) error {
+			if revision, err := strconv.ParseInt(answer.Header.Get(revisionHeader), 10, 64); err == nil {
+				return s.written(r.Context(), revision, "") // a client reads what it wrote, here too
+			}
+			return nil
 		},
 		Transport:     s.config.Carrier,
 		FlushInterval: -1,

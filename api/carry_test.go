@@ -48,6 +48,26 @@ func TestCarried(t *testing.T) {
 		t.Errorf("logs: %d %q of %s", a.code, a.body, a.header.Get("Content-Type"))
 	}
 
+	// What is asked from a host.
+	org := "/v1/orgs/acme"
+	if a := p.get(org + "/dig?name=web.internal&host_name=two"); a.code != http.StatusOK || p.asked.name != "web.internal" || p.world.names.name != "" {
+		t.Errorf("dig on two: %d %s, one was asked for %q", a.code, a.body, p.world.names.name)
+	}
+	if a := p.post(org+"/ping?host_name=two", `{"target":"web.internal","count":3}`); a.code != http.StatusOK || p.asked.echo.Count != 3 || strings.Count(string(a.body), "\n") != 4 {
+		t.Errorf("ping from two: %d %s", a.code, a.body)
+	}
+	if a := p.get(org + "/dig?name=web.internal&host_name=one"); a.code != http.StatusOK || p.world.names.name != "web.internal" {
+		t.Errorf("dig on one: %d %s", a.code, a.body)
+	}
+	if a := p.get(org + "/dig?name=web.internal&host_name=nobody"); a.code != http.StatusNotFound || a.failure.Field != "host_name" {
+		t.Errorf("dig on a host that there is not: %d %s", a.code, a.body)
+	}
+	before := p.store.Snapshot().Hosts[p.host.ID].PublicKey
+	p.durable(t, p.post("/v1/hosts/two/rotate-key", ""), http.StatusOK)
+	if after := p.store.Snapshot().Hosts[p.host.ID].PublicKey; after == before {
+		t.Error("host two has the key that it had")
+	}
+
 	// Refusals and failures are those of the other host too.
 	lease, revision, err := p.store.AcquireLease(t.Context(), p.machine.ID, state.LeaseRequest{TTL: time.Minute})
 	must(t, err)

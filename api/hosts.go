@@ -101,7 +101,7 @@ func (o *operations) RotateHostKey(ctx context.Context, r RotateHostKeyRequestOb
 	case err != nil:
 		return nil, err
 	case h.ID != o.config.Host:
-		return nil, refuse(http.StatusConflict, StatusConflict, "host_name", "%s is another host than the one that you ask, and only it has its key: ask its own agent", h.Name)
+		return nil, &elsewhere{h.ID}
 	case h.MeshMode() == state.MeshNative:
 		return nil, notReady("the mesh of %s is native: nothing on it is encrypted, and there is no key", h.Name)
 	case o.config.Keys == nil:

@@ -74,7 +74,7 @@ func TestHosts(t *testing.T) {
 		t.Errorf("after a rotation its key is %q, before it was %q", shown.PublicKey, before)
 	}
 	for name, r := range map[string]refusal{
-		"another's key": {method: "POST", path: "/v1/hosts/two/rotate-key", code: http.StatusConflict, status: "conflict", field: "host_name"},
+		"another's key": {method: "POST", path: "/v1/hosts/two/rotate-key", code: http.StatusServiceUnavailable, status: "unavailable"},
 		"itself probed": {method: "GET", path: "/v1/hosts/one/probe", code: http.StatusConflict, status: "conflict", field: "host_name"},
 		"nobody probed": {method: "GET", path: "/v1/hosts/nobody/probe", code: http.StatusNotFound, status: "not_found", field: "host_name"},
 		"nobody's key":  {method: "POST", path: "/v1/hosts/nobody/rotate-key", code: http.StatusNotFound, status: "not_found", field: "host_name"},

@@ -22,8 +22,8 @@ func (s *Server) started(ctx context.Context, app, id string) (state.Machine, er
 }
 
 func (s *Server) here(ctx context.Context, app, id string, check func(state.Machine) error) (state.Machine, error) {
-	look := func() (state.Machine, error) {
-		m, err := s.machine(s.config.Store.Snapshot(), app, id)
+	return latest(ctx, s, func(snapshot *state.Snapshot) (state.Machine, error) {
+		m, err := s.machine(snapshot, app, id)
 		switch {
 		case err != nil:
 			return m, err
@@ -31,10 +31,15 @@ func (s *Server) here(ctx context.Context, app, id string, check func(state.Mach
 			return m, &elsewhere{m.Host}
 		}
 		return m, check(m)
-	}
-	m, err := look()
+	})
+}
+
+// latest looks at a snapshot, and, if that does not have what another host's agent knows
+// already, at a newer one.
+func latest[T any](ctx context.Context, s *Server, look func(*state.Snapshot) (T, error)) (T, error) {
+	found, err := look(s.config.Store.Snapshot())
 	if err != nil && s.catchUp(ctx) {
-		m, err = look()
+		return look(s.config.Store.Snapshot())
 	}
-	return m, err
+	return found, err
 }

@@ -8,10 +8,11 @@ import (
 	"time"
 
 	"github.com/sixpn/sixpn"
+	"github.com/sixpn/sixpn/state"
 )
 
 func (o *operations) Dig(ctx context.Context, r DigRequestObject) (DigResponseObject, error) {
-	network, err := o.network(o.config.Store.Snapshot(), r.OrgSlug, r.Params.Network)
+	network, err := o.networkFrom(ctx, r.Params.HostName, r.OrgSlug, r.Params.Network)
 	if err != nil {
 		return nil, err
 	}
@@ -24,6 +25,21 @@ func (o *operations) Dig(ctx context.Context, r DigRequestObject) (DigResponseOb
 	}
 	result.Answers, result.Authority = filled(result.Answers), filled(result.Authority)
 	return Dig200JSONResponse(result), nil
+}
+
+// networkFrom finds a network as a host knows it; elsewhere, if that is another one.
+func (s *Server) networkFrom(ctx context.Context, host, org, name string) (state.Network, error) {
+	return latest(ctx, s, func(snapshot *state.Snapshot) (state.Network, error) {
+		network, err := s.network(snapshot, org, name)
+		if err != nil || host == "" {
+			return network, err
+		}
+		at, err := s.host(snapshot, host)
+		if err == nil && at.ID != s.config.Host {
+			err = &elsewhere{at.ID}
+		}
+		return network, err
+	})
 }
 
 // What a ping may ask for, and what it gets if it does not say.
@@ -40,7 +56,7 @@ const (
 )
 
 func (o *operations) Ping(ctx context.Context, r PingRequestObject) (PingResponseObject, error) {
-	network, err := o.network(o.config.Store.Snapshot(), r.OrgSlug, r.Body.Network)
+	network, err := o.networkFrom(ctx, r.Params.HostName, r.OrgSlug, r.Body.Network)
 	if err != nil {
 		return nil, err
 	}

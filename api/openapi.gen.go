@@ -1336,6 +1336,9 @@ type AppName = string
 // AskHosts defines model for AskHosts.
 type AskHosts = bool
 
+// FromHost defines model for FromHost.
+type FromHost = string
+
 // HostName defines model for HostName.
 type HostName = string
 
@@ -1383,17 +1386,19 @@ type ListAppsParams struct {
 
 // CreateAppParams defines parameters for CreateApp.
 type CreateAppParams struct {
-	// Wait Ours: `applied` answers only when the data plane of this host has the
-	// change, or with 504 when it is durable and takes too long. `true` and `false`
-	// are accepted and mean "when durable".
+	// Wait Ours: `applied` answers only when the data plane of the host that is asked has
+	// the change, wherever the Machine is, or with 504 when it is durable and takes
+	// too long; what other hosts have, `GET /v1/hosts?ask=true` says. `true` and
+	// `false` are accepted and mean "when durable".
 	Wait Wait `form:"wait,omitempty" json:"wait,omitempty,omitzero"`
 }
 
 // DestroyAppParams defines parameters for DestroyApp.
 type DestroyAppParams struct {
-	// Wait Ours: `applied` answers only when the data plane of this host has the
-	// change, or with 504 when it is durable and takes too long. `true` and `false`
-	// are accepted and mean "when durable".
+	// Wait Ours: `applied` answers only when the data plane of the host that is asked has
+	// the change, wherever the Machine is, or with 504 when it is durable and takes
+	// too long; what other hosts have, `GET /v1/hosts?ask=true` says. `true` and
+	// `false` are accepted and mean "when durable".
 	Wait Wait `form:"wait,omitempty" json:"wait,omitempty,omitzero"`
 
 	// Force Accepted; the Machines are always destroyed.
@@ -1402,17 +1407,19 @@ type DestroyAppParams struct {
 
 // CreateIPAssignmentParams defines parameters for CreateIPAssignment.
 type CreateIPAssignmentParams struct {
-	// Wait Ours: `applied` answers only when the data plane of this host has the
-	// change, or with 504 when it is durable and takes too long. `true` and `false`
-	// are accepted and mean "when durable".
+	// Wait Ours: `applied` answers only when the data plane of the host that is asked has
+	// the change, wherever the Machine is, or with 504 when it is durable and takes
+	// too long; what other hosts have, `GET /v1/hosts?ask=true` says. `true` and
+	// `false` are accepted and mean "when durable".
 	Wait Wait `form:"wait,omitempty" json:"wait,omitempty,omitzero"`
 }
 
 // DeleteIPAssignmentParams defines parameters for DeleteIPAssignment.
 type DeleteIPAssignmentParams struct {
-	// Wait Ours: `applied` answers only when the data plane of this host has the
-	// change, or with 504 when it is durable and takes too long. `true` and `false`
-	// are accepted and mean "when durable".
+	// Wait Ours: `applied` answers only when the data plane of the host that is asked has
+	// the change, wherever the Machine is, or with 504 when it is durable and takes
+	// too long; what other hosts have, `GET /v1/hosts?ask=true` says. `true` and
+	// `false` are accepted and mean "when durable".
 	Wait Wait `form:"wait,omitempty" json:"wait,omitempty,omitzero"`
 }
 
@@ -1433,17 +1440,19 @@ type ListMachinesParams struct {
 
 // CreateMachineParams defines parameters for CreateMachine.
 type CreateMachineParams struct {
-	// Wait Ours: `applied` answers only when the data plane of this host has the
-	// change, or with 504 when it is durable and takes too long. `true` and `false`
-	// are accepted and mean "when durable".
+	// Wait Ours: `applied` answers only when the data plane of the host that is asked has
+	// the change, wherever the Machine is, or with 504 when it is durable and takes
+	// too long; what other hosts have, `GET /v1/hosts?ask=true` says. `true` and
+	// `false` are accepted and mean "when durable".
 	Wait Wait `form:"wait,omitempty" json:"wait,omitempty,omitzero"`
 }
 
 // DestroyMachineParams defines parameters for DestroyMachine.
 type DestroyMachineParams struct {
-	// Wait Ours: `applied` answers only when the data plane of this host has the
-	// change, or with 504 when it is durable and takes too long. `true` and `false`
-	// are accepted and mean "when durable".
+	// Wait Ours: `applied` answers only when the data plane of the host that is asked has
+	// the change, wherever the Machine is, or with 504 when it is durable and takes
+	// too long; what other hosts have, `GET /v1/hosts?ask=true` says. `true` and
+	// `false` are accepted and mean "when durable".
 	Wait Wait `form:"wait,omitempty" json:"wait,omitempty,omitzero"`
 
 	// Force Destroy it even if it runs.
@@ -1458,9 +1467,10 @@ type DestroyMachineParams struct {
 
 // UpdateMachineParams defines parameters for UpdateMachine.
 type UpdateMachineParams struct {
-	// Wait Ours: `applied` answers only when the data plane of this host has the
-	// change, or with 504 when it is durable and takes too long. `true` and `false`
-	// are accepted and mean "when durable".
+	// Wait Ours: `applied` answers only when the data plane of the host that is asked has
+	// the change, wherever the Machine is, or with 504 when it is durable and takes
+	// too long; what other hosts have, `GET /v1/hosts?ask=true` says. `true` and
+	// `false` are accepted and mean "when durable".
 	Wait Wait `form:"wait,omitempty" json:"wait,omitempty,omitzero"`
 
 	// FlyMachineLeaseNonce Of the lease that is held, if there is one.
@@ -1469,9 +1479,10 @@ type UpdateMachineParams struct {
 
 // CordonMachineParams defines parameters for CordonMachine.
 type CordonMachineParams struct {
-	// Wait Ours: `applied` answers only when the data plane of this host has the
-	// change, or with 504 when it is durable and takes too long. `true` and `false`
-	// are accepted and mean "when durable".
+	// Wait Ours: `applied` answers only when the data plane of the host that is asked has
+	// the change, wherever the Machine is, or with 504 when it is durable and takes
+	// too long; what other hosts have, `GET /v1/hosts?ask=true` says. `true` and
+	// `false` are accepted and mean "when durable".
 	Wait Wait `form:"wait,omitempty" json:"wait,omitempty,omitzero"`
 
 	// FlyMachineLeaseNonce Of the lease that is held, if there is one.
@@ -1486,9 +1497,10 @@ type ListEventsParams struct {
 
 // ReleaseLeaseParams defines parameters for ReleaseLease.
 type ReleaseLeaseParams struct {
-	// Wait Ours: `applied` answers only when the data plane of this host has the
-	// change, or with 504 when it is durable and takes too long. `true` and `false`
-	// are accepted and mean "when durable".
+	// Wait Ours: `applied` answers only when the data plane of the host that is asked has
+	// the change, wherever the Machine is, or with 504 when it is durable and takes
+	// too long; what other hosts have, `GET /v1/hosts?ask=true` says. `true` and
+	// `false` are accepted and mean "when durable".
 	Wait Wait `form:"wait,omitempty" json:"wait,omitempty,omitzero"`
 
 	// FlyMachineLeaseNonce Of the lease that is held, if there is one.
@@ -1497,9 +1509,10 @@ type ReleaseLeaseParams struct {
 
 // AcquireLeaseParams defines parameters for AcquireLease.
 type AcquireLeaseParams struct {
-	// Wait Ours: `applied` answers only when the data plane of this host has the
-	// change, or with 504 when it is durable and takes too long. `true` and `false`
-	// are accepted and mean "when durable".
+	// Wait Ours: `applied` answers only when the data plane of the host that is asked has
+	// the change, wherever the Machine is, or with 504 when it is durable and takes
+	// too long; what other hosts have, `GET /v1/hosts?ask=true` says. `true` and
+	// `false` are accepted and mean "when durable".
 	Wait Wait `form:"wait,omitempty" json:"wait,omitempty,omitzero"`
 
 	// TTL Seconds.
@@ -1520,9 +1533,10 @@ type MachineLogsParams struct {
 
 // DeleteMetadataKeyParams defines parameters for DeleteMetadataKey.
 type DeleteMetadataKeyParams struct {
-	// Wait Ours: `applied` answers only when the data plane of this host has the
-	// change, or with 504 when it is durable and takes too long. `true` and `false`
-	// are accepted and mean "when durable".
+	// Wait Ours: `applied` answers only when the data plane of the host that is asked has
+	// the change, wherever the Machine is, or with 504 when it is durable and takes
+	// too long; what other hosts have, `GET /v1/hosts?ask=true` says. `true` and
+	// `false` are accepted and mean "when durable".
 	Wait Wait `form:"wait,omitempty" json:"wait,omitempty,omitzero"`
 
 	// FlyMachineLeaseNonce Of the lease that is held, if there is one.
@@ -1531,9 +1545,10 @@ type DeleteMetadataKeyParams struct {
 
 // SetMetadataKeyParams defines parameters for SetMetadataKey.
 type SetMetadataKeyParams struct {
-	// Wait Ours: `applied` answers only when the data plane of this host has the
-	// change, or with 504 when it is durable and takes too long. `true` and `false`
-	// are accepted and mean "when durable".
+	// Wait Ours: `applied` answers only when the data plane of the host that is asked has
+	// the change, wherever the Machine is, or with 504 when it is durable and takes
+	// too long; what other hosts have, `GET /v1/hosts?ask=true` says. `true` and
+	// `false` are accepted and mean "when durable".
 	Wait Wait `form:"wait,omitempty" json:"wait,omitempty,omitzero"`
 
 	// FlyMachineLeaseNonce Of the lease that is held, if there is one.
@@ -1542,9 +1557,10 @@ type SetMetadataKeyParams struct {
 
 // MigrateMachineParams defines parameters for MigrateMachine.
 type MigrateMachineParams struct {
-	// Wait Ours: `applied` answers only when the data plane of this host has the
-	// change, or with 504 when it is durable and takes too long. `true` and `false`
-	// are accepted and mean "when durable".
+	// Wait Ours: `applied` answers only when the data plane of the host that is asked has
+	// the change, wherever the Machine is, or with 504 when it is durable and takes
+	// too long; what other hosts have, `GET /v1/hosts?ask=true` says. `true` and
+	// `false` are accepted and mean "when durable".
 	Wait Wait `form:"wait,omitempty" json:"wait,omitempty,omitzero"`
 
 	// FlyMachineLeaseNonce Of the lease that is held, if there is one.
@@ -1553,9 +1569,10 @@ type MigrateMachineParams struct {
 
 // RestartMachineParams defines parameters for RestartMachine.
 type RestartMachineParams struct {
-	// Wait Ours: `applied` answers only when the data plane of this host has the
-	// change, or with 504 when it is durable and takes too long. `true` and `false`
-	// are accepted and mean "when durable".
+	// Wait Ours: `applied` answers only when the data plane of the host that is asked has
+	// the change, wherever the Machine is, or with 504 when it is durable and takes
+	// too long; what other hosts have, `GET /v1/hosts?ask=true` says. `true` and
+	// `false` are accepted and mean "when durable".
 	Wait Wait `form:"wait,omitempty" json:"wait,omitempty,omitzero"`
 
 	// Timeout How long it may take to stop before SIGKILL, as in StopRequest.
@@ -1577,9 +1594,10 @@ type SignalMachineParams struct {
 
 // StartMachineParams defines parameters for StartMachine.
 type StartMachineParams struct {
-	// Wait Ours: `applied` answers only when the data plane of this host has the
-	// change, or with 504 when it is durable and takes too long. `true` and `false`
-	// are accepted and mean "when durable".
+	// Wait Ours: `applied` answers only when the data plane of the host that is asked has
+	// the change, wherever the Machine is, or with 504 when it is durable and takes
+	// too long; what other hosts have, `GET /v1/hosts?ask=true` says. `true` and
+	// `false` are accepted and mean "when durable".
 	Wait Wait `form:"wait,omitempty" json:"wait,omitempty,omitzero"`
 
 	// FlyMachineLeaseNonce Of the lease that is held, if there is one.
@@ -1588,9 +1606,10 @@ type StartMachineParams struct {
 
 // StopMachineParams defines parameters for StopMachine.
 type StopMachineParams struct {
-	// Wait Ours: `applied` answers only when the data plane of this host has the
-	// change, or with 504 when it is durable and takes too long. `true` and `false`
-	// are accepted and mean "when durable".
+	// Wait Ours: `applied` answers only when the data plane of the host that is asked has
+	// the change, wherever the Machine is, or with 504 when it is durable and takes
+	// too long; what other hosts have, `GET /v1/hosts?ask=true` says. `true` and
+	// `false` are accepted and mean "when durable".
 	Wait Wait `form:"wait,omitempty" json:"wait,omitempty,omitzero"`
 
 	// FlyMachineLeaseNonce Of the lease that is held, if there is one.
@@ -1599,9 +1618,10 @@ type StopMachineParams struct {
 
 // SuspendMachineParams defines parameters for SuspendMachine.
 type SuspendMachineParams struct {
-	// Wait Ours: `applied` answers only when the data plane of this host has the
-	// change, or with 504 when it is durable and takes too long. `true` and `false`
-	// are accepted and mean "when durable".
+	// Wait Ours: `applied` answers only when the data plane of the host that is asked has
+	// the change, wherever the Machine is, or with 504 when it is durable and takes
+	// too long; what other hosts have, `GET /v1/hosts?ask=true` says. `true` and
+	// `false` are accepted and mean "when durable".
 	Wait Wait `form:"wait,omitempty" json:"wait,omitempty,omitzero"`
 
 	// FlyMachineLeaseNonce Of the lease that is held, if there is one.
@@ -1610,9 +1630,10 @@ type SuspendMachineParams struct {
 
 // UncordonMachineParams defines parameters for UncordonMachine.
 type UncordonMachineParams struct {
-	// Wait Ours: `applied` answers only when the data plane of this host has the
-	// change, or with 504 when it is durable and takes too long. `true` and `false`
-	// are accepted and mean "when durable".
+	// Wait Ours: `applied` answers only when the data plane of the host that is asked has
+	// the change, wherever the Machine is, or with 504 when it is durable and takes
+	// too long; what other hosts have, `GET /v1/hosts?ask=true` says. `true` and
+	// `false` are accepted and mean "when durable".
 	Wait Wait `form:"wait,omitempty" json:"wait,omitempty,omitzero"`
 
 	// FlyMachineLeaseNonce Of the lease that is held, if there is one.
@@ -1639,9 +1660,10 @@ type WaitMachineParamsState string
 
 // MoveAppParams defines parameters for MoveApp.
 type MoveAppParams struct {
-	// Wait Ours: `applied` answers only when the data plane of this host has the
-	// change, or with 504 when it is durable and takes too long. `true` and `false`
-	// are accepted and mean "when durable".
+	// Wait Ours: `applied` answers only when the data plane of the host that is asked has
+	// the change, wherever the Machine is, or with 504 when it is durable and takes
+	// too long; what other hosts have, `GET /v1/hosts?ask=true` says. `true` and
+	// `false` are accepted and mean "when durable".
 	Wait Wait `form:"wait,omitempty" json:"wait,omitempty,omitzero"`
 }
 
@@ -1653,17 +1675,19 @@ type ListHostsParams struct {
 
 // CreateInvitationParams defines parameters for CreateInvitation.
 type CreateInvitationParams struct {
-	// Wait Ours: `applied` answers only when the data plane of this host has the
-	// change, or with 504 when it is durable and takes too long. `true` and `false`
-	// are accepted and mean "when durable".
+	// Wait Ours: `applied` answers only when the data plane of the host that is asked has
+	// the change, wherever the Machine is, or with 504 when it is durable and takes
+	// too long; what other hosts have, `GET /v1/hosts?ask=true` says. `true` and
+	// `false` are accepted and mean "when durable".
 	Wait Wait `form:"wait,omitempty" json:"wait,omitempty,omitzero"`
 }
 
 // RemoveHostParams defines parameters for RemoveHost.
 type RemoveHostParams struct {
-	// Wait Ours: `applied` answers only when the data plane of this host has the
-	// change, or with 504 when it is durable and takes too long. `true` and `false`
-	// are accepted and mean "when durable".
+	// Wait Ours: `applied` answers only when the data plane of the host that is asked has
+	// the change, wherever the Machine is, or with 504 when it is durable and takes
+	// too long; what other hosts have, `GET /v1/hosts?ask=true` says. `true` and
+	// `false` are accepted and mean "when durable".
 	Wait Wait `form:"wait,omitempty" json:"wait,omitempty,omitzero"`
 
 	// Force Remove its Machines with it. Only of a host that is lost.
@@ -1678,41 +1702,46 @@ type GetHostParams struct {
 
 // DrainHostParams defines parameters for DrainHost.
 type DrainHostParams struct {
-	// Wait Ours: `applied` answers only when the data plane of this host has the
-	// change, or with 504 when it is durable and takes too long. `true` and `false`
-	// are accepted and mean "when durable".
+	// Wait Ours: `applied` answers only when the data plane of the host that is asked has
+	// the change, wherever the Machine is, or with 504 when it is durable and takes
+	// too long; what other hosts have, `GET /v1/hosts?ask=true` says. `true` and
+	// `false` are accepted and mean "when durable".
 	Wait Wait `form:"wait,omitempty" json:"wait,omitempty,omitzero"`
 }
 
 // RotateHostKeyParams defines parameters for RotateHostKey.
 type RotateHostKeyParams struct {
-	// Wait Ours: `applied` answers only when the data plane of this host has the
-	// change, or with 504 when it is durable and takes too long. `true` and `false`
-	// are accepted and mean "when durable".
+	// Wait Ours: `applied` answers only when the data plane of the host that is asked has
+	// the change, wherever the Machine is, or with 504 when it is durable and takes
+	// too long; what other hosts have, `GET /v1/hosts?ask=true` says. `true` and
+	// `false` are accepted and mean "when durable".
 	Wait Wait `form:"wait,omitempty" json:"wait,omitempty,omitzero"`
 }
 
 // UndrainHostParams defines parameters for UndrainHost.
 type UndrainHostParams struct {
-	// Wait Ours: `applied` answers only when the data plane of this host has the
-	// change, or with 504 when it is durable and takes too long. `true` and `false`
-	// are accepted and mean "when durable".
+	// Wait Ours: `applied` answers only when the data plane of the host that is asked has
+	// the change, wherever the Machine is, or with 504 when it is durable and takes
+	// too long; what other hosts have, `GET /v1/hosts?ask=true` says. `true` and
+	// `false` are accepted and mean "when durable".
 	Wait Wait `form:"wait,omitempty" json:"wait,omitempty,omitzero"`
 }
 
 // CreateOrgParams defines parameters for CreateOrg.
 type CreateOrgParams struct {
-	// Wait Ours: `applied` answers only when the data plane of this host has the
-	// change, or with 504 when it is durable and takes too long. `true` and `false`
-	// are accepted and mean "when durable".
+	// Wait Ours: `applied` answers only when the data plane of the host that is asked has
+	// the change, wherever the Machine is, or with 504 when it is durable and takes
+	// too long; what other hosts have, `GET /v1/hosts?ask=true` says. `true` and
+	// `false` are accepted and mean "when durable".
 	Wait Wait `form:"wait,omitempty" json:"wait,omitempty,omitzero"`
 }
 
 // DeleteOrgParams defines parameters for DeleteOrg.
 type DeleteOrgParams struct {
-	// Wait Ours: `applied` answers only when the data plane of this host has the
-	// change, or with 504 when it is durable and takes too long. `true` and `false`
-	// are accepted and mean "when durable".
+	// Wait Ours: `applied` answers only when the data plane of the host that is asked has
+	// the change, wherever the Machine is, or with 504 when it is durable and takes
+	// too long; what other hosts have, `GET /v1/hosts?ask=true` says. `true` and
+	// `false` are accepted and mean "when durable".
 	Wait Wait `form:"wait,omitempty" json:"wait,omitempty,omitzero"`
 }
 
@@ -1726,6 +1755,9 @@ type DigParams struct {
 
 	// Network A network of the org; its default one if empty.
 	Network InNetwork `form:"network,omitempty" json:"network,omitempty,omitzero"`
+
+	// HostName The host that it is asked on; this one if empty. Where that matters is what is nearest, and what is reached.
+	HostName FromHost `form:"host_name,omitempty" json:"host_name,omitempty,omitzero"`
 }
 
 // ListOrgMachinesParams defines parameters for ListOrgMachines.
@@ -1751,18 +1783,26 @@ type ListOrgMachinesParams struct {
 
 // CreateNetworkParams defines parameters for CreateNetwork.
 type CreateNetworkParams struct {
-	// Wait Ours: `applied` answers only when the data plane of this host has the
-	// change, or with 504 when it is durable and takes too long. `true` and `false`
-	// are accepted and mean "when durable".
+	// Wait Ours: `applied` answers only when the data plane of the host that is asked has
+	// the change, wherever the Machine is, or with 504 when it is durable and takes
+	// too long; what other hosts have, `GET /v1/hosts?ask=true` says. `true` and
+	// `false` are accepted and mean "when durable".
 	Wait Wait `form:"wait,omitempty" json:"wait,omitempty,omitzero"`
 }
 
 // DeleteNetworkParams defines parameters for DeleteNetwork.
 type DeleteNetworkParams struct {
-	// Wait Ours: `applied` answers only when the data plane of this host has the
-	// change, or with 504 when it is durable and takes too long. `true` and `false`
-	// are accepted and mean "when durable".
+	// Wait Ours: `applied` answers only when the data plane of the host that is asked has
+	// the change, wherever the Machine is, or with 504 when it is durable and takes
+	// too long; what other hosts have, `GET /v1/hosts?ask=true` says. `true` and
+	// `false` are accepted and mean "when durable".
 	Wait Wait `form:"wait,omitempty" json:"wait,omitempty,omitzero"`
+}
+
+// PingParams defines parameters for Ping.
+type PingParams struct {
+	// HostName The host that it is asked on; this one if empty. Where that matters is what is nearest, and what is reached.
+	HostName FromHost `form:"host_name,omitempty" json:"host_name,omitempty,omitzero"`
 }
 
 // CreateAppJSONRequestBody defines body for CreateApp for application/json ContentType.
@@ -2292,7 +2332,7 @@ type ClientInterface interface {
 
 	// RotateHostKey Ours: give a host another key of the mesh
 	//
-	// What its Machines have with those of other hosts stands still until the others know the new key and a handshake is done: some tenths of a second. Only the host itself can: ask its own agent.
+	// What its Machines have with those of other hosts stands still until the others know the new key and a handshake is done: some tenths of a second.
 	//
 	// Corresponds with POST /v1/hosts/{host_name}/rotate-key (the `RotateHostKey` operationId).
 	RotateHostKey(ctx context.Context, hostName HostName, params *RotateHostKeyParams, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -2383,14 +2423,14 @@ type ClientInterface interface {
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with POST /v1/orgs/{org_slug}/ping (the `Ping` operationId).
-	PingWithBody(ctx context.Context, orgSlug OrgSlug, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+	PingWithBody(ctx context.Context, orgSlug OrgSlug, params *PingParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// Ping Ours: send ICMPv6 echo requests from inside a network of the org
 	//
 	// Takes a body of the `application/json` content type.
 	//
 	// Corresponds with POST /v1/orgs/{org_slug}/ping (the `Ping` operationId).
-	Ping(ctx context.Context, orgSlug OrgSlug, body PingJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+	Ping(ctx context.Context, orgSlug OrgSlug, params *PingParams, body PingJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListRegions List the regions
 	//
@@ -3335,7 +3375,7 @@ func (c *Client) ProbeHost(ctx context.Context, hostName HostName, reqEditors ..
 
 // RotateHostKey Ours: give a host another key of the mesh
 //
-// What its Machines have with those of other hosts stands still until the others know the new key and a handshake is done: some tenths of a second. Only the host itself can: ask its own agent.
+// What its Machines have with those of other hosts stands still until the others know the new key and a handshake is done: some tenths of a second.
 //
 // Corresponds with POST /v1/hosts/{host_name}/rotate-key (the `RotateHostKey` operationId).
 func (c *Client) RotateHostKey(ctx context.Context, hostName HostName, params *RotateHostKeyParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -3566,8 +3606,8 @@ func (c *Client) DeleteNetwork(ctx context.Context, orgSlug OrgSlug, network Net
 // Takes any type of body and a specified content type.
 //
 // Corresponds with POST /v1/orgs/{org_slug}/ping (the `Ping` operationId).
-func (c *Client) PingWithBody(ctx context.Context, orgSlug OrgSlug, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewPingRequestWithBody(c.Server, orgSlug, contentType, body)
+func (c *Client) PingWithBody(ctx context.Context, orgSlug OrgSlug, params *PingParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewPingRequestWithBody(c.Server, orgSlug, params, contentType, body)
 	if err != nil {
 		return nil, err
 	}
@@ -3583,8 +3623,8 @@ func (c *Client) PingWithBody(ctx context.Context, orgSlug OrgSlug, contentType 
 // Takes a body of the `application/json` content type.
 //
 // Corresponds with POST /v1/orgs/{org_slug}/ping (the `Ping` operationId).
-func (c *Client) Ping(ctx context.Context, orgSlug OrgSlug, body PingJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewPingRequest(c.Server, orgSlug, body)
+func (c *Client) Ping(ctx context.Context, orgSlug OrgSlug, params *PingParams, body PingJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewPingRequest(c.Server, orgSlug, params, body)
 	if err != nil {
 		return nil, err
 	}
@@ -6636,6 +6676,14 @@ func NewDigRequest(server string, orgSlug OrgSlug, params *DigParams) (*http.Req
 			}
 		}
 
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "host_name", params.HostName, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
 		if encoded := queryValues.Encode(); encoded != "" {
 			rawQueryFragments = append(rawQueryFragments, encoded)
 		}
@@ -6916,18 +6964,18 @@ func NewDeleteNetworkRequest(server string, orgSlug OrgSlug, network NetworkName
 }
 
 // NewPingRequest calls the generic Ping builder with application/json body
-func NewPingRequest(server string, orgSlug OrgSlug, body PingJSONRequestBody) (*http.Request, error) {
+func NewPingRequest(server string, orgSlug OrgSlug, params *PingParams, body PingJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
 	buf, err := json.Marshal(body)
 	if err != nil {
 		return nil, err
 	}
 	bodyReader = bytes.NewReader(buf)
-	return NewPingRequestWithBody(server, orgSlug, "application/json", bodyReader)
+	return NewPingRequestWithBody(server, orgSlug, params, "application/json", bodyReader)
 }
 
 // NewPingRequestWithBody constructs an http.Request for the Ping method, with any body, and a specified content type
-func NewPingRequestWithBody(server string, orgSlug OrgSlug, contentType string, body io.Reader) (*http.Request, error) {
+func NewPingRequestWithBody(server string, orgSlug OrgSlug, params *PingParams, contentType string, body io.Reader) (*http.Request, error) {
 	var err error
 
 	var pathParam0 string
@@ -6950,6 +6998,29 @@ func NewPingRequestWithBody(server string, orgSlug OrgSlug, contentType string, 
 	queryURL, err := serverURL.Parse(operationPath)
 	if err != nil {
 		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "host_name", params.HostName, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
 	}
 
 	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
@@ -7576,7 +7647,7 @@ type ClientWithResponsesInterface interface {
 
 	// RotateHostKeyWithResponse Ours: give a host another key of the mesh
 	//
-	// What its Machines have with those of other hosts stands still until the others know the new key and a handshake is done: some tenths of a second. Only the host itself can: ask its own agent.
+	// What its Machines have with those of other hosts stands still until the others know the new key and a handshake is done: some tenths of a second.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -7687,14 +7758,14 @@ type ClientWithResponsesInterface interface {
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /v1/orgs/{org_slug}/ping (the `Ping` operationId).
-	PingWithBodyWithResponse(ctx context.Context, orgSlug OrgSlug, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PingResponse, error)
+	PingWithBodyWithResponse(ctx context.Context, orgSlug OrgSlug, params *PingParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PingResponse, error)
 
 	// PingWithResponse Ours: send ICMPv6 echo requests from inside a network of the org
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /v1/orgs/{org_slug}/ping (the `Ping` operationId).
-	PingWithResponse(ctx context.Context, orgSlug OrgSlug, body PingJSONRequestBody, reqEditors ...RequestEditorFn) (*PingResponse, error)
+	PingWithResponse(ctx context.Context, orgSlug OrgSlug, params *PingParams, body PingJSONRequestBody, reqEditors ...RequestEditorFn) (*PingResponse, error)
 
 	// ListRegionsWithResponse List the regions
 	//
@@ -11339,7 +11410,7 @@ func (c *ClientWithResponses) ProbeHostWithResponse(ctx context.Context, hostNam
 
 // RotateHostKeyWithResponse Ours: give a host another key of the mesh
 //
-// What its Machines have with those of other hosts stands still until the others know the new key and a handshake is done: some tenths of a second. Only the host itself can: ask its own agent.
+// What its Machines have with those of other hosts stands still until the others know the new key and a handshake is done: some tenths of a second.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -11534,8 +11605,8 @@ func (c *ClientWithResponses) DeleteNetworkWithResponse(ctx context.Context, org
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /v1/orgs/{org_slug}/ping (the `Ping` operationId).
-func (c *ClientWithResponses) PingWithBodyWithResponse(ctx context.Context, orgSlug OrgSlug, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PingResponse, error) {
-	rsp, err := c.PingWithBody(ctx, orgSlug, contentType, body, reqEditors...)
+func (c *ClientWithResponses) PingWithBodyWithResponse(ctx context.Context, orgSlug OrgSlug, params *PingParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PingResponse, error) {
+	rsp, err := c.PingWithBody(ctx, orgSlug, params, contentType, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
@@ -11547,8 +11618,8 @@ func (c *ClientWithResponses) PingWithBodyWithResponse(ctx context.Context, orgS
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /v1/orgs/{org_slug}/ping (the `Ping` operationId).
-func (c *ClientWithResponses) PingWithResponse(ctx context.Context, orgSlug OrgSlug, body PingJSONRequestBody, reqEditors ...RequestEditorFn) (*PingResponse, error) {
-	rsp, err := c.Ping(ctx, orgSlug, body, reqEditors...)
+func (c *ClientWithResponses) PingWithResponse(ctx context.Context, orgSlug OrgSlug, params *PingParams, body PingJSONRequestBody, reqEditors ...RequestEditorFn) (*PingResponse, error) {
+	rsp, err := c.Ping(ctx, orgSlug, params, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
@@ -13947,7 +14018,7 @@ type ServerInterface interface {
 	DeleteNetwork(w http.ResponseWriter, r *http.Request, orgSlug OrgSlug, network NetworkName, params DeleteNetworkParams)
 	// Ping Ours: send ICMPv6 echo requests from inside a network of the org
 	// (POST /v1/orgs/{org_slug}/ping)
-	Ping(w http.ResponseWriter, r *http.Request, orgSlug OrgSlug)
+	Ping(w http.ResponseWriter, r *http.Request, orgSlug OrgSlug, params PingParams)
 	// ListRegions List the regions
 	// (GET /v1/platform/regions)
 	ListRegions(w http.ResponseWriter, r *http.Request)
@@ -16392,6 +16463,19 @@ func (siw *ServerInterfaceWrapper) Dig(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 
+	// ------------- Optional query parameter "host_name" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "host_name", r.URL.Query(), &params.HostName, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "host_name"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "host_name", Err: err})
+		}
+		return
+	}
+
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.Dig(w, r, orgSlug, params)
 	}))
@@ -16644,8 +16728,24 @@ func (siw *ServerInterfaceWrapper) Ping(w http.ResponseWriter, r *http.Request) 
 		return
 	}
 
+	// Parameter object where we will unmarshal all parameters from the context
+	var params PingParams
+
+	// ------------- Optional query parameter "host_name" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "host_name", r.URL.Query(), &params.HostName, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "host_name"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "host_name", Err: err})
+		}
+		return
+	}
+
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		siw.Handler.Ping(w, r, orgSlug)
+		siw.Handler.Ping(w, r, orgSlug, params)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -19071,6 +19171,7 @@ func (response DeleteNetworkdefaultJSONResponse) VisitDeleteNetworkResponse(w ht
 
 type PingRequestObject struct {
 	OrgSlug OrgSlug `json:"org_slug"`
+	Params  PingParams
 	Body    *PingJSONRequestBody
 }
 
@@ -21018,10 +21119,11 @@ func (sh *strictHandler) DeleteNetwork(w http.ResponseWriter, r *http.Request, o
 }
 
 // Ping operation middleware
-func (sh *strictHandler) Ping(w http.ResponseWriter, r *http.Request, orgSlug OrgSlug) {
+func (sh *strictHandler) Ping(w http.ResponseWriter, r *http.Request, orgSlug OrgSlug, params PingParams) {
 	var request PingRequestObject
 
 	request.OrgSlug = orgSlug
+	request.Params = params
 
 	var body PingJSONRequestBody
 	if err := runtime.BindJSONBody(r, &body); err != nil {

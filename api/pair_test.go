@@ -71,7 +71,7 @@ func newPairThatWaits(t *testing.T, dial, silence time.Duration) *pair {
 func (p *pair) serve(l net.Listener, store api.Store) {
 	server := api.NewServer(api.Config{
 		Store: store, Machines: inside{p}, DataPlane: &playedPlane{status: api.Status{Agent: api.AgentStatus{Name: "two"}}},
-		Resolver: p.asked, Pinger: p.asked, Keys: playedKeys{p.world}, Keeper: playedKeeper{},
+		Resolver: p.asked, Pinger: p.asked, Keys: playedKeys{&world{store: p.store, host: p.host.ID}}, Keeper: playedKeeper{},
 		// Whatever is carried a second time would end here.
 		Carrier: roundTripper(func(r *http.Request) (*http.Response, error) {
 			p.t.Errorf("host two asks another one: %s", r.URL)

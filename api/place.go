@@ -26,8 +26,8 @@ func (s *Server) place(r CreateMachineRequest) (sixpn.Host, string, error) {
 		if r.Region != "" && r.Region != host.Region {
 			return 0, "", invalid("region", "region is %q, but the host %s is in %q: leave one of the two out", r.Region, host.Name, host.Region)
 		}
-		if r.Config.Attach != nil && host.ID != s.config.Host {
-			return 0, "", invalid("host_name", "host_name is %q, but what a Machine is attached to is on the host that is asked: ask that one", host.Name)
+		if !snapshot.Present(host.ID) {
+			return 0, "", notReady("host %s is lost %s, so nothing would start there: name another one (sixpn hosts list), or wait until it is back", host.Name, sinceText(snapshot.AbsentSince(host.ID)))
 		}
 		return host.ID, host.Region, nil
 	}

@@ -65,23 +65,27 @@ func TestPlace(t *testing.T) {
 			t.Errorf("%s: it is on host %v", row.name, made.Host)
 		}
 	}
+	var attached api.Machine
+	w.post("/v1/apps/web/machines", `{"config":{"attach":{"device":"tap0"}},"host_name":"three"}`).into(t, &attached)
+	if attached.HostName != "three" {
+		t.Errorf("what is attached on three is on %s", attached.HostName)
+	}
 	drain("two", true)
 	if m, _ := create(`,"region":"fra"`); m.HostName != "three" {
 		t.Errorf("with two drained it is on %s, expected three", m.HostName)
 	}
 	drain("three", true)
+	w.store.SetHost(w.host) // to which all are lost but two
+	w.alive(hosts["two"])
 	for name, row := range map[string]refusal{
 		"all of the region drained": {body: `,"region":"fra"`, code: http.StatusPreconditionFailed, status: "failed_precondition"},
 		"a host that is drained":    {body: `,"host_name":"two"`, code: http.StatusConflict, status: "conflict", field: "host_name"},
 		"a host of another region":  {body: `,"host_name":"two","region":"ams"`, code: http.StatusUnprocessableEntity, status: "invalid_argument", field: "region"},
 		"a host that there is not":  {body: `,"host_name":"nobody"`, code: http.StatusNotFound, status: "not_found", field: "host_name"},
-		"attached on another host":  {body: `,"host_name":"two"`, code: http.StatusUnprocessableEntity, status: "invalid_argument", field: "host_name"},
+		"a host that is lost":       {body: `,"host_name":"three"`, code: http.StatusPreconditionFailed, status: "failed_precondition"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w.refused(t, row, func() answer {
-				if name == "attached on another host" {
-					return w.post("/v1/apps/web/machines", `{"config":{"attach":{"device":"tap0"}},"host_name":"two"}`)
-				}
 				_, a := create(row.body)
 				return a
 			})

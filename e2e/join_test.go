@@ -64,7 +64,7 @@ func hostID(ctx context.Context, h *nettest.Host) (string, error) {
 // turnedAway demands that an agent ends because of how it tries to get in.
 func turnedAway(ctx context.Context, t *testing.T, h *nettest.Host, what, token string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, time.Minute) // a copy waits for the original's end
 	defer cancel()
 	var flags []string
 	if token != "" {

@@ -19,7 +19,8 @@ type presence struct {
 }
 
 // mustBeAlone refuses a host that joins as one whose lease another agent keeps alive
-// from elsewhere. The same endpoint is the same host, whose agent began again.
+// from elsewhere: AtWorkElsewhere. The same endpoint is the same host, whose agent began
+// again.
 func (t *transaction) mustBeAlone(record Host, h NewHost, session string) error {
 	if h.Endpoint == "" || record.Endpoint == "" || h.Endpoint == record.Endpoint {
 		return nil
@@ -28,7 +29,17 @@ func (t *transaction) mustBeAlone(record Host, h NewHost, session string) error 
 	if err != nil || !found || alive.Value.Session == session {
 		return err
 	}
-	return refuse(Conflict, "host", "host %v is at work at %s, and this host, at %s, says that it is the same one: if it is, and has moved, wait until the old lease is over and try again; else its state directory is a copy, and it must start with an empty one", record.ID, record.Endpoint, h.Endpoint)
+	return refuse(Conflict, fieldEndpoint, "host %v is at work at %s, and this host, at %s, says that it is the same one: if it is, and has moved, wait until the old lease is over and try again; else its state directory is a copy, and it must start with an empty one", record.ID, record.Endpoint, h.Endpoint)
+}
+
+const fieldEndpoint = "endpoint"
+
+// AtWorkElsewhere says that a host was not registered because one with its number has a
+// lease at another endpoint: be it that it has moved, until the lease is over, or that one
+// of two is a copy, for as long as the other one works.
+func AtWorkElsewhere(err error) bool {
+	var refused *Error
+	return errors.As(err, &refused) && refused.Kind == Conflict && refused.Field == fieldEndpoint
 }
 
 // How a host's lease is kept, unless told otherwise.

@@ -15,13 +15,14 @@ import (
 )
 
 // place is the network that a command looks from.
-type place struct{ app, org, network string }
+type place struct{ app, org, network, host string }
 
 func (p *place) flags(command *cobra.Command) {
 	flags := command.Flags()
 	flags.StringVarP(&p.org, "org", "o", "", "org to look from (default the only one, if there is one)")
 	flags.StringVar(&p.network, "network", "", "network of the org (default its default one)")
 	flags.StringVarP(&p.app, "app", "a", "", "look from the network of this app")
+	flags.StringVar(&p.host, "host", "", `look from this host, see "sixpn hosts list" (default the one that is asked)`)
 }
 
 // find completes what was left out.
@@ -62,7 +63,8 @@ NAMESERVER the network's resolver, fdaa::3; there is no other to be asked from h
 		Example: `  sixpn dig web.internal
   sixpn dig txt _apps.internal --org acme --short
   sixpn dig -x fdaa:0:1:a7b:1:0:2:0
-  sixpn dig aaaa web.flycast fdaa::3 --app web`,
+  sixpn dig aaaa web.flycast fdaa::3 --app web
+  sixpn dig aaaa top1.nearest.of.web.internal --host two`,
 		Args: cobra.RangeArgs(1, 3),
 	}, func(ctx context.Context, client *api.ClientWithResponses, args []string) error {
 		params, server, err := f.question(args)
@@ -77,7 +79,7 @@ NAMESERVER the network's resolver, fdaa::3; there is no other to be asked from h
 				return err
 			}
 		}
-		params.Network = f.network
+		params.Network, params.HostName = f.network, f.host
 		answer, err := client.DigWithResponse(ctx, f.org, &params)
 		if err := api.Check(answer, err); err != nil {
 			return err

@@ -22,7 +22,8 @@ address that this command prints, with /112, a route to fdaa::/16 by fe80::1, an
 name server fdaa::3.`,
 		Example: `  sixpn machine attach -a desktop --device tap0 --mac 02:00:00:00:00:01 -p 22:22
   sixpn machine attach -a container --netns /run/netns/blue
-  sixpn machine attach -a process --pid 4711`,
+  sixpn machine attach -a process --pid 4711
+  sixpn machine attach -a desktop --device tap0 --host two`,
 		Args: cobra.NoArgs,
 	}
 	f.flags(command)
@@ -30,6 +31,7 @@ name server fdaa::3.`,
 	flags.StringVar(&attach.Device, "device", "", "existing tap or veth of the agent's network namespace")
 	flags.StringVar(&attach.Netns, "netns", "", "path of a network namespace")
 	flags.IntVar(&attach.Pid, "pid", 0, "process in the network namespace that is meant")
+	flags.StringVar(&f.host, "host", "", `host that it is on, see "sixpn hosts list" (default this one)`)
 	flags.StringVar(&attach.Mac, "mac", "", "MAC address of the guest behind --device (default found out)")
 	command.MarkFlagsOneRequired("device", "netns", "pid")
 	command.MarkFlagsMutuallyExclusive("device", "netns", "pid")

@@ -50,7 +50,7 @@ Exit code 0 if any reply came, 1 if none did.`,
 		if len(args) > 0 {
 			request.Target = args[0]
 		}
-		response, err := client.Ping(ctx, p.org, request)
+		response, err := client.Ping(ctx, p.org, &api.PingParams{HostName: p.host}, request)
 		if err := api.CheckResponse(response, err); err != nil {
 			return err
 		}
