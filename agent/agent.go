@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"sync/atomic"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -66,8 +67,9 @@ type agent struct {
 	whole        *state.Whole
 	trips        *flycast.RoundTrips
 	api          *api.Server
-	hostUp       chan struct{} // closed once the host port is a port
-	settled      chan struct{} // closed once it is known what runs on this host
+	members      atomic.Pointer[[]observe.Member] // of the store, as they were last seen
+	hostUp       chan struct{}                    // closed once the host port is a port
+	settled      chan struct{}                    // closed once it is known what runs on this host
 
 	closers []func() error // in the order of opening
 }

@@ -48,6 +48,7 @@ func (a *agent) openMetrics(context.Context) (err error) {
 			return observe.Progress{Wanted: status.Wanted, Applied: status.Applied, Failures: status.Failures}
 		},
 		Store: a.storeHealth, RoundTrips: a.trips.Hosts,
+		Handshakes: a.handshakes, Certificate: a.certificateTimes, Members: a.storeMembers, Clock: a.config.Clock,
 		Log: a.log,
 	})
 	return err

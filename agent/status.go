@@ -51,10 +51,7 @@ func (a *agent) progress() reconcile.Status {
 func (d dataPlane) Status(context.Context) (api.Status, error) {
 	progress := d.progress()
 	snapshot := d.store.Snapshot()
-	var from, until time.Time
-	if d.fleet != nil {
-		from, until = d.fleet.Validity()
-	}
+	from, until := d.certificateTimes()
 	status := api.Status{
 		Agent: api.AgentStatus{
 			Name: d.config.Name, Host: d.host.ID.String(), HostName: d.host.Name, Region: d.host.Region,

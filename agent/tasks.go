@@ -28,6 +28,7 @@ func (a *agent) work(ctx context.Context) error {
 		{"presence", a.keepPresent},
 		{"members of the store", a.followStore},
 		{"voters", a.keepVoters},
+		{"health of the store", a.watchMembers},
 		{"certificate", a.keepCertificate},
 		{"other hosts", a.serveFleet},
 		{"tables", a.loop.Run},

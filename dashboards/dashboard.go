@@ -46,4 +46,4 @@ type Query struct {
 }
 
 // All is every dashboard.
-func All() []Dashboard { return []Dashboard{host, network, flycast, names, drops} }
+func All() []Dashboard { return []Dashboard{host, fleet, network, flycast, names, drops} }

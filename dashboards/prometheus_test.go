@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -29,8 +30,8 @@ type sample struct {
 	value  float64
 }
 
-// startPrometheus scrapes an address on the host once a second, with our rules.
-func startPrometheus(ctx context.Context, t *testing.T, h *nettest.Host, listen, scrape string, flags ...string) *prometheus {
+// startPrometheus scrapes addresses on the host once a second, with our rules.
+func startPrometheus(ctx context.Context, t *testing.T, h *nettest.Host, listen string, scrape []string, flags ...string) *prometheus {
 	t.Helper()
 	dir := t.TempDir()
 	rules, err := filepath.Abs("alerts.yaml")
@@ -38,8 +39,8 @@ func startPrometheus(ctx context.Context, t *testing.T, h *nettest.Host, listen,
 	config := fmt.Sprintf(`
 global: {scrape_interval: 1s, scrape_timeout: 1s, evaluation_interval: 1s}
 rule_files: [%s]
-scrape_configs: [{job_name: sixpn, static_configs: [{targets: [%q]}]}]
-`, rules, scrape)
+scrape_configs: [{job_name: sixpn, static_configs: [{targets: [%s]}]}]
+`, rules, strings.Join(scrape, ", "))
 	file := filepath.Join(dir, "prometheus.yml")
 	must(t, os.WriteFile(file, []byte(config), 0o600))
 	log, err := os.Create(filepath.Join(dir, "log"))

@@ -40,7 +40,14 @@ type Config struct {
 	Store    func() state.Health
 	// RoundTrips is what was measured of the ways to other hosts. nil: nothing was.
 	RoundTrips func() []flycast.RoundTrip
-	Log        *slog.Logger
+	// Handshakes is when the mesh last had one with each other host. nil: there is none.
+	Handshakes func() map[sixpn.Host]time.Time
+	// Certificate is the life of this host's. nil, or zero: it has none.
+	Certificate func() (from, until time.Time)
+	// Members is the members of the store, of a host that has one. nil: it has none.
+	Members func() []Member
+	Clock   func() time.Time // nil: time.Now
+	Log     *slog.Logger
 }
 
 // Bounds of label sets. They are far above what one host of an ordinary fleet has; a
@@ -52,6 +59,7 @@ const (
 	maxServices  = 1000
 	maxBackends  = 2000
 	maxUpstreams = 16
+	maxMembers   = 16
 )
 
 // Collector is a prometheus.Gatherer of everything that an agent serves. Its methods may
@@ -101,6 +109,9 @@ func New(c Config) (*Collector, error) {
 	case c.Snapshot == nil || c.Progress == nil || c.Store == nil:
 		return nil, errors.New("observe: Config.Snapshot, Progress or Store is missing: give where the state comes from")
 	}
+	if c.Clock == nil {
+		c.Clock = time.Now
+	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
@@ -141,6 +152,8 @@ func (o *Collector) parts() []part {
 		{"programs", o.collectPrograms},
 		{"machines", o.collectMachines},
 		{"hosts", o.collectHosts},
+		{"fleet", o.collectFleet},
+		{"trust", o.collectTrust},
 		{"progress", o.collectProgress},
 		{"store", o.collectStore},
 	}

@@ -27,6 +27,8 @@ func (w *world) happen() {
 	m.Checks = []state.CheckStatus{{Name: "alive", Service: -1, Status: state.CheckPassing}}
 	w.records.Hosts[5] = state.Host{ID: 5, Name: "near", Region: "iad"}
 	w.trips = []flycast.RoundTrip{{Host: 5, Smoothed: time.Millisecond, Probes: 1}}
+	w.handshakes = map[sixpn.Host]time.Time{5: time.Unix(50, 0)}
+	w.members = []observe.Member{{Host: "here", Voter: true}}
 	w.records.Machines[m.ID] = m
 	w.apply()
 	w.count(0, bpf.RouterCounters{RxPackets: 3, RxBytes: 300})
@@ -320,9 +322,16 @@ func TestHosts(t *testing.T) {
 		{Host: 9},
 		{Host: 8, Smoothed: time.Second, Probes: 4},
 	}
+	w.records.Hosts[10] = state.Host{ID: 10, Name: "leaving", Region: "fra", Draining: true}
+	w.handshakes = map[sixpn.Host]time.Time{5: time.Unix(50, 250e6), 6: {}, 8: time.Unix(50, 0)}
+	w.members = []observe.Member{{Host: "here", Voter: true, Answers: true}, {Host: "lost", Voter: true}, {Host: "new", Answers: true}}
 	w.apply()
 	got := w.scrape()
 	expect(t, got, map[string]float64{
+		`sixpn_hosts{state="present"}`: 3, `sixpn_hosts{state="draining"}`: 1, `sixpn_hosts{state="lost"}`: 1,
+		`sixpn_host_last_handshake_time_seconds{host="near"}`: 50.25,
+		`sixpn_store_voter_up{host="here"}`:                   1, `sixpn_store_voter_up{host="lost"}`: 0,
+		"sixpn_certificate_start_time_seconds": 100, "sixpn_certificate_end_time_seconds": 400, "sixpn_clock_time_seconds": 2000.5,
 		`sixpn_host_present{host="near"}`: 1, `sixpn_host_present{host="lost"}`: 0, `sixpn_host_present{host="new"}`: 1,
 		`sixpn_host_round_trip_seconds{host="near"}`: 0.002, `sixpn_host_round_trip_deviation_seconds{host="near"}`: 0.001,
 		`sixpn_host_echo_loss_ratio{host="near"}`: 0.25, `sixpn_host_echo_loss_ratio{host="lost"}`: 1,
@@ -332,8 +341,11 @@ func TestHosts(t *testing.T) {
 		if strings.HasPrefix(series, "sixpn_host_") {
 			n++
 		}
+		if strings.HasPrefix(series, "sixpn_store_voter_up") && strings.Contains(series, "new") {
+			t.Errorf("%s tells of a member without a vote", series)
+		}
 	}
-	if n != 7 {
-		t.Errorf("%d series tell of other hosts, want 7", n)
+	if n != 9 {
+		t.Errorf("%d series tell of other hosts, want 9", n)
 	}
 }

@@ -57,7 +57,9 @@ func (o *Collector) collectStore(s *state.Snapshot, to *batch) error {
 	}
 	storeBytes.emit(to, float64(h.Bytes))
 	storeUsed.emit(to, float64(h.UsedBytes))
-	storeLimit.emit(to, float64(h.LimitBytes))
+	if h.LimitBytes > 0 { // a store elsewhere does not say what its is
+		storeLimit.emit(to, float64(h.LimitBytes))
+	}
 	storeRecent.emit(to, float64(h.Revision))
 	// The snapshot was taken first: it may only be behind.
 	storeLag.emit(to, float64(max(0, h.Revision-p.Wanted)))

@@ -45,7 +45,7 @@ var sections = []string{
 }
 
 func bounds() string {
-	return fmt.Sprintf("%d networks, %d apps, %d services, %d backends, %d other hosts and %d upstream resolvers", maxNetworks, maxApps, maxServices, maxBackends, maxHosts, maxUpstreams)
+	return fmt.Sprintf("%d networks, %d apps, %d services, %d backends, %d other hosts, %d voters of the store and %d upstream resolvers", maxNetworks, maxApps, maxServices, maxBackends, maxHosts, maxMembers, maxUpstreams)
 }
 
 func labelList(labels []string) string {

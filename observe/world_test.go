@@ -40,6 +40,9 @@ type world struct {
 	health   state.Health
 	trips    []flycast.RoundTrip
 	handler  http.Handler
+
+	handshakes map[sixpn.Host]time.Time
+	members    []observe.Member
 }
 
 // newWorld has one started Machine of an app of its own in each of networks in turn,
@@ -81,7 +84,11 @@ func newWorld(t testing.TB, networks, machines int) *world {
 		Snapshot: w.latest,
 		Progress: func() observe.Progress { return w.progress },
 		Store:    func() state.Health { return w.health }, RoundTrips: func() []flycast.RoundTrip { return w.trips },
-		Log: slog.New(slog.NewTextHandler(testWriter{t}, nil)),
+		Handshakes:  func() map[sixpn.Host]time.Time { return w.handshakes },
+		Members:     func() []observe.Member { return w.members },
+		Certificate: func() (from, until time.Time) { return time.Unix(100, 0), time.Unix(400, 0) },
+		Clock:       func() time.Time { return time.Unix(2000, 500e6) },
+		Log:         slog.New(slog.NewTextHandler(testWriter{t}, nil)),
 	})
 	must(t, err)
 	w.handler = w.Handler()
