@@ -31,18 +31,7 @@ var guests atomic.Uint32
 // newGuest puts a member of the world into a namespace and attaches the router to its veth.
 func newGuest(t *testing.T, w *world, m *member) *guest {
 	t.Helper()
-	g := &guest{member: m, t: t, host: "guest" + strconv.Itoa(int(guests.Add(1)))}
-	done := make(chan error)
-	go func() {
-		// A thread that has been elsewhere ends with its goroutine.
-		runtime.LockOSThread()
-		var err error
-		g.namespace, err = netns.New()
-		done <- err
-	}()
-	must(t, <-done)
-	t.Cleanup(func() { must(t, g.namespace.Close()) })
-
+	g := &guest{member: m, t: t, host: "guest" + strconv.Itoa(int(guests.Add(1))), namespace: newNamespace(t)}
 	attributes := netlink.NewLinkAttrs()
 	attributes.Name, attributes.MTU = g.host, testMTU
 	must(t, netlink.LinkAdd(&netlink.Veth{
@@ -62,6 +51,22 @@ func newGuest(t *testing.T, w *world, m *member) *guest {
 	})
 	w.setDevice(m, testMTU)
 	return g
+}
+
+// newNamespace makes a namespace, which nobody is in yet.
+func newNamespace(t *testing.T) (namespace netns.NsHandle) {
+	t.Helper()
+	done := make(chan error)
+	go func() {
+		// A thread that has been elsewhere ends with its goroutine.
+		runtime.LockOSThread()
+		var err error
+		namespace, err = netns.New()
+		done <- err
+	}()
+	must(t, <-done)
+	t.Cleanup(func() { must(t, namespace.Close()) })
+	return namespace
 }
 
 // configure gives the guest its address and its way out.

@@ -43,11 +43,17 @@ func (w *world) meshBy(t *testing.T, name string) {
 	must(t, err)
 	must(t, netlink.LinkSetMTU(device, testMTU))
 	device = raiseWith(t, w.SixpnMesh, name)
+	w.meshIs(uint32(device.Attrs().Index), testMTU)
+}
+
+// meshIs has the world's way to other hosts be a real device.
+func (w *world) meshIs(ifindex uint32, mtu uint16) {
+	w.t.Helper()
 	withMesh(w)
-	must(t, bpf.PortSlots(w.PortSlots).Delete(w.mesh.ifindex))
-	w.mesh.ifindex = uint32(device.Attrs().Index)
+	must(w.t, bpf.PortSlots(w.PortSlots).Delete(w.mesh.ifindex))
+	w.mesh.ifindex = ifindex
 	w.setMeshPort()
-	w.setMesh(testMTU)
+	w.setMesh(mtu)
 }
 
 // carry brings every packet of one device to the other, as a tunnel does, which leaves no
