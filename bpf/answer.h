@@ -22,9 +22,6 @@
 /* An error quotes as much as fits into the minimum MTU (RFC 4443, 2.4 c). */
 #define MAX_QUOTE (1280 - 40 - 8)
 
-/* ICMPv6 errors a second and CPU, of a Machine or of a network on other hosts (RFC 4443, 2.4 f). */
-#define ERRORS_PER_SECOND 1000
-
 /* Alignment, which the stack wants, is given to variables: in a type it would pad the type. */
 struct headers {
 	struct ethhdr ethernet;
@@ -174,21 +171,6 @@ static __always_inline int make_room(struct __sk_buff *skb, const struct port *p
 	       bpf_skb_store_bytes(skb, L3 + bytes, (const void *)asked + L3, sizeof(asked->ip), 0);
 }
 
-/* Whoever shares a port with others has a budget of its own, which theirs do not use up. */
-static __always_inline int may_answer_error(const struct packet *packet, const struct port *port)
-{
-	__u32 index = port->counters;
-	struct bucket *budget;
-
-	if (port->kind == PORT_MACHINE) {
-		budget = bpf_map_lookup_elem(&error_budget, &index);
-	} else {
-		index = packet->source.network % NETWORK_BUDGETS;
-		budget = bpf_map_lookup_elem(&network_error_budget, &index);
-	}
-	return budget && take_token(budget, bpf_ktime_get_coarse_ns(), ERRORS_PER_SECOND);
-}
-
 /*
  * RFC 4443, 2.4 and 3: from the agent's address in the sender's network. A packet
  * whose checksum the kernel still has to complete keeps that mark inside the
@@ -210,7 +192,7 @@ __noinline int answer_error(struct __sk_buff *skb, struct packet *packet, struct
 		return DROP_INTERNAL;
 	if (packet->protocol == IPPROTO_ICMPV6 && packet->icmp_type < ICMP_ECHO_REQUEST)
 		return DROP_INTERNAL;
-	if (!may_answer_error(packet, port))
+	if (!may_have_error(port, packet->source.network))
 		return DROP_INTERNAL;
 	if (bpf_skb_load_bytes(skb, 0, &asked, sizeof(asked)))
 		return DROP_INTERNAL;

@@ -10,6 +10,9 @@
 
 #define SECOND_NS 1000000000ULL
 
+/* ICMPv6 errors a second and CPU, of a Machine or of a network on other hosts (RFC 4443, 2.4 f). */
+#define ERRORS_PER_SECOND 1000
+
 /* Drop events a second and CPU; set at load. */
 volatile const __u32 events_per_second = 100;
 
@@ -60,6 +63,21 @@ static __always_inline int take_token(struct bucket *bucket, __u64 now, __u32 ra
 		return 0;
 	bucket->tokens--;
 	return 1;
+}
+
+/* Whoever shares a port with others has a budget of its own, which theirs do not use up. */
+static __always_inline int may_have_error(const struct port *port, __u32 network)
+{
+	__u32 index = port->counters;
+	struct bucket *budget;
+
+	if (port->kind == PORT_MACHINE) {
+		budget = bpf_map_lookup_elem(&error_budget, &index);
+	} else {
+		index = network % NETWORK_BUDGETS;
+		budget = bpf_map_lookup_elem(&network_error_budget, &index);
+	}
+	return budget && take_token(budget, bpf_ktime_get_coarse_ns(), ERRORS_PER_SECOND);
 }
 
 /* Every guest's normal noise; counted, and never sampled. */

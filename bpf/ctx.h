@@ -55,6 +55,7 @@ enum way {
 	PATH_FORWARD, /* from a client to a backend, by an exact flow entry */
 	PATH_REPLY,   /* back, by an exact flow entry */
 	PATH_HOST,    /* into the private namespace */
+	PATH_FABRIC,  /* an error of a router between hosts, in the agent's name */
 	PATH_ALLOCATED, /* to or from a backend of another network, whose client is on another host */
 };
 

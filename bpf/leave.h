@@ -211,7 +211,7 @@ static __always_inline int leave(context *ctx, struct packet *packet, struct por
 	if (packet->path != PATH_HOST && !is_device_of(out, &packet->new_destination))
 		return DROP_NO_MACHINE;
 
-	if (packet->path == PATH_FORWARD || packet->path == PATH_REPLY) {
+	if (packet->path == PATH_FORWARD || packet->path == PATH_REPLY || packet->path == PATH_FABRIC) {
 		reason = rewrite(ctx, packet);
 		if (reason)
 			return reason;

@@ -16,6 +16,7 @@
 #include "parse.h"
 #include "admit.h"
 #include "resolve.h"
+#include "fabric.h"
 #include "leave.h"
 #include "tun.h"
 #include "answer.h"
@@ -49,10 +50,13 @@ static __always_inline int stages(struct __sk_buff *skb, struct packet *packet, 
 		return reason;
 	if (!port)
 		return DROP_UNKNOWN_PORT;
-	reason = mesh ? admit_mesh(packet, port, entry) : admit(skb, packet, port);
-	if (reason)
-		return reason;
-	reason = resolve(skb, packet, port, mesh);
+	if (entry == ENTRY_UPLINK && is_fabric_error(packet)) {
+		reason = resolve_fabric(skb, packet, port);
+	} else {
+		reason = mesh ? admit_mesh(packet, port, entry) : admit(skb, packet, port);
+		if (!reason)
+			reason = resolve(skb, packet, port, mesh);
+	}
 	if (reason)
 		return reason;
 	return leave(skb, packet, port, entry, verdict);

@@ -88,22 +88,23 @@ const (
 	RouterDropReasonDROP_HOST_SERVICE         RouterDropReason = 21
 	RouterDropReasonDROP_FRAGMENT             RouterDropReason = 22
 	RouterDropReasonDROP_UNMATCHED_ERROR      RouterDropReason = 23
-	RouterDropReasonDROP_HOP_LIMIT            RouterDropReason = 24
-	RouterDropReasonDROP_TOO_BIG              RouterDropReason = 25
-	RouterDropReasonDROP_NO_VIP               RouterDropReason = 26
-	RouterDropReasonDROP_NO_SERVICE           RouterDropReason = 27
-	RouterDropReasonDROP_NO_BACKEND           RouterDropReason = 28
-	RouterDropReasonDROP_REFUSED              RouterDropReason = 29
-	RouterDropReasonDROP_NO_FLOW              RouterDropReason = 30
-	RouterDropReasonDROP_BACKEND_GONE         RouterDropReason = 31
-	RouterDropReasonDROP_BACKEND_LIMIT        RouterDropReason = 32
-	RouterDropReasonDROP_MACHINE_QUOTA        RouterDropReason = 33
-	RouterDropReasonDROP_NETWORK_QUOTA        RouterDropReason = 34
-	RouterDropReasonDROP_FLOW_TABLE_FULL      RouterDropReason = 35
-	RouterDropReasonDROP_SLOTS_TAKEN          RouterDropReason = 36
-	RouterDropReasonDROP_WALL                 RouterDropReason = 37
-	RouterDropReasonDROP_INTERNAL             RouterDropReason = 38
-	RouterDropReasonDROP_REASONS              RouterDropReason = 39
+	RouterDropReasonDROP_FABRIC_ERRORS        RouterDropReason = 24
+	RouterDropReasonDROP_HOP_LIMIT            RouterDropReason = 25
+	RouterDropReasonDROP_TOO_BIG              RouterDropReason = 26
+	RouterDropReasonDROP_NO_VIP               RouterDropReason = 27
+	RouterDropReasonDROP_NO_SERVICE           RouterDropReason = 28
+	RouterDropReasonDROP_NO_BACKEND           RouterDropReason = 29
+	RouterDropReasonDROP_REFUSED              RouterDropReason = 30
+	RouterDropReasonDROP_NO_FLOW              RouterDropReason = 31
+	RouterDropReasonDROP_BACKEND_GONE         RouterDropReason = 32
+	RouterDropReasonDROP_BACKEND_LIMIT        RouterDropReason = 33
+	RouterDropReasonDROP_MACHINE_QUOTA        RouterDropReason = 34
+	RouterDropReasonDROP_NETWORK_QUOTA        RouterDropReason = 35
+	RouterDropReasonDROP_FLOW_TABLE_FULL      RouterDropReason = 36
+	RouterDropReasonDROP_SLOTS_TAKEN          RouterDropReason = 37
+	RouterDropReasonDROP_WALL                 RouterDropReason = 38
+	RouterDropReasonDROP_INTERNAL             RouterDropReason = 39
+	RouterDropReasonDROP_REASONS              RouterDropReason = 40
 )
 
 type RouterExpiryPass struct {

@@ -79,6 +79,8 @@ static __always_inline int mesh_may(const struct packet *packet)
 	}
 	if (to != CLASS_MACHINE)
 		return 0;
+	if (packet->path == PATH_FABRIC)
+		return from == CLASS_AGENT && source->host == host && same_network && is_error(packet);
 	switch (from) {
 	case CLASS_MACHINE:
 		return same_network || (packet->path == PATH_ALLOCATED && is_allocated(packet, 0));

@@ -64,7 +64,7 @@ func (w *world) fireXDP(s shot) (verdict uint32, frame []byte) {
 // handsOver says whether a frame is one that XDP leaves to tcx.
 func (w *world) handsOver(s shot, want outcome) bool {
 	switch {
-	case isErrorFrame(s.frame): // also those that are dropped
+	case holdsError(s.frame): // also those that are dropped
 		return true
 	case want.to == nil: // an answer, or a drop
 		return want.frame != nil
@@ -74,6 +74,15 @@ func (w *world) handsOver(s shot, want outcome) bool {
 		return !bytes.Equal(want.frame[offsetSource:offsetL4], s.frame[offsetSource:offsetL4]) // a translation
 	}
 	return false
+}
+
+// holdsError says whether a frame is an ICMPv6 error, behind whatever headers of 8 bytes.
+func holdsError(frame []byte) bool {
+	next, l4 := frame[offsetNext], frame[offsetL4:]
+	for (next == nextDestination || next == nextFragment) && len(l4) >= 8 {
+		next, l4 = l4[0], l4[8:]
+	}
+	return next == protocolICMP && len(l4) > 0 && l4[0] < icmpEcho
 }
 
 // What holds on an uplink holds there with XDP before, whoever of the two does it.
