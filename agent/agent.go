@@ -103,6 +103,14 @@ func Run(ctx context.Context, c Config) (err error) {
 	defer lock.Close()
 
 	err = run(ctx, c)
+	for restored := new(state.RestoredError); errors.As(err, &restored) && ctx.Err() == nil; err = run(ctx, c) {
+		// The kernel and the Machines go on meanwhile, as through every start.
+		c.Log.Warn("the agent begins again, with the restored store", "error", err)
+		select {
+		case <-time.After(restoredPause):
+		case <-ctx.Done():
+		}
+	}
 	if !c.DetachOnExit {
 		return err
 	}
@@ -115,6 +123,9 @@ func Run(ctx context.Context, c Config) (err error) {
 	}
 	return errors.Join(err, resetErr)
 }
+
+// restoredPause is before an agent begins again: the restored store may go away, too.
+const restoredPause = time.Second
 
 func run(ctx context.Context, c Config) (err error) {
 	a := &agent{config: c, log: c.Log, started: time.Now(), hostUp: make(chan struct{}), settled: make(chan struct{})}

@@ -142,30 +142,24 @@ func RestoreStore(ctx context.Context, c Config, r io.Reader) (Restored, error) 
 	if err := os.RemoveAll(unfinished); err != nil {
 		return Restored{}, err
 	}
-	if err := fillStore(ctx, c, unfinished, exported); err != nil {
+	if err := exported.Restore(ctx, state.EmbeddedConfig{Dir: unfinished, Log: c.Log}); err != nil {
 		return Restored{}, errors.Join(err, os.RemoveAll(unfinished))
 	}
-	if _, err := os.Stat(c.storeDir()); err == nil {
-		done.Aside = fmt.Sprintf("%s.before-%s", c.storeDir(), time.Now().UTC().Format("20060102T150405Z"))
-		if err := os.Rename(c.storeDir(), done.Aside); err != nil {
-			return Restored{}, err
-		}
+	if done.Aside, err = c.setStoreAside(); err != nil {
+		return Restored{}, err
 	}
-	// Where the old store was, and what it held: both are not of this one.
-	for _, old := range []string{filepath.Join(c.fleetDir(), fleet.MemberFile), c.lastStatePath()} {
+	// Where the old store was, and what another fleet's held. What this fleet's held is of
+	// use: the agent brings what this host has that came after the export.
+	outdated := []string{filepath.Join(c.fleetDir(), fleet.MemberFile)}
+	if state.LastFleet(c.lastStatePath()) != exported.Fleet() {
+		outdated = append(outdated, c.lastStatePath())
+	}
+	for _, old := range outdated {
 		if err := os.Remove(old); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return done, err
 		}
 	}
 	return done, os.Rename(unfinished, c.storeDir())
-}
-
-func fillStore(ctx context.Context, c Config, dir string, exported *state.Exported) error {
-	e, err := state.StartEmbedded(ctx, state.EmbeddedConfig{Dir: dir, Log: c.Log})
-	if err != nil {
-		return err
-	}
-	return errors.Join(exported.Import(ctx, e.Client()), e.Close())
 }
 
 // RestoreStore reads the sources and does what the function RestoreStore does.

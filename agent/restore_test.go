@@ -57,6 +57,63 @@ func TestRestore(t *testing.T) {
 	connects(ctx, t, client, at(server.Addr, 8080))
 }
 
+// A store that was restored from an older export is taken up by a host at work, which
+// keeps all that it runs, and brings what the export does not know.
+func TestRestoreIsTakenUp(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
+	defer cancel()
+	f := nettest.StartFleet(ctx, t, nettest.FleetConfig{Host: nettest.Config{AgentFlags: []string{"--heartbeat-interval", "500ms", "--host-expiry", "2s"}}})
+	first, second := f.Hosts[0], f.Hosts[1]
+	createOrg(ctx, t, first, "acme")
+	nettest.Must(t, first.CreateApp(ctx, "web", "acme"))
+	export := exportOf(ctx, t, first)
+	createOrg(ctx, t, first, "young")
+	nettest.Must(t, first.CreateApp(ctx, "shop", "young"))
+	hosts := hostIDs(ctx, t, first)
+	var late []*nettest.Machine
+	for _, h := range f.Hosts {
+		for _, app := range []string{"web", "shop"} {
+			late = append(late, nettest.Get[*nettest.Machine](t)(h.Run(ctx, app, nettest.Options{}, h.Payload("serve", "-tcp", "8080")...)))
+		}
+	}
+	nettest.Must(t, first.StopAgent(ctx))
+	config := agent.Config{Name: first.Name, StateDir: first.StateDir(), RunDir: first.RunDir()}
+	done, err := agent.RestoreStore(ctx, config, bytes.NewReader(export))
+	nettest.Must(t, err)
+	if done.Aside == "" {
+		t.Error("the store of before was not kept")
+	}
+	pid := second.AgentPID()
+	nettest.Must(t, first.StartAgent(ctx))
+	for _, h := range f.Hosts {
+		nettest.Must(t, nettest.Eventually(ctx, "a host takes orders, and knows the Machines", func(ctx context.Context) error {
+			if err := h.CreateApp(ctx, "after-"+h.Name, "acme"); err != nil && !strings.Contains(err.Error(), "taken") {
+				return err
+			}
+			for _, m := range late {
+				if err := api.Check(h.Client.GetMachineWithResponse(ctx, m.App, m.ID)); err != nil {
+					return err
+				}
+			}
+			return nil
+		}))
+		if got := hostIDs(ctx, t, h); len(got) != 2 || got[first.Name] != hosts[first.Name] || got[second.Name] != hosts[second.Name] {
+			t.Errorf("hosts are %v, expected %v as before", got, hosts)
+		}
+	}
+	if second.AgentPID() != pid {
+		t.Error("the second agent was started anew: nothing is tested")
+	}
+	nettest.Must(t, f.Meet(ctx))
+	for _, from := range f.Hosts {
+		for i, app := range []string{"web", "shop"} {
+			client := nettest.Get[*nettest.Machine](t)(from.Run(ctx, app, nettest.Options{}, from.Payload("idle")...))
+			connects(ctx, t, client, at(late[i].Addr, 8080))
+			connects(ctx, t, client, at(late[2+i].Addr, 8080))
+		}
+	}
+}
+
 func exportOf(ctx context.Context, t *testing.T, h *nettest.Host) []byte {
 	t.Helper()
 	response, err := h.Client.ExportStore(ctx)

@@ -78,7 +78,11 @@ func (a *agent) readStore(ctx context.Context) (err error) {
 
 func (a *agent) openJoinedStore(ctx context.Context) (err error) {
 	a.openMember(ctx)
-	return a.openRemoteStore(ctx, state.RemoteConfig{Endpoints: a.fleet.Endpoints(), TLS: a.fleet.ClientTLS(), MayBeAway: true, Patience: awayPatience, Log: a.log})
+	err = a.openRemoteStore(ctx, state.RemoteConfig{Endpoints: a.fleet.Endpoints(), TLS: a.fleet.ClientTLS(), MayBeAway: true, Patience: awayPatience, Log: a.log})
+	if err != nil {
+		return err
+	}
+	return a.dropOldMember()
 }
 
 // awayPatience is how long a start waits for a store that it can do without.

@@ -24,7 +24,7 @@ func (a *agent) work(ctx context.Context) error {
 	resets := &flycast.Resets{Source: a.tables, Sender: a.raw, Log: a.log}
 	tasks := []task{
 		{"embedded store", a.waitStore},
-		{"store", a.store.Run},
+		{"store", a.followState},
 		{"presence", a.keepPresent},
 		{"members of the store", a.followStore},
 		{"voters", a.keepVoters},

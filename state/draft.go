@@ -117,6 +117,10 @@ func (d *draft) decode(key string, k recordKey, value []byte, revision int64) er
 		return err
 	case kindFleet:
 		d.next.fleet = string(value)
+	case kindGeneration:
+		r, err := Decode[generation](value, revision)
+		d.next.generation = r.Value
+		return err
 	case kindNone:
 	}
 	return nil
@@ -177,7 +181,7 @@ func (d *draft) remove(key string) {
 		}
 	case kindAlive:
 		delete(own(d, &d.next.alive), sixpn.Host(k.number))
-	case kindFleet, kindNone: // a fleet has its name for good
+	case kindFleet, kindGeneration, kindNone: // a fleet has its name for good, and its store was restored
 	}
 }
 
@@ -253,7 +257,7 @@ func (d *draft) keep(older *Snapshot) {
 			if _, ok := d.next.deleted[at]; ok {
 				include(d, &d.next.appDeleted, k.app, k.name, strings.Compare)
 			}
-		case kindAlive, kindFleet, kindNone:
+		case kindAlive, kindFleet, kindGeneration, kindNone:
 		}
 	}
 }

@@ -179,7 +179,7 @@ func startLocked(ctx context.Context, c EmbeddedConfig) (*Embedded, error) {
 	}
 	e := &Embedded{server: server, client: client, end: func() {}}
 	if c.Listen != nil {
-		e.end = beside((&silence{server: server, own: c.Listen.peer(), log: c.Log}).watch)
+		e.end = beside(context.Background(), (&silence{server: server, own: c.Listen.peer(), log: c.Log}).watch)
 	}
 	if c.Listen != nil && !c.Async && len(c.Members) == 0 {
 		if err := movePeer(ctx, client, uint64(server.Server.MemberID()), c.Listen); err != nil {
@@ -310,9 +310,9 @@ func orDefault[T comparable](value, fallback T) T {
 	return value
 }
 
-// beside starts a task, and returns what ends it.
-func beside(task func(context.Context)) (end func()) {
-	ctx, cancel := context.WithCancel(context.Background())
+// beside starts a task, which ends with the context or by what is returned.
+func beside(ctx context.Context, task func(context.Context)) (end func()) {
+	ctx, cancel := context.WithCancel(ctx)
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
@@ -323,6 +323,9 @@ func beside(task func(context.Context)) (end func()) {
 		<-ended
 	}
 }
+
+// ClusterID is etcd's id of the store that this is a member of.
+func (e *Embedded) ClusterID() uint64 { return uint64(e.server.Server.Cluster().ID()) }
 
 // Client is connected to the server; Close closes it.
 func (e *Embedded) Client() *clientv3.Client { return e.client }

@@ -24,23 +24,16 @@ const (
 
 // Run keeps the snapshot current until the context ends, and the file too, if there is
 // one. While the store is away the last snapshot stays: only a complete read, or an
-// event, of the store that was known changes it.
+// event, of the store that was known changes it. It ends with a *RestoredError when that
+// was restored from a backup, and by nothing else.
 func (s *Store) Run(ctx context.Context) error {
-	if s.file != "" {
-		saving := make(chan struct{})
-		go func() {
-			defer close(saving)
-			s.keepSaving(ctx)
-		}()
-		defer func() { <-saving }()
-	}
-	if s.grace > 0 {
-		judging := make(chan struct{})
-		go func() {
-			defer close(judging)
-			s.keepJudging(ctx)
-		}()
-		defer func() { <-judging }()
+	for _, task := range []struct {
+		needed bool
+		run    func(context.Context)
+	}{{s.file != "", s.keepSaving}, {s.grace > 0, s.keepJudging}} {
+		if task.needed {
+			defer beside(ctx, task.run)()
+		}
 	}
 	retry := retryFirst
 	for ctx.Err() == nil {
@@ -63,6 +56,11 @@ func (s *Store) Run(ctx context.Context) error {
 			retry = retryFirst
 		}
 		news := s.noteContact(err)
+		if errors.Is(err, errStranger) {
+			if _, cluster, is, _ := s.restored(ctx); is { // if it cannot be asked, the next time
+				return &RestoredError{Cluster: cluster}
+			}
+		}
 		switch {
 		case errors.Is(err, errStranger) && news:
 			s.log.Error("the store is refused", "error", err)
@@ -250,8 +248,10 @@ func (s *Store) readWhole(ctx context.Context, d *draft) error {
 	if !s.partial {
 		return s.readInto(ctx, d, root)
 	}
-	if err := s.readInto(ctx, d, keyHosts()); err != nil {
-		return err
+	for _, prefix := range []string{keyHosts(), keyGeneration} {
+		if err := s.readInto(ctx, d, prefix); err != nil {
+			return err
+		}
 	}
 	c, err := s.survey(ctx, d, newScope(s.Host()), nil)
 	if err == nil {

@@ -3,6 +3,7 @@ package state
 import (
 	"context"
 	"crypto/rand"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strconv"
@@ -17,7 +18,8 @@ import (
 // a store does not have is not gone, so nothing is taken from it: the last state stays.
 // It is recognised by etcd's cluster id, by the revision, which never goes back, and by
 // the name that the fleet gives itself when its first host registers, for the ids of
-// clusters that were set up alike are equal.
+// clusters that were set up alike are equal. One that `sixpn store restore` made of the known
+// one is its successor, see restore.go.
 
 // noFleet is the name of a store that has none, which matters if there was one.
 const noFleet = "-"
@@ -56,32 +58,43 @@ func (s *Store) recognise(header *pb.ResponseHeader, revision int64, fleet strin
 	}
 	remedy := "then start the agent again"
 	if s.file != "" {
-		remedy = "then stop the agent, remove " + s.file + ", and start it again"
+		remedy = "restore it from an export of the known one with `sixpn store restore`, which hosts take, or else stop the agent, remove " + s.file + ", and start it again"
 	}
 	return &Error{Kind: Unavailable, cause: errStranger, Message: fmt.Sprintf(
 		"the store is not the one that this host knows (%s): the last state stays in force, and nothing is written. Bring the known store back; if this one is meant to be in its place, %s", why, remedy)}
 }
 
 // hasMoved is whether a store that is refused was made of the known one by an import
-// that is complete, and has all that this host has seen.
+// that is complete, and has all that this host has seen. Revisions of one generation only
+// can be compared.
 func (s *Store) hasMoved(ctx context.Context) bool {
 	response, err := s.client.Txn(ctx).If(clientv3.Compare(clientv3.CreateRevision(keyImport), "=", 0)).
-		Then(clientv3.OpGet(keyFleet), clientv3.OpGet(keyOrigin)).Commit()
+		Then(clientv3.OpGet(keyFleet), clientv3.OpGet(keyOrigin), clientv3.OpGet(keyGeneration)).Commit()
 	if err != nil || !response.Succeeded {
 		return false
 	}
-	var values []string
-	for _, r := range response.Responses {
-		for _, kv := range r.GetResponseRange().Kvs {
-			values = append(values, string(kv.Value))
-		}
-	}
+	values := valuesOf(response)
 	known := s.Snapshot()
-	if known.fleet == "" || len(values) != 2 || values[0] != known.fleet {
+	var of generation
+	if encoded := values[keyGeneration]; encoded != nil && json.Unmarshal(encoded, &of) != nil {
 		return false
 	}
-	revision, err := strconv.ParseInt(values[1], 10, 64)
+	if known.fleet == "" || string(values[keyFleet]) != known.fleet || of.Number != known.generation.Number {
+		return false
+	}
+	revision, err := strconv.ParseInt(string(values[keyOrigin]), 10, 64)
 	return err == nil && revision >= known.Revision
+}
+
+// valuesOf is what the reads of a transaction found, by key.
+func valuesOf(response *clientv3.TxnResponse) map[string][]byte {
+	values := map[string][]byte{}
+	for _, r := range response.Responses {
+		for _, kv := range r.GetResponseRange().Kvs {
+			values[string(kv.Key)] = kv.Value
+		}
+	}
+	return values
 }
 
 // doubtful is whether something that is recognised may be another one's all the same: no
@@ -137,6 +150,13 @@ func (s *Store) noteContact(err error) (news bool) {
 		news = true
 	}
 	return news
+}
+
+// Cluster is etcd's id of the known store, 0 while none is known.
+func (s *Store) Cluster() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.cluster
 }
 
 // Contact is when the store answered last, and, if it did not since, why.

@@ -21,6 +21,7 @@ import (
 //	hosts/<host>/host                             Host
 //	hosts/<host>/alive                            presence, as long as the host's lease lives
 //	fleet                                         its name: random letters and digits, made with the first host
+//	generation                                    generation, of a store that was restored from an export
 //
 // The rest is written in the same transactions and is never part of a snapshot:
 //
@@ -100,6 +101,7 @@ const (
 	kindDeleted
 	kindAlive
 	kindFleet
+	kindGeneration
 )
 
 // recordKey is a key taken apart.
@@ -122,6 +124,9 @@ func parseKey(key string) recordKey {
 	}
 	if key == keyFleet {
 		return recordKey{kind: kindFleet}
+	}
+	if key == keyGeneration {
+		return recordKey{kind: kindGeneration}
 	}
 	if len(parts) < 3 {
 		return recordKey{}

@@ -36,7 +36,7 @@ func newScope(self sixpn.Host) *scope {
 // has is whether a partial snapshot holds what a key is about.
 func (c *scope) has(k recordKey) bool {
 	switch k.kind {
-	case kindHost, kindAlive, kindFleet:
+	case kindHost, kindAlive, kindFleet, kindGeneration:
 		return true
 	case kindVIP:
 		return c.whole[sixpn.Network(k.number)] || c.vips[sixpn.Network(k.number)]
@@ -217,7 +217,7 @@ func (d *draft) dropNetwork(n sixpn.Network) {
 			if sixpn.Network(k.number) == n {
 				keys = append(keys, key)
 			}
-		case kindOrg, kindVIP, kindHost, kindAlive, kindFleet, kindNone:
+		case kindOrg, kindVIP, kindHost, kindAlive, kindFleet, kindGeneration, kindNone:
 		}
 	}
 	for _, key := range append(keys, keyNetwork(n)) {

@@ -37,7 +37,9 @@ type Snapshot struct {
 	lostAll string                   // what to say of these
 	left    map[sixpn.Host]time.Time // when the lease ended, of the absent of whom that was seen
 	fleet   string                   // its name, "" before it has one
-	refusal string                   // why what the store says is not believed
+	// generation is of the store that this was read from, zero for one never restored.
+	generation generation
+	refusal    string // why what the store says is not believed
 }
 
 // AppMachines is the Machines of an app, by id.

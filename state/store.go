@@ -97,7 +97,8 @@ func Open(ctx context.Context, client *clientv3.Client, log *slog.Logger) (*Stor
 // OpenStore reads everything once. Nothing keeps the snapshot current until Run does.
 // When the store does not answer, or is not the one that was known, and there is a last
 // state on disk, that one is in force, and Contact and Snapshot.Alarm say so. Without
-// one the error is of kind Unavailable.
+// one the error is of kind Unavailable. One that was restored from an export of the known
+// one is taken, and gets back what Host has that came after the export.
 func OpenStore(ctx context.Context, c StoreConfig) (*Store, error) {
 	s := newStore(c)
 	known := s.openLast()
@@ -107,6 +108,15 @@ func OpenStore(ctx context.Context, c StoreConfig) (*Store, error) {
 	}
 	defer cancel()
 	d, err := s.readAll(readCtx)
+	if errors.Is(err, errStranger) {
+		// Its error is that the store is away: then it is still a stranger for now.
+		if of, _, is, _ := s.restored(ctx); is {
+			var next *Store
+			if next, d, err = s.takeUp(ctx, c, of); err == nil {
+				s, known = next, false
+			}
+		}
+	}
 	if errors.Is(err, errStranger) && s.hasMoved(readCtx) {
 		s.log.Info("the known store was moved to this one: reading everything", "revision_before", s.snapshot.Revision)
 		s = newStore(c)

@@ -92,7 +92,7 @@ func (w *Whole) start(s *Store) {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		_ = s.Run(ctx) // ends with the context alone
+		_ = s.Run(ctx) // ends with the context; of a restored store, with the agent's own
 	}()
 	w.open, w.end, w.ended = s, cancel, ended
 	w.timer = time.AfterFunc(w.idle, func() {

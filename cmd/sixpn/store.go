@@ -156,10 +156,17 @@ majority for good. No agent may run here. The store that the host has is kept be
 the new one. The host is the first of its fleet then: start its agent, and after it
 those of the others.
 
-What was written after the export is lost. On every other host first stop the agent
-and remove the directory "store" and the files "last-state" and "fleet/fleet.json" of
-its state directory, then start it with a token of "sixpn hosts invite": the host stays
-what it was.`,
+The other hosts take the restored store as soon as their agents see it, also those at
+work: its generation is later than that of the one they knew. One that is older by
+chance is refused. What was written after the export is lost, but what a host has is
+not: it records itself and its Machines again, with their apps and networks, and what
+runs goes on with its address. Flycast addresses of after the export,
+and apps that ran nothing, are to be made anew. A Machine that was destroyed after it is there again, and one that
+had moved starts where it was before.
+
+A host that knows only stores that are gone, because this one was no member of its, is
+started with a token of "sixpn hosts invite", after the file "fleet/fleet.json" of its
+state directory was removed: it stays what it was.`,
 		Example: "  sixpn store restore /var/backups/sixpn.store --yes",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(command *cobra.Command, args []string) error {
