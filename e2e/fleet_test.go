@@ -116,6 +116,7 @@ func TestMesh(t *testing.T) {
 			miss(ctx, t, rival, f.here.Addr)
 			testLarge(ctx, t, f, row.mtu-80)
 			testFlycast(ctx, t, f)
+			testSegments(ctx, t, f)
 			testNames(ctx, t, f)
 			testStopped(ctx, t, f)
 

@@ -110,7 +110,7 @@ func TestFleetOutages(t *testing.T) {
 
 	for _, h := range f.Hosts {
 		nettest.Must(t, h.KillAgent())
-		pass(ctx, 2*time.Second)
+		pass(ctx, 500*time.Millisecond)
 		nettest.Must(t, h.StartAgent(ctx))
 	}
 	for _, h := range f.Hosts {

@@ -28,7 +28,7 @@ import (
 )
 
 const (
-	patience = 20 * time.Second // how long a test waits for what must come
+	patience = time.Minute // how long a test waits for what must come
 	port     = 51821
 	// The first argument of this program as an agent that opens a mesh.
 	agentArgument = "mesh-agent"

@@ -152,7 +152,7 @@ func TestLostEngineIsRestored(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			a, b := newPair(t, "IPv4")
-			a.config.AskInterval, a.config.AnswerTimeout = 10*time.Millisecond, time.Second
+			a.config.AskInterval, a.config.AnswerTimeout = 10*time.Millisecond, 3*time.Second
 			a.meet(b)
 			a.run()
 			pid, ifindex := a.engine(), a.ifindex()
@@ -241,7 +241,7 @@ func TestOpenRestoresADeadEngine(t *testing.T) {
 func TestOpenReplacesAnEngineThatDoesNotAnswer(t *testing.T) {
 	a, b := newMesh(t, "IPv4")
 	a.stopEngine()
-	a.config.AnswerTimeout = time.Second
+	a.config.AnswerTimeout = 3 * time.Second
 	a.open()
 	a.reach(b)
 }
