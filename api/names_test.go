@@ -77,6 +77,9 @@ func TestPing(t *testing.T) {
 func TestRegions(t *testing.T) {
 	w := newWorld(t)
 	w.seed()
+	_, revision, err := w.store.JoinHost(t.Context(), state.NewHost{Name: "gate", Region: "lhr", Token: "gate", Gateway: true})
+	must(t, err)
+	w.seen(revision)
 	var list api.RegionList
 	w.get("/v1/platform/regions").into(t, &list)
 	if list.Nearest != "ams" || len(list.Regions) != len(state.Regions()) {
@@ -85,6 +88,11 @@ func TestRegions(t *testing.T) {
 	found := map[string]api.Region{}
 	for _, r := range list.Regions {
 		found[r.Code] = r
+	}
+	for code, r := range found {
+		if r.GatewayAvailable != (code == "lhr") {
+			t.Errorf("%s has a gateway: %v, expected one in lhr alone", code, r.GatewayAvailable)
+		}
 	}
 	want := api.Region{Code: "ams", Name: "Amsterdam, Netherlands", Latitude: 52.31, Longitude: 4.76, Capacity: state.MaxHostMachines - 1, GeoRegion: "europe", DistanceKm: new(float64)}
 	if diff := cmp.Diff(want, found["ams"]); diff != "" {
@@ -105,6 +113,13 @@ func TestRegions(t *testing.T) {
 			if found[code].GeoRegion != continent {
 				t.Errorf("%s is in %q, expected %s", code, found[code].GeoRegion, continent)
 			}
+		}
+	}
+	w.store.SetHost(w.host) // to which the one with the gateway is lost
+	w.get("/v1/platform/regions").into(t, &list)
+	for _, r := range list.Regions {
+		if r.GatewayAvailable {
+			t.Errorf("%s has a gateway, whose host is lost", r.Code)
 		}
 	}
 }

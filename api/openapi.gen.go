@@ -1107,8 +1107,10 @@ type Region struct {
 	Deprecated bool   `json:"deprecated"`
 
 	// DistanceKm Great-circle distance from this host's region; missing if that has no place.
-	DistanceKm       *float64 `json:"distance_km,omitempty"`
-	GatewayAvailable bool     `json:"gateway_available"`
+	DistanceKm *float64 `json:"distance_km,omitempty"`
+
+	// GatewayAvailable A host there is present and runs a gateway for WireGuard peers.
+	GatewayAvailable bool `json:"gateway_available"`
 
 	// GeoRegion africa, asia_pacific, europe, north_america or south_america.
 	GeoRegion    string  `json:"geo_region"`

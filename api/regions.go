@@ -9,9 +9,13 @@ import (
 
 func (o *operations) ListRegions(context.Context, ListRegionsRequestObject) (ListRegionsResponseObject, error) {
 	snapshot := o.config.Store.Snapshot()
-	capacity := map[string]int{}
+	capacity, gateway := map[string]int{}, map[string]bool{}
 	for _, host := range snapshot.Hosts {
-		if host.Draining || !snapshot.Present(host.ID) {
+		if !snapshot.Present(host.ID) {
+			continue
+		}
+		gateway[host.Region] = gateway[host.Region] || host.Gateway
+		if host.Draining {
 			continue
 		}
 		capacity[host.Region] += max(0, state.MaxHostMachines-len(snapshot.HostMachines(host.ID)))
@@ -21,7 +25,7 @@ func (o *operations) ListRegions(context.Context, ListRegionsRequestObject) (Lis
 	for _, r := range state.Regions() {
 		region := Region{
 			Code: r.Code, Name: r.Name, Latitude: r.Latitude, Longitude: r.Longitude,
-			Capacity: capacity[r.Code], GeoRegion: continent(r),
+			Capacity: capacity[r.Code], GatewayAvailable: gateway[r.Code], GeoRegion: continent(r),
 		}
 		if kilometres := distances.Kilometres(r.Code); !math.IsInf(kilometres, 1) {
 			region.DistanceKm = &kilometres

@@ -32,6 +32,8 @@ type NewHost struct {
 	// Mesh is how the host sends to the Endpoints of others. One that is native has no
 	// key, so that nobody makes a peer of it.
 	Mesh MeshMode
+	// Gateway is whether the host's agent runs a gateway for WireGuard peers, now.
+	Gateway bool
 }
 
 // JoinHost gives a host its number, for good. With a known number it asserts the
@@ -74,6 +76,7 @@ func (s *Store) JoinHost(ctx context.Context, h NewHost) (Host, int64, error) {
 		if h.Endpoint != "" {
 			after.Mesh = h.Mesh
 		}
+		after.Gateway = h.Gateway
 		if after.Mesh == MeshNative {
 			after.PublicKey = ""
 		}

@@ -34,6 +34,7 @@ func TestJoinWritesWhatIsNew(t *testing.T) {
 		"another key":   func(h *state.NewHost, want *state.Host) { h.PublicKey = publicKey(7); want.PublicKey = h.PublicKey },
 		"another place": func(h *state.NewHost, want *state.Host) { h.Endpoint = "[2001:db8::1]:4"; want.Endpoint = h.Endpoint },
 		"another agent": func(h *state.NewHost, want *state.Host) { h.Version = "2.0"; want.Version = h.Version },
+		"a gateway":     func(h *state.NewHost, want *state.Host) { h.Gateway, want.Gateway = true, true },
 		"a native mesh": func(h *state.NewHost, want *state.Host) {
 			h.Mesh = state.MeshNative
 			want.Mesh, want.PublicKey = h.Mesh, ""

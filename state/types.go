@@ -44,6 +44,7 @@ type Host struct {
 	PublicKey string     `json:"public_key,omitempty"` // of the mesh, base64
 	Endpoint  string     `json:"endpoint,omitempty"`   // address and port on the underlay: UDP of the mesh, TCP of the fleet's service
 	Mesh      MeshMode   `json:"mesh,omitempty"`       // how it sends to other hosts; see Host.MeshMode
+	Gateway   bool       `json:"gateway,omitempty"`    // WireGuard peers can connect there
 	Draining  bool       `json:"draining,omitempty"`   // takes no new Machines
 	Version   string     `json:"version,omitempty"`    // of its agent
 }

@@ -135,11 +135,16 @@ func TestConfirm(t *testing.T) {
 }
 
 func TestPlatformRegions(t *testing.T) {
-	newWorld(t)
+	w := newWorld(t)
+	_, revision, err := w.store.JoinHost(t.Context(), state.NewHost{Name: "gate", Region: "lhr", Token: "gate", Gateway: true})
+	must(t, err)
+	_, err = w.store.Wait(t.Context(), revision-1)
+	must(t, err)
 	rows := columns(do(t, "platform", "regions"))
 	if rows[0] != "NAME CODE GATEWAY LATITUDE LONGITUDE DISTANCE ROUND TRIP THIS HOST" ||
 		!strings.Contains(strings.Join(rows, "\n"), "Amsterdam, Netherlands ams no 52.31 4.76 0 km ✓") ||
-		!strings.Contains(strings.Join(rows, "\n"), "Frankfurt, Germany fra no 50.03 8.57 367 km") {
+		!strings.Contains(strings.Join(rows, "\n"), "Frankfurt, Germany fra no 50.03 8.57 367 km") ||
+		!strings.Contains(strings.Join(rows, "\n"), " lhr yes ") {
 		t.Errorf("platform regions: %q", rows)
 	}
 	if list := asJSON[api.RegionList](t, "platform", "regions"); list.Nearest != "ams" || len(list.Regions) != len(rows)-1 {

@@ -23,8 +23,8 @@ func platformRegions(c *cli) *cobra.Command {
 		Use:   "regions",
 		Short: "List the regions",
 		Long: `List the regions that Machines can be of: the code that names and commands know,
-the city, where it is, and whether WireGuard peers can connect there. An operator
-adds regions in the configuration of the agent.
+the city, whether WireGuard peers can connect there, which is that a host there runs a
+gateway, and where it is. An operator adds regions in the configuration of the agent.
 
 How far a region is, is the round trip to the nearest host there, measured through the
 mesh, where there is one, and else the great circle from this host's region, taken at
