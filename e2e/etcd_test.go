@@ -2,13 +2,11 @@ package e2e_test
 
 import (
 	"context"
-	"fmt"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/sixpn/sixpn/api"
 	"github.com/sixpn/sixpn/internal/nettest"
 )
 
@@ -22,7 +20,9 @@ const (
 // Each member in turn is killed and nothing acknowledged is lost; while none is there,
 // hosts go on answering.
 func TestOperatorsStore(t *testing.T) {
-	ctx := nettest.Context(t)
+	t.Parallel() // most of it is waiting
+	ctx, cancel := context.WithTimeout(context.Background(), 6*time.Minute)
+	defer cancel()
 	u := nettest.Get[*nettest.Underlay](t)(nettest.NewUnderlay(0))
 	t.Cleanup(func() { nettest.Must(t, u.Close()) })
 	cluster := nettest.Get[*nettest.Etcd](t)(nettest.StartEtcd(ctx, nettest.EtcdConfig{Underlay: u}))
@@ -36,50 +36,22 @@ func TestOperatorsStore(t *testing.T) {
 			"--store", strings.Join(cluster.Endpoints(), ","), "--store-ca", cluster.AuthorityPath,
 			"--store-cert", cluster.CertificatePath, "--store-key", cluster.KeyPath))
 	}
-	nettest.Must(t, hosts[0].CreateOrg(ctx, "acme"))
-	var acknowledged []string
-	tried := 0
-	write := func() {
-		t.Helper()
-		nettest.Must(t, nettest.Eventually(ctx, "a write is acknowledged", func(ctx context.Context) error {
-			ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-			defer cancel()
-			// Another name each time: one that was not acknowledged may be there.
-			app := fmt.Sprint("app-", tried)
-			tried++
-			err := hosts[0].CreateApp(ctx, app, "acme")
-			if err == nil {
-				acknowledged = append(acknowledged, app)
-			}
-			return err
-		}))
-	}
-	write()
+	b := begin(ctx, t, hosts)
+	nettest.Must(t, hosts[1].CreateApp(ctx, "alone", "acme"))
+	m := nettest.Get[*nettest.Machine](t)(hosts[1].Run(ctx, "alone", nettest.Options{}, hosts[1].Payload(serve...)...))
 	for _, m := range cluster.Members {
 		nettest.Must(t, m.Kill())
-		write()
+		b.withdraw(ctx, t, b.each...)
 		nettest.Must(t, m.Start(ctx))
 	}
-	m := nettest.Get[*nettest.Machine](t)(hosts[1].Run(ctx, acknowledged[0], nettest.Options{}, hosts[1].Payload(serve...)...))
 	nettest.Must(t, cluster.Kill())
-	for began := time.Now(); time.Since(began) < lease+late; {
+	for began := time.Now(); time.Since(began) < outage; {
 		if got := resolve(ctx, t, m, m.App+".internal"); !slices.Equal(got, []string{m.Addr.String()}) {
 			t.Fatalf("%v without a store, %s.internal is %q", time.Since(began), m.App, got)
 		}
 	}
 	nettest.Must(t, cluster.Start(ctx))
-	write()
-	for _, h := range hosts {
-		nettest.Must(t, nettest.Eventually(ctx, "a host knows all that was written", func(ctx context.Context) error {
-			for _, app := range acknowledged {
-				answer, err := h.Client.GetAppWithResponse(ctx, app)
-				if err := api.Check(answer, err); err != nil {
-					return err
-				}
-			}
-			return nil
-		}))
-	}
+	b.end(ctx, t)
 	// A store that has lost everything is not taken for a fleet that has nothing.
 	nettest.Must(t, cluster.Wipe())
 	nettest.Must(t, cluster.Start(ctx))
