@@ -33,7 +33,8 @@ type effort struct {
 	meshRounds                  int
 	meshEach                    time.Duration
 	changes                     int
-	sizes                       []int // of simulated fleets, hosts
+	sizes                       []int // of simulated fleets in a store, hosts
+	fed                         []int // of larger ones
 	compiles                    int
 	dnsRounds                   int
 	dnsEach                     time.Duration
@@ -47,7 +48,7 @@ var (
 	}
 	thorough = effort{
 		packetRounds: 21, packetRepeats: 2_000_000, liveRounds: 21, liveFrames: 1_000_000, tcpRounds: 21, tcpEach: time.Second,
-		meshRounds: 21, meshEach: 2 * time.Second, changes: 1000, sizes: []int{10, 100, 1000}, compiles: 21,
+		meshRounds: 21, meshEach: 2 * time.Second, changes: 1000, sizes: []int{10, 100, 1000}, fed: []int{10_000}, compiles: 21,
 		dnsRounds: 21, dnsEach: time.Second,
 	}
 )
@@ -77,7 +78,7 @@ func run(ctx context.Context, e effort, config Config) (all []Result, err error)
 		"tcp":         func() ([]Result, error) { return measureTCP(ctx, e.tcpRounds, e.tcpEach, progress) },
 		"mesh":        func() ([]Result, error) { return measureMesh(ctx, e.meshRounds, e.meshEach, progress) },
 		"propagation": func() ([]Result, error) { return measurePropagation(ctx, e.changes, progress) },
-		"growth":      func() ([]Result, error) { return measureGrowth(ctx, e.sizes, e.compiles, progress) },
+		"growth":      func() ([]Result, error) { return measureGrowth(ctx, e.sizes, e.fed, e.compiles, progress) },
 		"dns":         func() ([]Result, error) { return measureDNS(ctx, e, config.CoreDNS, progress) },
 	}
 	for _, subject := range Subjects {

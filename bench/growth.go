@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"time"
 
+	clientv3 "go.etcd.io/etcd/client/v3"
 	"golang.org/x/sys/unix"
 
 	"github.com/sixpn/sixpn/maps"
@@ -28,8 +29,9 @@ type grown struct {
 }
 
 // measureGrowth writes a larger and larger fleet into a real store, and looks at what one
-// host of it keeps. The host's own Machines stay the same.
-func measureGrowth(ctx context.Context, sizes []int, repeats int, progress func(string)) (results []Result, err error) {
+// host of it keeps. The host's own Machines stay the same. Of the sizes in fed no store
+// has all: their records are made when they are asked for.
+func measureGrowth(ctx context.Context, sizes, fed []int, repeats int, progress func(string)) (results []Result, err error) {
 	dir, err := os.MkdirTemp("", "sixpn-bench-")
 	if err != nil {
 		return nil, err
@@ -41,72 +43,124 @@ func measureGrowth(ctx context.Context, sizes []int, repeats int, progress func(
 	}
 	defer func() { err = errors.Join(err, s.embedded.Close()) }()
 	var all []grown
-	for _, hosts := range sizes {
+	add := func(hosts int, look func() (grown, error)) error {
 		progress(fmt.Sprintf("growth to %d hosts", hosts))
-		if err := s.grow(ctx, hosts); err != nil {
-			return nil, fmt.Errorf("write %d hosts: %w", hosts, err)
-		}
-		g, err := s.look(ctx, dir, repeats)
+		g, err := look()
 		if err != nil {
-			return nil, fmt.Errorf("%d hosts: %w", hosts, err)
+			return fmt.Errorf("%d hosts: %w", hosts, err)
 		}
 		if err := g.measureEngine(ctx, filepath.Join(dir, fmt.Sprint(hosts))); err != nil {
-			return nil, fmt.Errorf("engine with %d peers: %w", hosts-1, err)
+			return fmt.Errorf("engine with %d peers: %w", hosts-1, err)
 		}
 		all = append(all, g)
+		return nil
+	}
+	for _, hosts := range sizes {
+		if err := add(hosts, func() (grown, error) { return s.lookWritten(ctx, hosts, repeats) }); err != nil {
+			return nil, err
+		}
+	}
+	for _, hosts := range fed {
+		if err := add(hosts, func() (grown, error) { return s.lookFed(ctx, hosts, dir, repeats) }); err != nil {
+			return nil, err
+		}
 	}
 	return growthResults(all), nil
 }
 
 // growthResults has a line for every size, and what each host of the fleet costs one.
+// What of the whole store was not looked at is compared with the smallest fleet.
 func growthResults(all []grown) (results []Result) {
-	one := func(name, unit, against string, value, baseline float64) {
-		results = append(results, newResult(name, unit, against, []float64{value}, []float64{baseline}))
+	add := func(name, unit, against string, values, baselines []float64) {
+		results = append(results, newResult(name, unit, against, values, baselines))
 	}
+	one := func(name, unit, against string, value, baseline float64) {
+		add(name, unit, against, []float64{value}, []float64{baseline})
+	}
+	small, large, written := all[0], all[len(all)-1], all[0]
+	smallest := fmt.Sprintf("%d hosts", small.hosts)
 	for _, g := range all {
 		size := fmt.Sprintf("_%d", g.hosts)
-		one("fleet.state"+size, "kB", "all of the store", g.state/1e3, g.whole/1e3)
-		one("fleet.entries"+size, "entries", fmt.Sprintf("%d hosts", all[0].hosts), g.entries, all[0].entries)
-		results = append(results, newResult("fleet.compile"+size, "µs of CPU", "all of the store", g.compile, g.compileWhole))
+		if g.whole > 0 {
+			one("fleet.state"+size, "kB", "all of the store", g.state/1e3, g.whole/1e3)
+			add("fleet.compile"+size, "µs of CPU", "all of the store", g.compile, g.compileWhole)
+			written = g
+		} else {
+			one("fleet.state"+size, "kB", smallest, g.state/1e3, small.state/1e3)
+			add("fleet.compile"+size, "µs of CPU", smallest, g.compile, small.compile)
+		}
+		one("fleet.entries"+size, "entries", smallest, g.entries, small.entries)
 		one("fleet.engine"+size, "kB", "no peers", g.engine/1e3, g.noPeers/1e3)
 	}
-	small, large := all[0], all[len(all)-1]
-	if more := float64(large.hosts - small.hosts); more > 0 {
-		one("fleet.state_a_host", "bytes", "all of the store", (large.state-small.state)/more, (large.whole-small.whole)/more)
-		one("fleet.engine_a_host", "bytes", "its whole, no peers", (large.engine-small.engine)/more, large.noPeers)
+	if more := float64(written.hosts - small.hosts); more > 0 {
+		a := func(from, to float64, g grown) float64 { return (to - from) / float64(g.hosts-small.hosts) }
+		one("fleet.state_a_host", "bytes", "all of the store", a(small.state, large.state, large), a(small.whole, written.whole, written))
+		one("fleet.engine_a_host", "bytes", "its whole, no peers", a(small.engine, large.engine, large), large.noPeers)
 	}
 	return results
 }
 
-// look opens the store as the first host does, and with everything.
-func (s *simulation) look(ctx context.Context, dir string, repeats int) (g grown, err error) {
-	g.hosts = s.hosts
+// lookWritten has a fleet written into the store, and opens that as the first host does,
+// and with everything.
+func (s *simulation) lookWritten(ctx context.Context, hosts, repeats int) (g grown, err error) {
+	if err := s.grow(ctx, hosts); err != nil {
+		return g, fmt.Errorf("write them: %w", err)
+	}
+	g.hosts = hosts
 	var partial, whole *state.Store
-	if g.state, partial, err = s.open(ctx, true, copiesOfPart); err != nil {
+	if g.state, partial, err = s.open(ctx, s.embedded.Client(), true, copiesOfPart); err != nil {
 		return g, err
 	}
-	if g.whole, whole, err = s.open(ctx, false, max(1, copiesOfWhole/s.hosts)); err != nil {
+	if g.whole, whole, err = s.open(ctx, s.embedded.Client(), false, max(1, copiesOfWhole/hosts)); err != nil {
 		return g, err
 	}
 	if err := s.check(whole.Snapshot()); err != nil {
 		return g, err
 	}
-	local := s.local(whole.Snapshot())
-	g.entries = float64(entriesOf(reconcile.Compile(partial.Snapshot(), s.first, local, reconcile.DefaultSettings)))
-	if all := float64(entriesOf(reconcile.Compile(whole.Snapshot(), s.first, local, reconcile.DefaultSettings))); all != g.entries {
-		return g, fmt.Errorf("the tables would have %v entries by what concerns the host, and %v by all of the store", g.entries, all)
+	if g.entries, g.compile, err = s.compile(partial.Snapshot(), repeats); err != nil {
+		return g, err
 	}
+	all := 0.0
+	if all, g.compileWhole, err = s.compile(whole.Snapshot(), repeats); err == nil && all != g.entries {
+		err = fmt.Errorf("the tables would have %v entries by what concerns the host, and %v by all of the store", g.entries, all)
+	}
+	return g, err
+}
+
+// lookFed opens what is fed to a host of a fleet.
+func (s *simulation) lookFed(ctx context.Context, hosts int, dir string, repeats int) (g grown, err error) {
+	f, err := newFeed(ctx, s, hosts, dir)
+	if err != nil {
+		return g, err
+	}
+	defer func() { err = errors.Join(err, f.close()) }()
+	g.hosts = hosts
+	var partial *state.Store
+	if g.state, partial, err = s.open(ctx, f.client, true, copiesOfPart); err != nil {
+		return g, err
+	}
+	snapshot := partial.Snapshot()
+	if len(snapshot.Hosts) != hosts || len(snapshot.HostMachines(s.first)) != machinesOfHost || len(snapshot.Unreadable) > 0 {
+		return g, fmt.Errorf("the host knows %d hosts and %d Machines of its own, and cannot read %d records: expected %d, %d and 0",
+			len(snapshot.Hosts), len(snapshot.HostMachines(s.first)), len(snapshot.Unreadable), hosts, machinesOfHost)
+	}
+	g.entries, g.compile, err = s.compile(snapshot, repeats)
+	return g, err
+}
+
+// compile says how many entries the tables of the first host would have, and how many µs
+// of processor time it takes to say which.
+func (s *simulation) compile(snapshot *state.Snapshot, repeats int) (entries float64, took []float64, err error) {
+	local := s.local(snapshot)
 	for range repeats {
-		for store, times := range map[*state.Store]*[]float64{partial: &g.compile, whole: &g.compileWhole} {
-			snapshot := store.Snapshot()
-			took, err := threadTime(func() { reconcile.Compile(snapshot, s.first, local, reconcile.DefaultSettings) })
-			if err != nil {
-				return g, err
-			}
-			*times = append(*times, took.Seconds()*1e6)
+		var want maps.Want
+		one, err := threadTime(func() { want = reconcile.Compile(snapshot, s.first, local, reconcile.DefaultSettings) })
+		if err != nil {
+			return 0, nil, err
 		}
+		entries, took = float64(entriesOf(want)), append(took, one.Seconds()*1e6)
 	}
-	return g, nil
+	return entries, took, nil
 }
 
 // local is a port for every Machine of the first host.
@@ -142,16 +196,16 @@ const (
 	copiesOfWhole = 200
 )
 
-// open opens the simulated fleet's store so many times, as the first host does or with
+// open opens a simulated fleet's store so many times, as the first host does or with
 // everything, and says what one takes of the heap.
-func (s *simulation) open(ctx context.Context, partly bool, copies int) (bytes float64, one *state.Store, err error) {
+func (s *simulation) open(ctx context.Context, client *clientv3.Client, partly bool, copies int) (bytes float64, one *state.Store, err error) {
 	before, err := heapAtRest(ctx)
 	if err != nil {
 		return 0, nil, err
 	}
 	stores := make([]*state.Store, copies)
 	for i := range stores {
-		c := state.StoreConfig{Client: s.embedded.Client(), Log: quiet, Host: s.first, Partial: partly}
+		c := state.StoreConfig{Client: client, Log: quiet, Host: s.first, Partial: partly}
 		if stores[i], err = state.OpenStore(ctx, c); err != nil {
 			return 0, nil, err
 		}

@@ -42,8 +42,10 @@ type simulation struct {
 	key      string     // of the model's mesh
 
 	hostModel, tenantModel, machineModel []*mvccpb.KeyValue
+	rest                                 []*mvccpb.KeyValue // what is there besides, once
 
-	hosts, tenants int // there are
+	meshKeys       []string // of the hosts
+	hosts, tenants int      // there are
 	batch          []clientv3.Op
 	bytes          int
 }
@@ -51,6 +53,7 @@ type simulation struct {
 // The names of the models, which must not be part of anything else in a record.
 const (
 	modelHost    = "model-host"
+	modelSession = "model-session"
 	modelToken   = "model-token"
 	modelOrg     = "model-org"
 	modelApp     = "model-app"
@@ -124,6 +127,7 @@ func (s *simulation) takeModels(ctx context.Context) error {
 		key, value := string(kv.Key), string(kv.Value)
 		switch {
 		case strings.Contains(key, "/counters/") || strings.HasSuffix(key, "/fleet"):
+			s.rest = append(s.rest, kv)
 		case strings.Contains(key, s.machine) || value == s.machine:
 			s.machineModel = append(s.machineModel, kv)
 		case strings.Contains(key, "/hosts/") || strings.Contains(key, "/host-keys/"):
@@ -138,91 +142,114 @@ func (s *simulation) takeModels(ctx context.Context) error {
 			removals = append(removals, clientv3.OpDelete(string(kv.Key)))
 		}
 	}
+	// A host is alive without the lease that would have it end.
+	s.hostModel = append(s.hostModel, &mvccpb.KeyValue{
+		Key: []byte("/sixpn/v1/hosts/" + hex8(s.first) + "/alive"), Value: []byte(`{"session":"` + modelSession + `"}`),
+	})
 	_, err = s.embedded.Client().Txn(ctx).Then(removals...).Commit()
 	return err
 }
 
 // grow writes more hosts and their Machines, until there are so many.
 func (s *simulation) grow(ctx context.Context, hosts int) error {
+	write := func(c copied) error {
+		for i := range c.model {
+			if err := s.put(ctx, c.key(i), c.value(i)); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
 	for ; s.hosts < hosts; s.hosts++ {
-		if err := s.addHost(ctx, s.hosts); err != nil {
+		c, err := s.host(s.hosts)
+		if err := errors.Join(err, write(c)); err != nil {
 			return err
 		}
 	}
-	for ; s.tenants < hosts*machinesOfHost/machinesOfTenant; s.tenants++ {
-		if err := s.addTenant(ctx, s.tenants); err != nil {
+	for ; s.tenants < tenantsAmong(hosts); s.tenants++ {
+		if err := write(s.tenant(s.tenants)); err != nil {
 			return err
+		}
+		for i := range machinesOfTenant {
+			if err := write(s.machineAt(s.tenants*machinesOfTenant + i)); err != nil {
+				return err
+			}
 		}
 	}
 	return s.flush(ctx)
 }
 
+func tenantsAmong(hosts int) int { return hosts * machinesOfHost / machinesOfTenant }
+
 func hex8[N ~uint32](n N) string { return fmt.Sprintf("%08x", uint32(n)) }
 
-func (s *simulation) addHost(ctx context.Context, n int) error {
-	id := s.first + sixpn.Host(n)
-	key, err := newMeshKey()
-	if err != nil {
-		return err
-	}
-	names := []string{
-		modelHost, fmt.Sprintf("host-%d", n), modelToken, fmt.Sprintf("token-%d", n), s.key, key,
-		hex8(s.first), hex8(id), fmt.Sprintf(`"id":%d,`, s.first), fmt.Sprintf(`"id":%d,`, id),
-	}
-	if err := s.copy(ctx, s.hostModel, 0, names); err != nil {
-		return err
-	}
-	// Without the lease that would have it end.
-	alive := "/sixpn/v1/hosts/" + hex8(id) + "/alive"
-	return s.put(ctx, alive, fmt.Sprintf(`{"session":"session-%d"}`, n))
+// copied is a model with other names. Where the number of a network is all of a value, it
+// is that of this network.
+type copied struct {
+	model    []*mvccpb.KeyValue
+	network  sixpn.Network
+	replacer *strings.Replacer
 }
 
-func (s *simulation) addTenant(ctx context.Context, t int) error {
-	network := sixpn.Network(t + 1)
-	tenant := []string{
+func (c copied) key(i int) string { return c.replacer.Replace(string(c.model[i].Key)) }
+
+func (c copied) value(i int) string {
+	value := c.replacer.Replace(string(c.model[i].Value))
+	if value == hex8(modelNetwork) {
+		return hex8(c.network)
+	}
+	return value
+}
+
+// host is one of the fleet, from 0.
+func (s *simulation) host(n int) (copied, error) {
+	for len(s.meshKeys) <= n {
+		key, err := newMeshKey()
+		if err != nil {
+			return copied{}, err
+		}
+		s.meshKeys = append(s.meshKeys, key)
+	}
+	id := s.first + sixpn.Host(n)
+	return copied{s.hostModel, 0, strings.NewReplacer(
+		modelHost, fmt.Sprintf("host-%d", n), modelToken, fmt.Sprintf("token-%d", n), modelSession, fmt.Sprintf("session-%d", n),
+		s.key, s.meshKeys[n], hex8(s.first), hex8(id), fmt.Sprintf(`"id":%d,`, s.first), fmt.Sprintf(`"id":%d,`, id),
+	)}, nil
+}
+
+// tenantNames are pairs of what is replaced and by what, for all that a tenant has.
+func tenantNames(t int) (network sixpn.Network, names []string) {
+	network = sixpn.Network(t + 1)
+	return network, []string{
 		modelOrg, fmt.Sprintf("org-%d", t), modelApp, fmt.Sprintf("app-%d", t),
 		sixpn.VIPAddr(modelNetwork, 1).String(), sixpn.VIPAddr(network, 1).String(),
 		"networks/" + hex8(modelNetwork), "networks/" + hex8(network),
 		fmt.Sprintf(`"network":%d,`, modelNetwork), fmt.Sprintf(`"network":%d,`, network),
 	}
-	// In what a network says of itself it is called its id.
-	ofNetwork := append(tenant, fmt.Sprintf(`"id":%d,`, modelNetwork), fmt.Sprintf(`"id":%d,`, network))
-	if err := s.copy(ctx, s.tenantModel, network, ofNetwork); err != nil {
-		return err
-	}
-	for i := range machinesOfTenant {
-		number := t*machinesOfTenant + i
-		host := s.first + sixpn.Host(number/machinesOfHost)
-		if t < tenantsOfFirst {
-			host = s.first + sixpn.Host(i%2)
-		}
-		names := append([]string{
-			s.machine, fmt.Sprintf("%014x", 1<<40+number), modelMachine, fmt.Sprintf("machine-%d", i),
-			"host-machines/" + hex8(s.first), "host-machines/" + hex8(host),
-			fmt.Sprintf(`"host":%d,`, s.first), fmt.Sprintf(`"host":%d,`, host),
-			`"number":1,`, fmt.Sprintf(`"number":%d,`, i+1),
-		}, tenant...)
-		if err := s.copy(ctx, s.machineModel, network, names); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
-// copy writes a model with other names: pairs of what is replaced and by what. Where the
-// number of a network is all of a value, it is given.
-func (s *simulation) copy(ctx context.Context, model []*mvccpb.KeyValue, network sixpn.Network, names []string) error {
-	replacer := strings.NewReplacer(names...)
-	for _, kv := range model {
-		value := replacer.Replace(string(kv.Value))
-		if value == hex8(modelNetwork) {
-			value = hex8(network)
-		}
-		if err := s.put(ctx, replacer.Replace(string(kv.Key)), value); err != nil {
-			return err
-		}
+// tenant is one without its Machines, from 0.
+func (s *simulation) tenant(t int) copied {
+	network, names := tenantNames(t)
+	// In what a network says of itself it is called its id.
+	names = append(names, fmt.Sprintf(`"id":%d,`, modelNetwork), fmt.Sprintf(`"id":%d,`, network))
+	return copied{s.tenantModel, network, strings.NewReplacer(names...)}
+}
+
+// machineAt is one of all Machines, from 0: those of a tenant follow each other.
+func (s *simulation) machineAt(number int) copied {
+	t, i := number/machinesOfTenant, number%machinesOfTenant
+	host := s.first + sixpn.Host(number/machinesOfHost)
+	if t < tenantsOfFirst {
+		host = s.first + sixpn.Host(i%2)
 	}
-	return nil
+	network, names := tenantNames(t)
+	return copied{s.machineModel, network, strings.NewReplacer(append([]string{
+		s.machine, fmt.Sprintf("%014x", 1<<40+number), modelMachine, fmt.Sprintf("machine-%d", i),
+		"host-machines/" + hex8(s.first), "host-machines/" + hex8(host),
+		fmt.Sprintf(`"host":%d,`, s.first), fmt.Sprintf(`"host":%d,`, host),
+		`"number":1,`, fmt.Sprintf(`"number":%d,`, i+1),
+	}, names...)...)}
 }
 
 func (s *simulation) put(ctx context.Context, key, value string) error {
