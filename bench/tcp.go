@@ -8,7 +8,10 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // tcpPath is one way from a client to a server.
@@ -115,11 +118,25 @@ func forgetConnections() error {
 	return os.WriteFile("/proc/sys/net/ipv4/tcp_no_metrics_save", []byte("1"), 0)
 }
 
+// congestion is the control that Linux has unless told otherwise. One that paces, such as
+// bbr, sends by a timer at the rate that it guesses, and would be what is measured.
+const congestion = "cubic"
+
+// loseAsUsual has a socket answer to losses like any other, whatever this host's default.
+func loseAsUsual(_, _ string, raw syscall.RawConn) error {
+	var failure error
+	err := raw.Control(func(fd uintptr) {
+		failure = os.NewSyscallError("choose "+congestion, unix.SetsockoptString(int(fd), unix.IPPROTO_TCP, unix.TCP_CONGESTION, congestion))
+	})
+	return errors.Join(err, failure)
+}
+
 // connect makes one connection; serve gets its far end.
 func (p tcpPath) connect(serve func(net.Conn)) (client net.Conn, stop func(), err error) {
 	var listener net.Listener
 	err = p.server(func() error {
-		listener, err = net.Listen("tcp6", p.listen.String())
+		config := net.ListenConfig{Control: loseAsUsual}
+		listener, err = config.Listen(context.Background(), "tcp6", p.listen.String())
 		return err
 	})
 	if err != nil {
@@ -140,7 +157,7 @@ func (p tcpPath) connect(serve func(net.Conn)) (client net.Conn, stop func(), er
 		<-done
 	}
 	err = p.client(func() error {
-		dialer := net.Dialer{Timeout: 5 * time.Second, FallbackDelay: -1}
+		dialer := net.Dialer{Timeout: 5 * time.Second, FallbackDelay: -1, Control: loseAsUsual}
 		client, err = dialer.Dial("tcp6", p.to.String())
 		return err
 	})
