@@ -173,9 +173,7 @@ static __always_inline int redirect(enum entry entry, const struct packet *packe
 {
 	if (entry == ENTRY_DRIVER || entry == ENTRY_GENERIC)
 		return bpf_redirect(ifindex, 0);
-	/* From a TUN, going through the veth is faster than passing it by. */
-	if (entry != ENTRY_MESH &&
-	    (packet->path == PATH_HOST || (out->redirect != REDIRECT_EGRESS && ifindex != packet->ifindex)))
+	if (packet->path == PATH_HOST || (out->redirect != REDIRECT_EGRESS && ifindex != packet->ifindex))
 		return bpf_redirect_peer(ifindex, 0);
 	return bpf_redirect(ifindex, 0);
 }
