@@ -43,12 +43,12 @@ type effort struct {
 var (
 	quick = effort{
 		packetRounds: 11, packetRepeats: 300_000, liveRounds: 11, liveFrames: 150_000, tcpRounds: 11, tcpEach: 250 * time.Millisecond,
-		meshRounds: 11, meshEach: 500 * time.Millisecond, changes: 200, sizes: []int{10, 100}, compiles: 11,
+		meshRounds: 41, meshEach: 200 * time.Millisecond, changes: 200, sizes: []int{10, 100}, compiles: 11,
 		dnsRounds: 11, dnsEach: 200 * time.Millisecond,
 	}
 	thorough = effort{
 		packetRounds: 21, packetRepeats: 2_000_000, liveRounds: 21, liveFrames: 1_000_000, tcpRounds: 21, tcpEach: time.Second,
-		meshRounds: 21, meshEach: 2 * time.Second, changes: 1000, sizes: []int{10, 100, 1000}, fed: []int{10_000}, compiles: 21,
+		meshRounds: 101, meshEach: 500 * time.Millisecond, changes: 1000, sizes: []int{10, 100, 1000}, fed: []int{10_000}, compiles: 21,
 		dnsRounds: 21, dnsEach: time.Second,
 	}
 )

@@ -28,6 +28,20 @@ func TestQuantile(t *testing.T) {
 	}
 }
 
+// The probabilities are those of coins: of 6 the outermost pair has 1 - 2/64, of 11 the
+// second one 1 - 2*12/2048, of 41 the fourteenth 1 - 2*0.0138.
+func TestMedianInterval(t *testing.T) {
+	for _, c := range []struct{ n, low, high int }{{5, 0, 0}, {6, 1, 6}, {8, 1, 8}, {9, 2, 8}, {11, 2, 10}, {41, 14, 28}, {101, 41, 61}} {
+		var samples []float64
+		for i := c.n; i > 0; i-- {
+			samples = append(samples, float64(i))
+		}
+		if low, high := medianInterval(samples); low != float64(c.low) || high != float64(c.high) {
+			t.Errorf("of %d samples the median is between the %vth and the %vth, expected %d and %d", c.n, low, high, c.low, c.high)
+		}
+	}
+}
+
 // The ratio is of rounds, not of medians: drift between rounds cancels out.
 func TestRatioIsPaired(t *testing.T) {
 	r := newResult("x", "u", "b", []float64{2, 20, 200}, []float64{1, 10, 100})

@@ -104,7 +104,7 @@ func propagationResults(seen []propagated) []Result {
 	result := func(name string, q float64, of func(propagated) time.Duration) Result {
 		r := newResult(name, "ms", "durable", collect(of), answered)
 		r.Value, r.Baseline = quantile(r.values, q), quantile(answered, q)
-		r.Ratio = r.Value / r.Baseline
+		r.Ratio, r.Low, r.High = r.Value/r.Baseline, 0, 0
 		r.Resolution = quantile(collect(func(p propagated) time.Duration { return p.looks }), 0.5)
 		return r
 	}

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math"
 	"slices"
 	"text/tabwriter"
 )
@@ -19,6 +20,10 @@ type Result struct {
 	Ratio float64 `json:"ratio"`
 	// Spread is the width of the middle half of those ratios.
 	Spread float64 `json:"spread"`
+	// Low and High are where the ratio is with a confidence of 95 %, as far as rounds differ
+	// by chance; both 0 where there are too few to say so, or where it is not of rounds.
+	Low  float64 `json:"ratio_low,omitempty"`
+	High float64 `json:"ratio_high,omitempty"`
 	// Against names the baseline.
 	Against string `json:"against"`
 	Rounds  int    `json:"rounds"`
@@ -35,12 +40,31 @@ func newResult(name, unit, against string, values, baselines []float64) Result {
 	for i := range values {
 		ratios[i] = values[i] / baselines[i]
 	}
+	low, high := medianInterval(ratios)
 	return Result{
-		Name: name, Unit: unit, Against: against, Rounds: len(values),
+		Name: name, Unit: unit, Against: against, Rounds: len(values), Low: low, High: high,
 		Value: quantile(values, 0.5), Baseline: quantile(baselines, 0.5), Ratio: quantile(ratios, 0.5),
 		Spread: quantile(ratios, 0.75) - quantile(ratios, 0.25),
 		values: values, baselines: baselines,
 	}
+}
+
+// medianInterval has the median of what samples are taken of between the two with a
+// confidence of 95 %: so many of n fair coins show heads. It asks nothing of how samples
+// are distributed. Of fewer than six not even the whole range is that sure.
+func medianInterval(samples []float64) (low, high float64) {
+	n := len(samples)
+	if n < 6 {
+		return 0, 0
+	}
+	sorted := slices.Sorted(slices.Values(samples))
+	// Leave out as many at either end as still have less than 2.5 % together.
+	left, term, below := 0, math.Pow(0.5, float64(n)), 0.0
+	for below += term; below <= 0.025; below += term {
+		left++
+		term *= float64(n-left+1) / float64(left)
+	}
+	return sorted[left-1], sorted[n-left]
 }
 
 // quantile interpolates between the two nearest samples.
@@ -68,14 +92,18 @@ func WriteJSON(w io.Writer, results []Result) error {
 // WriteTable writes a table for people.
 func WriteTable(w io.Writer, results []Result) error {
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "NAME\tVALUE\tUNIT\tBASELINE\tRATIO\tSPREAD\tROUNDS\tAGAINST")
+	fmt.Fprintln(table, "NAME\tVALUE\tUNIT\tBASELINE\tRATIO\tSPREAD\t95 %\tROUNDS\tAGAINST")
 	for _, r := range results {
 		against := r.Against
 		if r.Resolution > 0 {
 			against += fmt.Sprintf(" (seen to %.1f %s)", r.Resolution, r.Unit)
 		}
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%.2f\t±%.2f\t%d\t%s\n", r.Name, number(r.Value), r.Unit, number(r.Baseline),
-			r.Ratio, r.Spread/2, r.Rounds, against)
+		sure := ""
+		if r.High > 0 {
+			sure = fmt.Sprintf("%.2f to %.2f", r.Low, r.High)
+		}
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%.2f\t±%.2f\t%s\t%d\t%s\n", r.Name, number(r.Value), r.Unit, number(r.Baseline),
+			r.Ratio, r.Spread/2, sure, r.Rounds, against)
 	}
 	return table.Flush()
 }
