@@ -70,8 +70,8 @@ func nameOf(m *nettest.Machine) string { return m.ID + ".vm." + m.App + ".intern
 func others[T any](all []T, but int) []T { return slices.Delete(slices.Clone(all), but, but+1) }
 
 // withdraw stops a Machine of the first of hosts that have the store: no answer of any of
-// them may have it a second after that was acknowledged. Then it starts it again.
-func (b *burden) withdraw(ctx context.Context, t *testing.T, having ...*carried) {
+// them may have it a second after that was acknowledged. What it returns starts it again.
+func withdraw(ctx context.Context, t *testing.T, having ...*carried) (again func()) {
 	t.Helper()
 	m := having[0].leaver
 	hold := func(count int) error {
@@ -104,9 +104,12 @@ func (b *burden) withdraw(ctx context.Context, t *testing.T, having ...*carried)
 	if took := time.Since(began); took > nettest.Slow(withdrawnElsewhere) {
 		t.Errorf("a Machine that was stopped on %s was in an answer of a host that has the store for %v, expected %v at most", having[0].host.Name, took, withdrawnElsewhere)
 	}
-	nettest.Must(t, m.Wait(ctx, "stopped"))
-	order("start", m.Start)
-	nettest.Must(t, hold(1))
+	return func() {
+		t.Helper()
+		nettest.Must(t, m.Wait(ctx, "stopped"))
+		order("start", m.Start)
+		nettest.Must(t, hold(1))
+	}
 }
 
 // end waits until all hosts take orders again, and looks what was lost.
@@ -125,7 +128,7 @@ func (b *burden) end(ctx context.Context, t *testing.T) {
 		return nil
 	}))
 	for i := range b.each {
-		b.withdraw(ctx, t, append(b.each[i:i+1:i+1], others(b.each, i)...)...)
+		withdraw(ctx, t, append(b.each[i:i+1:i+1], others(b.each, i)...)...)()
 	}
 	b.stop()
 	b.group.Wait()
@@ -168,7 +171,10 @@ func (w *writer) work(ctx context.Context) {
 	}
 }
 
-// resolver asks for one name as a Machine's C library does: two attempts of five seconds.
+// attemptTime is resolv.conf's usual timeout.
+const attemptTime = 5 * time.Second
+
+// resolver asks for one name as a Machine's C library does: two attempts of attemptTime.
 type resolver struct {
 	inside *netns.Namespace
 	name   string
@@ -204,13 +210,13 @@ func (r *resolver) ask() error {
 
 // exchange is one attempt. One that has begun is brought to its end.
 func (r *resolver) exchange(name string) (*dns.Msg, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), nettest.Slow(attemptTime))
 	defer cancel()
 	conn, err := r.inside.Dial(ctx, "udp6", nil, "[fdaa::3]:53")
 	if err != nil {
 		return nil, err
 	}
 	defer conn.Close()
-	reply, _, err := (&dns.Client{Timeout: 5 * time.Second}).ExchangeWithConnContext(ctx, new(dns.Msg).SetQuestion(name, dns.TypeAAAA), &dns.Conn{Conn: conn})
+	reply, _, err := (&dns.Client{Timeout: nettest.Slow(attemptTime)}).ExchangeWithConnContext(ctx, new(dns.Msg).SetQuestion(name, dns.TypeAAAA), &dns.Conn{Conn: conn})
 	return reply, err
 }

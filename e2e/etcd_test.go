@@ -41,7 +41,7 @@ func TestOperatorsStore(t *testing.T) {
 	m := nettest.Get[*nettest.Machine](t)(hosts[1].Run(ctx, "alone", nettest.Options{}, hosts[1].Payload(serve...)...))
 	for _, m := range cluster.Members {
 		nettest.Must(t, m.Kill())
-		b.withdraw(ctx, t, b.each...)
+		withdraw(ctx, t, b.each...)()
 		nettest.Must(t, m.Start(ctx))
 	}
 	nettest.Must(t, cluster.Kill())

@@ -27,14 +27,16 @@ func TestFleetOutages(t *testing.T) {
 	b := begin(ctx, t, f.Hosts)
 	for i, h := range f.Hosts {
 		nettest.Must(t, h.KillAgent())
-		pass(ctx, 2*time.Second)
-		b.withdraw(ctx, t, others(b.each, i)...)
-		nettest.Must(t, h.StartAgent(ctx))
+		killed := time.Now()
+		again := withdraw(ctx, t, others(b.each, i)...)
+		pass(ctx, 2*time.Second-time.Since(killed))
+		nettest.Must(t, h.StartAgent(ctx)) // soon, for its own resolver
+		again()
 	}
 	for i, h := range f.Hosts {
 		nettest.Must(t, h.Uplink.Cut())
 		pass(ctx, 4*time.Second)
-		b.withdraw(ctx, t, others(b.each, i)...)
+		withdraw(ctx, t, others(b.each, i)...)()
 		nettest.Must(t, h.Uplink.Heal())
 	}
 	for _, h := range f.Hosts[:2] {
