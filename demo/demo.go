@@ -88,6 +88,8 @@ var checks = []check{
 	{"flycast.remote_backend", remoteBackend},
 	{"flycast.nearest_first", nearestFirst},
 	{"machine.migrate", migrate},
+	{"native.same_org", nativeSameOrg},
+	{"native.cross_org", nativeCrossOrg},
 	{"host.join", hostJoin},
 	{"host.store_outage_keeps_serving", storeOutage},
 	{"host.loss_leaves_dns", hostLoss},
@@ -107,6 +109,9 @@ func Run(ctx context.Context, c Config) (err error) {
 	defer func() {
 		if w == nil {
 			return
+		}
+		if w.fabric != nil { // also when the rest stays
+			err = errors.Join(err, w.fabric.fleet.Close())
 		}
 		if c.Keep && ctx.Err() == nil && (err == nil || errors.Is(err, ErrFailed)) {
 			underlay, keepErr := w.fleet.Underlay.Keep()

@@ -35,7 +35,7 @@ dns.nodata_not_nxdomain dns.tcp dns.forwarding api.wait_applied deploy.rolling a
 flycast.health metrics.scrape metrics.drop_reason
 mesh.same_org mesh.cross_org mesh.spoofed_host mesh.large_packets mesh.segmentation_offload dns.remote_machine
 dns.nearest_by_region flycast.remote_backend flycast.nearest_first host.join host.store_outage_keeps_serving
-host.loss_leaves_dns host.rejoin machine.migrate`)
+host.loss_leaves_dns host.rejoin machine.migrate native.same_org native.cross_org`)
 
 // TestDemo runs the whole demo: every check is there once, and holds.
 func TestDemo(t *testing.T) {

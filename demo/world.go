@@ -35,6 +35,9 @@ type world struct {
 	host     *nettest.Host // the first
 	upstream *upstream     // the resolver for the rest of the world
 
+	executable string       // of the agents, see Config
+	fabric     *nativeWorld // nil: no check has needed it yet
+
 	web               []*nettest.Machine
 	client, big, solo *nettest.Machine // big: like client, with a device of 9000 bytes
 	spy, vault        *nettest.Machine
@@ -69,7 +72,7 @@ func build(ctx context.Context, c Config) (*world, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &world{fleet: fleet}
+	w := &world{fleet: fleet, executable: c.Executable}
 	host, err := fleet.NewHost(homeRegion)
 	if err != nil {
 		return w, err
