@@ -235,7 +235,7 @@ func (a *agent) openMachines(context.Context) (err error) {
 	a.ports = newPorts(a.loader, a.loop, a.hostPort().Ifindex, a.driver.Device)
 	a.manager, err = machine.NewManager(machine.ManagerConfig{
 		Name: a.config.Name, Driver: a.driver, Store: hostStore{a.store, a.host.ID}, Ports: a.ports, Log: a.log,
-		MTU: a.config.MTU, StopTimeout: a.config.Timeouts.Stop, RelayIdle: a.config.Timeouts.UDP,
+		MTU: a.config.MTU, XDP: a.config.native(), StopTimeout: a.config.Timeouts.Stop, RelayIdle: a.config.Timeouts.UDP,
 	})
 	return err
 }
