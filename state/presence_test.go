@@ -214,7 +214,10 @@ func TestACopyOfAHostIsRefused(t *testing.T) {
 			waitAlive(t, e.Client(), host.ID)
 			_, _, err := row.store.JoinHost(within(t), row.host)
 			if row.refused {
-				refused(t, err, state.Conflict, "host")
+				refused(t, err, state.Conflict, "endpoint")
+				if !state.AtWorkElsewhere(err) {
+					t.Errorf("it is not said that the host is at work elsewhere: %v", err)
+				}
 			} else {
 				must(t, err)
 			}
