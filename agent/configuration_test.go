@@ -354,3 +354,18 @@ func TestSecretsAreNotRepeated(t *testing.T) {
 		}
 	}
 }
+
+// What travels as it is needs an underlay that can route it.
+func TestNativeNeedsIPv6(t *testing.T) {
+	t.Parallel()
+	for underlay, refused := range map[string]bool{"": true, "192.0.2.1": true, "192.0.2.1:5000": true, "::ffff:192.0.2.1": true, "2001:db8::1": false, "[2001:db8::1]:5000": false} {
+		for mode, may := range map[string]bool{"native": !refused, "wireguard": true, "": true} {
+			c := Config{Mesh: mode, Underlay: underlay}
+			err := c.complete()
+			wrong, _ := errors.AsType[*ConfigError](err)
+			if (err == nil) != may || err != nil && (wrong == nil || wrong.Key != "mesh" || !strings.Contains(wrong.Message, "--underlay")) {
+				t.Errorf("mesh %q over underlay %q: %v, expected it to be accepted: %v", mode, underlay, err, may)
+			}
+		}
+	}
+}

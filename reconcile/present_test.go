@@ -68,3 +68,37 @@ func TestAbsentHostsTakeNoNewFlow(t *testing.T) {
 		})
 	}
 }
+
+// TestHostsOfAnotherModeTakeNoNewFlow: no packet passes between an encrypted mesh and a
+// native one.
+func TestHostsOfAnotherModeTakeNoNewFlow(t *testing.T) {
+	t.Parallel()
+	const there = here + 1
+	for name, row := range map[string]struct {
+		own, others state.MeshMode
+		reached     bool
+	}{
+		"both of an older release":  {"", "", true},
+		"one of an older release":   {state.MeshWireGuard, "", true},
+		"both native":               {state.MeshNative, state.MeshNative, true},
+		"the other one is native":   {state.MeshWireGuard, state.MeshNative, false},
+		"only this one is native":   {state.MeshNative, state.MeshWireGuard, false},
+		"it is native, other older": {state.MeshNative, "", false},
+	} {
+		w := newWorld()
+		w.local.Mesh = meshPort
+		w.app("web", red)
+		w.vip("web", red, 3)
+		w.machine("web", 1, tcp(80, 8080))
+		w.change(w.machine("web", 2, tcp(80, 8080)), func(m *state.Machine) { m.Host = there })
+		w.local.Ports = w.local.Ports[:1]
+		w.snapshot.Hosts = map[sixpn.Host]state.Host{
+			here:  {ID: here, Endpoint: "[2001:db8::1]:51821", Mesh: row.own},
+			there: {ID: there, Endpoint: "[2001:db8::2]:51821", Mesh: row.others},
+		}
+		service := reconcile.Compile(state.Assemble(w.snapshot), here, w.local, reconcile.DefaultSettings).Services[0]
+		if n := len(service.Backends); (n == 2) != row.reached || n+len(service.Draining) != 2 {
+			t.Errorf("%s: new flows go to %+v, and %+v drain; expected the other host among the first: %v", name, service.Backends, service.Draining, row.reached)
+		}
+	}
+}
