@@ -59,7 +59,7 @@ func TestRun(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := strings.Fields(`packet.forward packet.drop flycast.established_1 flycast.established_100k flycast.new
-		pps.forward pps.flycast pps.forward_isolated pps.flycast_isolated
+		pps.forward pps.flycast pps.forward_isolated pps.flycast_isolated pps.uplink_xdp
 		tcp.throughput tcp.rr tcp.throughput_bridge tcp.rr_bridge flycast.tcp.throughput flycast.tcp.rr`)
 	if len(results) != len(want) {
 		t.Fatalf("%d results, want %d", len(results), len(want))

@@ -55,9 +55,20 @@ func measureLive(ctx context.Context, rounds, frames int, progress func(string))
 	}
 	defer isolated.world.close()
 
-	var samples [4][]float64
+	byXDP, err := newUplinkCase(true)
+	if err != nil {
+		return nil, err
+	}
+	defer byXDP.world.close()
+	byTCX, err := newUplinkCase(false)
+	if err != nil {
+		return nil, err
+	}
+	defer byTCX.world.close()
+
+	var samples [6][]float64
 	for range rounds {
-		for i, c := range []*liveCase{forward, flycast, routed, isolated} {
+		for i, c := range []*liveCase{forward, flycast, routed, isolated, byXDP, byTCX} {
 			if err := ctx.Err(); err != nil {
 				return nil, err
 			}
@@ -74,6 +85,7 @@ func measureLive(ctx context.Context, rounds, frames int, progress func(string))
 		newResult("pps.flycast", "frames/s", "routing", samples[1], samples[2]),
 		newResult("pps.forward_isolated", "frames/s", "nftables, 1000 networks", samples[0], samples[3]),
 		newResult("pps.flycast_isolated", "frames/s", "nftables, 1000 networks", samples[1], samples[3]),
+		newResult("pps.uplink_xdp", "frames/s", "tcx", samples[4], samples[5]),
 	}, nil
 }
 

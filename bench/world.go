@@ -117,29 +117,35 @@ func (w *world) attachRouter(objects *bpf.MeasureObjects) error {
 		{serverNo, "server", w.hostServer, w.serverLink},
 	}
 	for _, p := range ports {
-		if err := w.host.sysctl("ipv6/conf/"+p.name+"/disable_ipv6", "1"); err != nil {
-			return err
-		}
-		port := bpf.RouterPort{
-			Ifindex: uint32(p.link.Attrs().Index), Network: uint32(network), Host: uint32(hostNumber), Machine: uint32(p.number),
-			Counters: uint32(p.number), Mtu: mtu, Kind: uint8(bpf.RouterPortKindPORT_MACHINE), Redirect: 1,
-			Mac: mac(p.link),
-		}
-		machine := bpf.RouterMachine{
-			Network: port.Network, Machine: port.Machine, Ifindex: port.Ifindex, Counters: port.Counters, Mtu: mtu,
-			Kind: port.Kind, Redirect: port.Redirect, Mac: mac(p.guest), RouterMac: port.Mac,
-		}
-		if err := bpf.PortSlots(objects.PortSlots).Put(port); err != nil {
-			return err
-		}
-		if err := bpf.MachineSlots(objects.MachineSlots).Put(machine); err != nil {
-			return err
-		}
-		if err := w.attach(w.host, p.link, objects.SixpnRouter); err != nil {
+		if err := w.attachMachine(objects, p.number, p.name, p.link, p.guest, bpf.RouterRedirectMethodREDIRECT_PEER); err != nil {
 			return err
 		}
 	}
 	return w.defaultRoutes()
+}
+
+// attachMachine makes the host's end of a wire the port of a Machine.
+func (w *world) attachMachine(objects *bpf.MeasureObjects, number sixpn.Machine, name string, link, guest netlink.Link,
+	method bpf.RouterRedirectMethod) error {
+	if err := w.host.sysctl("ipv6/conf/"+name+"/disable_ipv6", "1"); err != nil {
+		return err
+	}
+	port := bpf.RouterPort{
+		Ifindex: uint32(link.Attrs().Index), Network: uint32(network), Host: uint32(hostNumber), Machine: uint32(number),
+		Counters: uint32(number), Mtu: mtu, Kind: uint8(bpf.RouterPortKindPORT_MACHINE), Redirect: uint8(method),
+		Mac: mac(link),
+	}
+	machine := bpf.RouterMachine{
+		Network: port.Network, Machine: port.Machine, Ifindex: port.Ifindex, Counters: port.Counters, Mtu: mtu,
+		Kind: port.Kind, Redirect: port.Redirect, Mac: mac(guest), RouterMac: port.Mac,
+	}
+	if err := bpf.PortSlots(objects.PortSlots).Put(port); err != nil {
+		return err
+	}
+	if err := bpf.MachineSlots(objects.MachineSlots).Put(machine); err != nil {
+		return err
+	}
+	return w.attach(w.host, link, objects.SixpnRouter)
 }
 
 // attach puts a program on a device's tcx ingress until the world is closed.

@@ -37,6 +37,19 @@ static __always_inline const __u8 *answering_mac(const struct ethhdr *asked, con
 	return port->kind == PORT_UPLINK ? asked->h_dest : port->mac;
 }
 
+/* A card's sum of the whole frame, which is not kept for answers but on the uplink, where cards are. */
+static __always_inline int is_summed(const struct packet *packet, const struct port *port)
+{
+	return packet->checksum == CHECKSUM_COMPLETE && port->kind != PORT_UPLINK;
+}
+
+/* Writes over the beginning of the frame. A sum of all of it begins behind the Ethernet header. */
+static __always_inline int overwrite(struct __sk_buff *skb, const void *from, __u32 bytes)
+{
+	return bpf_skb_store_bytes(skb, 0, from, L3, 0) ||
+	       bpf_skb_store_bytes(skb, L3, from + L3, bytes - L3, BPF_F_RECOMPUTE_CSUM);
+}
+
 /* Fills Ethernet and IPv6 headers of an answer; addresses are the caller's. */
 static __always_inline void fill_headers(struct headers *headers, const struct ethhdr *asked, const struct port *port,
 					 __u16 payload, __u8 protocol, __u8 hop_limit)
@@ -98,8 +111,7 @@ __noinline int answer_echo(struct __sk_buff *skb, struct packet *packet, struct 
 	struct ethhdr asked;
 	struct in6_addr source;
 
-	if (!packet || !port || packet->checksum == CHECKSUM_COMPLETE ||
-	    bpf_skb_load_bytes(skb, 0, &echo, sizeof(echo)))
+	if (!packet || !port || is_summed(packet, port) || bpf_skb_load_bytes(skb, 0, &echo, sizeof(echo)))
 		return DROP_INTERNAL;
 	asked = echo.headers.ethernet;
 	__builtin_memcpy(echo.headers.ethernet.h_dest, asked.h_source, ETH_ALEN);
@@ -112,7 +124,7 @@ __noinline int answer_echo(struct __sk_buff *skb, struct packet *packet, struct 
 	if (packet->checksum != CHECKSUM_PARTIAL)
 		echo.icmp.icmp6_cksum = bpf_htons(
 			checksum_adjust(bpf_ntohs(echo.icmp.icmp6_cksum), (ICMP_ECHO_REPLY - ICMP_ECHO_REQUEST) << 8));
-	return bpf_skb_store_bytes(skb, 0, &echo, sizeof(echo), 0) ? DROP_INTERNAL : DROP_NONE;
+	return overwrite(skb, &echo, sizeof(echo)) ? DROP_INTERNAL : DROP_NONE;
 }
 
 /* RFC 9293, 3.5.2: in the name of the address that was asked. */
@@ -164,6 +176,10 @@ __noinline int answer_reset(struct __sk_buff *skb, struct packet *packet, struct
 static __always_inline int make_room(struct __sk_buff *skb, const struct port *port, __u32 bytes,
 				     const struct headers *asked)
 {
+	const struct ethhdr nothing = {};
+
+	if (port->kind == PORT_UPLINK) /* the old header becomes part of what a sum of the frame is of */
+		return bpf_skb_store_bytes(skb, 0, &nothing, sizeof(nothing), 0) || bpf_skb_change_head(skb, bytes, 0);
 	if (port->kind != PORT_MESH)
 		return bpf_skb_change_head(skb, bytes, 0);
 	/* Where the kernel sees the end of the link-layer header, the room may cut the packet's own. */
@@ -188,7 +204,7 @@ __noinline int answer_error(struct __sk_buff *skb, struct packet *packet, struct
 	__u32 quote;
 	__u64 sum;
 
-	if (!packet || !port || packet->checksum == CHECKSUM_COMPLETE || packet->fragment == FRAGMENT_LATER)
+	if (!packet || !port || is_summed(packet, port) || packet->fragment == FRAGMENT_LATER)
 		return DROP_INTERNAL;
 	if (packet->protocol == IPPROTO_ICMPV6 && packet->icmp_type < ICMP_ECHO_REQUEST)
 		return DROP_INTERNAL;
@@ -229,8 +245,7 @@ __noinline int answer_error(struct __sk_buff *skb, struct packet *packet, struct
 	answer.icmp.icmp6_cksum = bpf_htons(~fold(sum));
 
 	/* The old Ethernet header is overwritten: 48 new bytes are the new headers. */
-	if (make_room(skb, port, sizeof(answer) - ETH_HLEN, &asked) ||
-	    bpf_skb_store_bytes(skb, 0, &answer, sizeof(answer), 0))
+	if (make_room(skb, port, sizeof(answer) - ETH_HLEN, &asked) || overwrite(skb, &answer, sizeof(answer)))
 		return DROP_INTERNAL;
 	return DROP_NONE;
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/sixpn/sixpn"
 	"github.com/sixpn/sixpn/bpf"
 )
 
@@ -18,6 +19,31 @@ func TestUplinkPackets(t *testing.T) {
 	for _, c := range slices.Concat(arriveTables(), departTables(), remoteFlowTables()) {
 		t.Run(c.name, func(t *testing.T) { c.runBy(t, byUplink) })
 	}
+}
+
+// A card may have summed a whole frame: answers to it keep that sum right.
+func TestUplinkAnswersSummedFrames(t *testing.T) {
+	summed := func(_ *world, s *shot) { s.flags = checksumComplete }
+	table{
+		name: "echo to the agent among hosts", world: withMesh,
+		shot: func(w *world) shot {
+			return fromAs(w.mesh, sixpn.AgentAddr(0, farHost), sixpn.AgentAddr(0, thisHost), protocolICMP, echo(make([]byte, 20)...))
+		},
+		frame: backward(echoed),
+		rows: []row{
+			{name: "summed", change: summed, frame: backward(echoed)},
+			{name: "a packet of one hop, summed", reason: bpf.RouterDropReasonDROP_HOP_LIMIT, change: func(w *world, s *shot) {
+				*s = fromFar(w, red, w.server.addr(), protocolUDP, udp(1, 2, make([]byte, 1300)...))
+				s.frame[offsetHop] = 1
+				summed(w, s)
+			}, frame: backward(errorWith(icmpTimeExceeded, 0, 0))},
+			{name: "a large packet, summed", reason: bpf.RouterDropReasonDROP_TOO_BIG, world: func(w *world) { w.setDevice(w.server, 1280) },
+				change: func(w *world, s *shot) {
+					*s = fromFar(w, red, w.server.addr(), protocolUDP, udp(1, 2, make([]byte, 1241)...))
+					summed(w, s)
+				}, frame: backward(errorWith(icmpTooBig, 0, 1280))},
+		},
+	}.runBy(t, byUplink)
 }
 
 // strangers are frames of the host's own, that are none of the router's business.

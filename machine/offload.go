@@ -7,9 +7,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// switchOnGRO gives a veth of this thread's namespace generic receive offload, and with
+// SwitchOnGRO gives a veth of this thread's namespace generic receive offload, and with
 // it the queue that takes frames from XDP.
-func switchOnGRO(device string) error {
+func SwitchOnGRO(device string) error {
 	value := struct{ command, data uint32 }{unix.ETHTOOL_SGRO, 1}
 	request := struct {
 		name [unix.IFNAMSIZ]byte

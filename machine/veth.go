@@ -98,7 +98,7 @@ func CreateVeth(ctx context.Context, namespace *os.File, c VethConfig) (Device, 
 
 func finishVeth(ctx context.Context, namespace *os.File, c VethConfig) (Device, error) {
 	if c.XDP {
-		if err := inNetNS(ctx, namespace, func() error { return switchOnGRO(c.PeerName) }); err != nil {
+		if err := inNetNS(ctx, namespace, func() error { return SwitchOnGRO(c.PeerName) }); err != nil {
 			return Device{}, err
 		}
 	}
