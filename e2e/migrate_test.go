@@ -4,7 +4,10 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/sixpn/sixpn/api"
@@ -94,6 +97,34 @@ func (r *regions) follows(ctx context.Context, t *testing.T, m *api.Machine) {
 		}))
 		connects(ctx, t, r.clients[client], netip.AddrPortFrom(netip.MustParseAddr(m.PrivateIP), 8080))
 	}
+}
+
+// The other host cannot start a Machine, as something is in its supervisor's place: it is
+// where it was, with its name and behind its VIP, and says why.
+func (r *regions) migrateInVain(ctx context.Context, t *testing.T) {
+	from, to, m := r.fleet.Hosts[0], r.fleet.Hosts[1], r.servers[0]
+	taken := filepath.Join(to.RunDir(), "machines", to.Name, m.ID+".sock")
+	nettest.Must(t, os.MkdirAll(filepath.Join(taken, "full"), 0o755))
+	r.ask(ctx, t, m, to)
+	var back *api.Machine
+	nettest.Must(t, nettest.Eventually(ctx, "the Machine is started where it was", func(ctx context.Context) error {
+		answer, err := from.Client.GetMachineWithResponse(ctx, m.App, m.ID)
+		if err := api.Check(answer, err); err != nil {
+			return err
+		}
+		back = answer.JSON200
+		if back.HostName != from.Name || back.State != "started" || back.Migration == nil || back.Migration.Error == "" {
+			return fmt.Errorf("it is %s on %s, its migration %+v", back.State, back.HostName, back.Migration)
+		}
+		return nil
+	}))
+	if !strings.Contains(back.Migration.Error, taken) || back.Region != "iad" || back.Name != m.Name {
+		t.Errorf("after a migration in vain it is %+v, %+v", back, back.Migration)
+	}
+	r.follows(ctx, t, back)
+	r.reach(ctx, t, 0, m)
+	m.Addr = netip.MustParseAddr(back.PrivateIP)
+	nettest.Must(t, os.RemoveAll(taken))
 }
 
 // A Machine goes to the other host, and its name and the VIP with it.

@@ -132,6 +132,7 @@ func TestRegions(t *testing.T) {
 	r := newRegions(ctx, t)
 	t.Run("nearest first", func(t *testing.T) { r.nearestFirst(ctx, t) })
 	t.Run("round trips", func(t *testing.T) { r.roundTrips(ctx, t) })
+	t.Run("migrate in vain", func(t *testing.T) { r.migrateInVain(ctx, t) })
 	t.Run("migrate", func(t *testing.T) { r.migrate(ctx, t) })
 	t.Run("migrate through kills", func(t *testing.T) { r.migrateThroughKills(ctx, t) })
 	t.Run("a host is lost", func(t *testing.T) { r.lost(ctx, t) })
