@@ -7,6 +7,8 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"os"
+	"strconv"
 	"syscall"
 	"testing"
 	"time"
@@ -17,8 +19,14 @@ import (
 	"github.com/sixpn/sixpn/bpf"
 )
 
-// patience is how long a test waits for what takes a few milliseconds.
-const patience = 5 * time.Second
+// patience is how long a test waits for what takes a few milliseconds: longer on a machine
+// that is said to be slower than usual, as internal/nettest has it.
+var patience = 5 * time.Second * max(1, slowness())
+
+func slowness() time.Duration {
+	factor, _ := strconv.Atoi(os.Getenv("SIXPN_TEST_SLOWNESS"))
+	return time.Duration(factor)
+}
 
 // liveWorld is flycastWorld with guests for its Machines.
 func liveWorld(t *testing.T) (w *world, client, server, foreign *guest) {
