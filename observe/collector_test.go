@@ -322,6 +322,7 @@ func TestHosts(t *testing.T) {
 		{Host: 9},
 		{Host: 8, Smoothed: time.Second, Probes: 4},
 	}
+	w.health.LimitBytes = 0 // of a store elsewhere it is not known, and must not look like a full one
 	w.records.Hosts[10] = state.Host{ID: 10, Name: "leaving", Region: "fra", Draining: true}
 	w.handshakes = map[sixpn.Host]time.Time{5: time.Unix(50, 250e6), 6: {}, 8: time.Unix(50, 0)}
 	w.members = []observe.Member{{Host: "here", Voter: true, Answers: true}, {Host: "lost", Voter: true}, {Host: "new", Answers: true}}
@@ -344,6 +345,9 @@ func TestHosts(t *testing.T) {
 		if strings.HasPrefix(series, "sixpn_store_voter_up") && strings.Contains(series, "new") {
 			t.Errorf("%s tells of a member without a vote", series)
 		}
+	}
+	if limit, told := got["sixpn_store_database_limit_bytes"]; told {
+		t.Errorf("the limit of a store that says none is %v", limit)
 	}
 	if n != 9 {
 		t.Errorf("%d series tell of other hosts, want 9", n)

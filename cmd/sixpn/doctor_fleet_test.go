@@ -124,3 +124,13 @@ func TestDoctorOfFleet(t *testing.T) {
 	must(t, three.StartAgent(ctx))
 	lines(ctx, t, one, "all is well at last", map[string]string{"store": "ok 3 of 3", of("mesh", two): "ok both ways", of("clock", three): "ok"})
 }
+
+// Without WireGuard the doctor tries the fabric in the same way.
+func TestDoctorOfNativeFleet(t *testing.T) {
+	ctx := nettest.Context(t)
+	f := nettest.StartFleet(ctx, t, nettest.FleetConfig{Native: true, Host: nettest.Config{AgentFlags: []string{"--call-timeout", "1s"}}})
+	one, two := f.Hosts[0], f.Hosts[1]
+	lines(ctx, t, one, "packets pass", map[string]string{"mesh " + two.Name: "ok both ways", "mtu " + two.Name: "ok pass both ways", "agent " + two.Name: "ok version test"})
+	must(t, one.Uplink.CutTo(two.Uplink))
+	lines(ctx, t, one, "nothing passes", map[string]string{"mesh " + two.Name: "fail", "mtu " + two.Name: "warn mesh"})
+}
