@@ -66,6 +66,7 @@ type agent struct {
 	allNames     *dns.Server // of the whole fleet, for whoever asks by the API
 	whole        *state.Whole
 	trips        *flycast.RoundTrips
+	exchange     *flycast.Exchanger // nil: this host is alone
 	api          *api.Server
 	members      atomic.Pointer[[]observe.Member] // of the store, as they were last seen
 	hostUp       chan struct{}                    // closed once the host port is a port
@@ -203,6 +204,7 @@ func (a *agent) settings(tables *bpf.RouterMaps) reconcile.Settings {
 		TableFlows:   tables.Flows.MaxEntries(),
 		Rules:        flycast.Rules{Distance: a.distance},
 		Silent:       a.trips.Silent,
+		Shared:       a.mesh != nil,
 	}
 }
 
@@ -221,8 +223,9 @@ func (a *agent) openTables(context.Context) (err error) {
 	if a.pacer, err = flycast.NewPacer(flycast.PacerConfig{Flows: flows, Period: t.Expiry, Log: a.log}); err != nil {
 		return err
 	}
+	a.openExchange()
 	a.loop, err = reconcile.NewLoop(reconcile.Config{
-		Host: a.host.ID, Store: a.store, Tables: a.tables, Settings: a.settings(a.loader.Maps()), OnGone: a.pacer.Hurry, OnApplied: a.applied, Log: a.log,
+		Host: a.host.ID, Store: a.store, Tables: syncTables{a}, Settings: a.settings(a.loader.Maps()), OnGone: a.pacer.Hurry, OnApplied: a.applied, Log: a.log,
 	})
 	return err
 }

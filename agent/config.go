@@ -76,6 +76,7 @@ type Timeouts struct {
 	Certificate time.Duration // life of this host's certificate
 	Heartbeat   time.Duration // from one sign of life of this host to the next
 	RoundTrip   time.Duration // from one echo request to another host to the next
+	Load        time.Duration // from one telling of changed load to another host to the next
 	Call        time.Duration // for another host's agent to answer
 	HostExpiry  time.Duration // after the last one of another host, which counts as gone then
 	Connect     time.Duration // for a connection to another host's agent

@@ -92,6 +92,8 @@ var fields = []field{
 		of: func(c *Config) value { return span{&c.Timeouts.Heartbeat} }},
 	{key: "round_trip_interval", def: "2s", doc: "time from one echo request to another host, by which it is known how far that is, to the next; longer with more than 200 hosts",
 		of: func(c *Config) value { return span{&c.Timeouts.RoundTrip} }},
+	{key: "load_interval", def: "100ms", doc: "time from one telling of changed load, of services with limits, to another host to the next; a share that a connection waits for is asked for at once",
+		of: func(c *Config) value { return span{&c.Timeouts.Load} }},
 	{key: "call_timeout", def: "2s", doc: "time that another host's agent may take to answer when somebody asks how the hosts do",
 		of: func(c *Config) value { return span{&c.Timeouts.Call} }},
 	{key: "host_expiry", def: defaultSpan(state.DefaultPresenceTTL), doc: "time after its last sign of life when this host counts as gone: no new flow goes to its Machines, and no name leads to them; the same for every host of a fleet",

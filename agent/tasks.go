@@ -44,7 +44,7 @@ func (a *agent) work(ctx context.Context) error {
 		{"api", a.serveAPI},
 	}
 	if a.mesh != nil {
-		tasks = append(tasks, task{"mesh engine", a.mesh.Run}, task{"mesh port", a.keepMeshPort}, task{"mesh peers", a.keepPeers})
+		tasks = append(tasks, task{"mesh engine", a.mesh.Run}, task{"mesh port", a.keepMeshPort}, task{"mesh peers", a.keepPeers}, task{"load of other hosts", a.exchangeLoad})
 	}
 	if a.native != nil {
 		tasks = append(tasks, task{"native mesh", a.keepNative})

@@ -85,11 +85,32 @@ static __always_inline int next_region(struct choice *choice)
 	return 1;
 }
 
+/*
+ * May a flow begin beside `live` others of this host, as far as all hosts have agreed?
+ * The share is read after the flow was counted: whoever lowers a share and then reads
+ * the count sees every flow that was let in by the share before.
+ */
+static __always_inline int shared_room(const struct choice *choice, __u32 index, __u32 live)
+{
+	const struct service *service = choice->service;
+	struct share *share = bpf_map_lookup_elem(&shares, &index);
+
+	if (!share)
+		return 0;
+	if (!choice->hard && (__s32)(live + *(volatile __u32 *)&share->elsewhere) >= (__s32)service->soft_limit)
+		return 0;
+	if (!service->hard_limit || (__s32)live < *(volatile __s32 *)&share->limit)
+		return 1;
+	if (!__sync_lock_test_and_set(&share->wanted, 1))
+		bpf_ringbuf_output(&wants, &index, sizeof(index), 0);
+	return 0;
+}
+
 /* One step of bpf_loop: counts the flow up at a backend and ends the search, unless that is at its limit. */
 static long choose(__u32 step, struct choice *choice)
 {
 	const struct service *service = choice->service;
-	__u32 limit = choice->hard ? service->hard_limit : service->soft_limit, index;
+	__u32 limit = choice->hard ? service->hard_limit : service->soft_limit, index, live;
 	struct backend *backend;
 	struct load *load;
 
@@ -98,7 +119,9 @@ static long choose(__u32 step, struct choice *choice)
 	load = backend ? bpf_map_lookup_elem(&backend_load, &index) : NULL;
 	if (load) {
 		choice->reason = DROP_BACKEND_LIMIT;
-		if ((__s32)__sync_fetch_and_add(&load->live, 1) < (__s32)limit || !limit) {
+		live = __sync_fetch_and_add(&load->live, 1);
+		if ((!limit || (__s32)live < (__s32)limit) &&
+		    (!(service->flags & SERVICE_SHARED) || shared_room(choice, index, live))) {
 			__sync_fetch_and_add(&load->total, 1);
 			choice->index = index;
 			return 1;

@@ -167,6 +167,21 @@ struct {
 	__type(value, struct load);
 } backend_load SEC(".maps");
 
+/* Shares of limits by backend. Written by Go, through mmap; a zero element is no share. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, MAX_BACKENDS);
+	__type(key, __u32);
+	__type(value, struct share);
+} shares SEC(".maps");
+
+/* Indices of backends of which a share is wanted at once, one for each time that `wanted` was clear. */
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 1 << 12);
+} wants SEC(".maps");
+
 /* One entry a Flycast flow, on the client's host. Written and expired here. The layout is fixed for good. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);

@@ -54,8 +54,10 @@ const (
 	MeasureMapRuns                 = "runs"
 	MeasureMapServiceRanges        = "service_ranges"
 	MeasureMapServices             = "services"
+	MeasureMapShares               = "shares"
 	MeasureMapSunk                 = "sunk"
 	MeasureMapVips                 = "vips"
+	MeasureMapWants                = "wants"
 	MeasureProgSixpnEmpty          = "sixpn_empty"
 	MeasureProgSixpnExpire         = "sixpn_expire"
 	MeasureProgSixpnLive           = "sixpn_live"
@@ -160,8 +162,10 @@ type MeasureMapSpecs struct {
 	Runs               *ebpf.MapSpec `ebpf:"runs"`
 	ServiceRanges      *ebpf.MapSpec `ebpf:"service_ranges"`
 	Services           *ebpf.MapSpec `ebpf:"services"`
+	Shares             *ebpf.MapSpec `ebpf:"shares"`
 	Sunk               *ebpf.MapSpec `ebpf:"sunk"`
 	Vips               *ebpf.MapSpec `ebpf:"vips"`
+	Wants              *ebpf.MapSpec `ebpf:"wants"`
 }
 
 // MeasureVariableSpecs contains global variables before they are loaded into the kernel.
@@ -226,8 +230,10 @@ type MeasureMaps struct {
 	Runs               *ebpf.Map `ebpf:"runs"`
 	ServiceRanges      *ebpf.Map `ebpf:"service_ranges"`
 	Services           *ebpf.Map `ebpf:"services"`
+	Shares             *ebpf.Map `ebpf:"shares"`
 	Sunk               *ebpf.Map `ebpf:"sunk"`
 	Vips               *ebpf.Map `ebpf:"vips"`
+	Wants              *ebpf.Map `ebpf:"wants"`
 }
 
 func (m *MeasureMaps) Close() error {
@@ -257,8 +263,10 @@ func (m *MeasureMaps) Close() error {
 		m.Runs,
 		m.ServiceRanges,
 		m.Services,
+		m.Shares,
 		m.Sunk,
 		m.Vips,
+		m.Wants,
 	)
 }
 

@@ -45,7 +45,9 @@ const (
 	MeasureUplinkMapResets             = "resets"
 	MeasureUplinkMapServiceRanges      = "service_ranges"
 	MeasureUplinkMapServices           = "services"
+	MeasureUplinkMapShares             = "shares"
 	MeasureUplinkMapVips               = "vips"
+	MeasureUplinkMapWants              = "wants"
 	MeasureUplinkProgSixpnGeneric      = "sixpn_generic"
 	MeasureUplinkProgSixpnLiveXdp      = "sixpn_live_xdp"
 	MeasureUplinkProgSixpnXdp          = "sixpn_xdp"
@@ -127,7 +129,9 @@ type MeasureUplinkMapSpecs struct {
 	Resets             *ebpf.MapSpec `ebpf:"resets"`
 	ServiceRanges      *ebpf.MapSpec `ebpf:"service_ranges"`
 	Services           *ebpf.MapSpec `ebpf:"services"`
+	Shares             *ebpf.MapSpec `ebpf:"shares"`
 	Vips               *ebpf.MapSpec `ebpf:"vips"`
+	Wants              *ebpf.MapSpec `ebpf:"wants"`
 }
 
 // MeasureUplinkVariableSpecs contains global variables before they are loaded into the kernel.
@@ -181,7 +185,9 @@ type MeasureUplinkMaps struct {
 	Resets             *ebpf.Map `ebpf:"resets"`
 	ServiceRanges      *ebpf.Map `ebpf:"service_ranges"`
 	Services           *ebpf.Map `ebpf:"services"`
+	Shares             *ebpf.Map `ebpf:"shares"`
 	Vips               *ebpf.Map `ebpf:"vips"`
+	Wants              *ebpf.Map `ebpf:"wants"`
 }
 
 func (m *MeasureUplinkMaps) Close() error {
@@ -209,7 +215,9 @@ func (m *MeasureUplinkMaps) Close() error {
 		m.Resets,
 		m.ServiceRanges,
 		m.Services,
+		m.Shares,
 		m.Vips,
+		m.Wants,
 	)
 }
 

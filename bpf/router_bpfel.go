@@ -311,6 +311,14 @@ type RouterServiceRangeKey struct {
 	Pad          uint8
 }
 
+type RouterShare struct {
+	_         structs.HostLayout
+	Limit     uint32
+	Elsewhere uint32
+	Wanted    uint32
+	Pad       uint32
+}
+
 type RouterVipKey struct {
 	_       structs.HostLayout
 	Network uint32
@@ -343,7 +351,9 @@ const (
 	RouterMapResets               = "resets"
 	RouterMapServiceRanges        = "service_ranges"
 	RouterMapServices             = "services"
+	RouterMapShares               = "shares"
 	RouterMapVips                 = "vips"
+	RouterMapWants                = "wants"
 	RouterProgSixpnEmpty          = "sixpn_empty"
 	RouterProgSixpnExpire         = "sixpn_expire"
 	RouterProgSixpnMesh           = "sixpn_mesh"
@@ -437,7 +447,9 @@ type RouterMapSpecs struct {
 	Resets             *ebpf.MapSpec `ebpf:"resets"`
 	ServiceRanges      *ebpf.MapSpec `ebpf:"service_ranges"`
 	Services           *ebpf.MapSpec `ebpf:"services"`
+	Shares             *ebpf.MapSpec `ebpf:"shares"`
 	Vips               *ebpf.MapSpec `ebpf:"vips"`
+	Wants              *ebpf.MapSpec `ebpf:"wants"`
 }
 
 // RouterVariableSpecs contains global variables before they are loaded into the kernel.
@@ -499,7 +511,9 @@ type RouterMaps struct {
 	Resets             *ebpf.Map `ebpf:"resets"`
 	ServiceRanges      *ebpf.Map `ebpf:"service_ranges"`
 	Services           *ebpf.Map `ebpf:"services"`
+	Shares             *ebpf.Map `ebpf:"shares"`
 	Vips               *ebpf.Map `ebpf:"vips"`
+	Wants              *ebpf.Map `ebpf:"wants"`
 }
 
 func (m *RouterMaps) Close() error {
@@ -526,7 +540,9 @@ func (m *RouterMaps) Close() error {
 		m.Resets,
 		m.ServiceRanges,
 		m.Services,
+		m.Shares,
 		m.Vips,
+		m.Wants,
 	)
 }
 

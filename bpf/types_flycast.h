@@ -11,6 +11,7 @@ enum service_action {
 };
 
 #define SERVICE_CROSS_NETWORK 0x01 /* backends are in another network than the VIP */
+#define SERVICE_SHARED 0x02        /* its limits are those of all hosts together: see struct share */
 
 /* Key of `services`. */
 struct service_key {
@@ -142,5 +143,17 @@ struct load {
 	__u64 total; /* flows ever given to it */
 };
 ASSERT_SIZE(struct load, 16);
+
+/*
+ * What hosts have agreed on about a backend of a SERVICE_SHARED service. Element of
+ * `shares`, same index as in `backends`.
+ */
+struct share {
+	__u32 limit;     /* live flows that this host may have with it, of its hard limit */
+	__u32 elsewhere; /* live flows that other hosts have with it, for its soft limit */
+	__u32 wanted;    /* set to 1 when a flow is refused for want of a share; Go clears it */
+	__u32 pad;
+};
+ASSERT_SIZE(struct share, 16);
 
 #endif

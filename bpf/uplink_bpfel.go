@@ -38,7 +38,9 @@ const (
 	UplinkMapResets             = "resets"
 	UplinkMapServiceRanges      = "service_ranges"
 	UplinkMapServices           = "services"
+	UplinkMapShares             = "shares"
 	UplinkMapVips               = "vips"
+	UplinkMapWants              = "wants"
 	UplinkProgSixpnGeneric      = "sixpn_generic"
 	UplinkProgSixpnXdp          = "sixpn_xdp"
 	UplinkVarEventsPerSecond    = "events_per_second"
@@ -117,7 +119,9 @@ type UplinkMapSpecs struct {
 	Resets             *ebpf.MapSpec `ebpf:"resets"`
 	ServiceRanges      *ebpf.MapSpec `ebpf:"service_ranges"`
 	Services           *ebpf.MapSpec `ebpf:"services"`
+	Shares             *ebpf.MapSpec `ebpf:"shares"`
 	Vips               *ebpf.MapSpec `ebpf:"vips"`
+	Wants              *ebpf.MapSpec `ebpf:"wants"`
 }
 
 // UplinkVariableSpecs contains global variables before they are loaded into the kernel.
@@ -170,7 +174,9 @@ type UplinkMaps struct {
 	Resets             *ebpf.Map `ebpf:"resets"`
 	ServiceRanges      *ebpf.Map `ebpf:"service_ranges"`
 	Services           *ebpf.Map `ebpf:"services"`
+	Shares             *ebpf.Map `ebpf:"shares"`
 	Vips               *ebpf.Map `ebpf:"vips"`
+	Wants              *ebpf.Map `ebpf:"wants"`
 }
 
 func (m *UplinkMaps) Close() error {
@@ -197,7 +203,9 @@ func (m *UplinkMaps) Close() error {
 		m.Resets,
 		m.ServiceRanges,
 		m.Services,
+		m.Shares,
 		m.Vips,
+		m.Wants,
 	)
 }
 

@@ -67,6 +67,12 @@ func (p *pass) putBackend(s Service, id uint32, backend Backend) (uint32, error)
 	if generation == 0 { // what an element has that never was in use
 		generation++
 	}
+	// No share of the one before is this one's.
+	if err := p.write(tableShares, "the share of "+what, limit, func() error {
+		return p.storeShare(index, 0, 0)
+	}); err != nil {
+		return 0, err
+	}
 	// The load first: it counts flows of this generation only, and there are none.
 	if err := p.write(tableBackendLoad, "the load of "+what, limit, func() error {
 		return p.maps.BackendLoad.Put(index, bpf.RouterLoad{Generation: generation})

@@ -39,6 +39,7 @@ func (t *Tables) Sync(ctx context.Context, want Want) (Changes, error) {
 	}
 	t.known = true
 	t.used = k.used()
+	t.seats = pass.seats()
 	w.changes.Waiting = pass.waiting()
 	w.changes.Gone = pass.newlyGone
 	if len(w.refused) > 0 {

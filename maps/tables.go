@@ -26,6 +26,7 @@ const (
 	tableMaglev       = bpf.RouterMapMaglev
 	tableBackends     = bpf.RouterMapBackends
 	tableBackendLoad  = bpf.RouterMapBackendLoad
+	tableShares       = bpf.RouterMapShares
 	tableQuotas       = bpf.RouterMapQuotas
 	tablePortCounters = bpf.RouterMapPortCounters
 	tablePortDrops    = bpf.RouterMapPortDrops
@@ -60,6 +61,7 @@ type Tables struct {
 	maps    *bpf.RouterMaps
 	options Options
 	memory  *ebpf.Memory // of maglev
+	shares  *ebpf.Memory // of shares
 
 	mu           sync.Mutex
 	known        bool   // letGo, highest and what is left are true of the kernel
@@ -71,6 +73,7 @@ type Tables struct {
 	gone         map[uint32]time.Time               // backends flagged BACKEND_GONE, by index
 	unused       map[bpf.RouterMachineKey]time.Time // unwanted quotas that nobody uses
 	spreads      map[serviceKey][]spread            // what Maglev said last, by region
+	seats        map[Seat]seat                      // of services with shared limits, as the last Sync left them
 	used         map[string]uint32                  // elements in use after the last Sync that did end well, by table
 }
 
@@ -96,10 +99,15 @@ func Open(tables *bpf.RouterMaps, options Options) (*Tables, error) {
 	if err != nil {
 		return nil, fmt.Errorf("maps: map table %q into memory: %w", tableMaglev, err)
 	}
+	shares, err := tables.Shares.Memory()
+	if err != nil {
+		return nil, fmt.Errorf("maps: map table %q into memory: %w", tableShares, err)
+	}
 	return &Tables{
 		maps:    tables,
 		options: options,
 		memory:  memory,
+		shares:  shares,
 		gone:    map[uint32]time.Time{},
 		unused:  map[bpf.RouterMachineKey]time.Time{},
 		spreads: map[serviceKey][]spread{},

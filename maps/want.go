@@ -118,6 +118,10 @@ func (s Service) All() []Backend {
 // SERVICE_CROSS_NETWORK of types.h.
 const CrossNetwork uint8 = 1
 
+// Shared marks a service whose limits are those of all hosts together: a host has no
+// more flows with a backend than its share. SERVICE_SHARED of types_flycast.h.
+const Shared uint8 = 2
+
 // Backend is one port of one Machine, anywhere in the fleet.
 type Backend struct {
 	Network sixpn.Network

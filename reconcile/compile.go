@@ -57,6 +57,9 @@ type Settings struct {
 	NetworkFlows uint32        // the same of all Machines of a network on this host
 	TableFlows   uint32        // what the flow table holds; 0: so many that nobody need share
 	Rules        flycast.Rules // Spill is up to each service
+	// Shared has the limits of services be those of all hosts together: somebody has to
+	// set the shares of this one.
+	Shared bool
 	// Silent says of a host that no packet passes there, or none comes back. If it is not
 	// present either, the flows that its Machines have are reset. nil: none is.
 	Silent func(sixpn.Host) bool

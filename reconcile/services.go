@@ -166,9 +166,41 @@ func compileService(vip state.VIP, app state.App, piece portRange, declared []de
 	}
 	rules := settings.Rules
 	rules.Spill = service.SoftLimit != 0 || service.HardLimit != 0
+	if rules.Spill && settings.Shared {
+		service.Flags |= maps.Shared
+	}
 	choice := flycast.Choose(candidates, rules)
 	service.Backends, service.Farther, service.Draining = choice.Backends, choice.Farther, choice.Draining
 	return service
+}
+
+// Limits are those of the backends of a host, for whoever uses them from any host.
+func Limits(snapshot *state.Snapshot, host sixpn.Host) map[maps.Seat]maps.Limits {
+	local := map[string]bool{} // apps with a Machine here
+	for _, machine := range snapshot.Machines {
+		local[machine.App] = local[machine.App] || machine.Host == host
+	}
+	machines := map[string][]state.Machine{}
+	for _, machine := range snapshot.Machines {
+		if local[machine.App] {
+			machines[machine.App] = append(machines[machine.App], machine)
+		}
+	}
+	limits := map[maps.Seat]maps.Limits{}
+	for _, vip := range snapshot.VIPs {
+		app, known := snapshot.Apps[vip.App]
+		if !known || !local[vip.App] {
+			continue
+		}
+		for _, s := range compileServices(view{snapshot, host, true, nil}, vip, app, machines[vip.App], Settings{}) {
+			for _, backend := range s.All() {
+				if backend.Host == host && (s.SoftLimit != 0 || s.HardLimit != 0) {
+					limits[maps.Seat{VIP: s.VIP, Protocol: s.Protocol, First: s.First, Backend: backend}] = maps.Limits{Soft: s.SoftLimit, Hard: s.HardLimit}
+				}
+			}
+		}
+	}
+	return limits
 }
 
 // stricter is the lower of two limits, of which 0 is none. Machines of one app differ

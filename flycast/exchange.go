@@ -1,0 +1,361 @@
+package flycast
+
+import (
+	"bytes"
+	"cmp"
+	"errors"
+	stdmaps "maps"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"github.com/sixpn/sixpn"
+	"github.com/sixpn/sixpn/maps"
+)
+
+// Seats is what the kernel knows of backends with shared limits; *maps.Tables has it.
+type Seats interface {
+	// Seats reads the load; complete is false before all of it is known.
+	Seats() (all []maps.SeatLoad, complete bool, err error)
+	// SetShares takes effect at once: what Seats reads afterwards has every flow that began
+	// by what was before.
+	SetShares([]maps.Share) error
+}
+
+// ExchangeTimes are the intervals of an Exchange. 0: the default.
+type ExchangeTimes struct {
+	Interval time.Duration // of load that changed, and of what was not seen: 100 ms
+	Refresh  time.Duration // of load that did not: 1 s
+	Waiting  time.Duration // how long a refused flow is taken to wait for a share: 5 s
+}
+
+// Reach is how another host is reached.
+type Reach uint8
+
+// From best to worst.
+const (
+	Reachable Reach = iota
+	Silent          // no packet passes: no flow begins there, what there is may go on
+	Lost            // it counts as gone, with all its flows
+)
+
+// Exchange agrees with other hosts on the limits of backends. It is a state machine of
+// one agent's run, without a clock or a socket, and not safe for concurrent use.
+//
+// The host of a backend owns its limits. For each other host c it keeps a bound: the most
+// flows that c can have, being the largest of what c last said it had or could begin,
+// and of every share sent since what c had seen by then. This holds at all times:
+//
+//	the bounds of all other hosts + what this host has or can begin ≤ the hard limit
+//
+// or, where flows exceed it because the limit was lowered or a lost host came back, no
+// share grows. A bound shrinks only by what c says, and c says so after its kernel lets
+// no more begin; or when c is lost. A host of which nothing is known yet in this run
+// stops all growth, for it may have any share of the run before.
+type Exchange struct {
+	self   sixpn.Host
+	run    uint64
+	number uint64 // of the last datagram
+	times  ExchangeTimes
+	limits map[maps.Seat]maps.Limits // of backends here
+	peers  map[sixpn.Host]*peer      // hosts that are not lost
+	wanted map[maps.Seat]time.Time   // until when a flow here waits for a share
+	short  map[maps.Seat]bool        // somebody would get more if somebody else had less
+}
+
+// Outgoing is a datagram to the agent of a host.
+type Outgoing struct {
+	To   sixpn.Host
+	Data []byte
+}
+
+// NewExchange begins a run. It knows nothing of the one before: that is in the kernels.
+func NewExchange(self sixpn.Host, times ExchangeTimes) *Exchange {
+	times.Interval = cmp.Or(times.Interval, 100*time.Millisecond)
+	times.Refresh = cmp.Or(times.Refresh, time.Second)
+	times.Waiting = cmp.Or(times.Waiting, 5*time.Second)
+	return &Exchange{
+		self: self, run: rand.Uint64() | 1, times: times, limits: map[maps.Seat]maps.Limits{}, peers: map[sixpn.Host]*peer{},
+		wanted: map[maps.Seat]time.Time{}, short: map[maps.Seat]bool{},
+	}
+}
+
+// Learn says what the limits of the backends of this host are, and which other hosts
+// there are.
+func (x *Exchange) Learn(limits map[maps.Seat]maps.Limits, hosts map[sixpn.Host]Reach) {
+	x.limits = limits
+	for host, reach := range hosts {
+		switch p := x.peers[host]; {
+		case reach == Lost:
+			delete(x.peers, host)
+			continue
+		case p == nil:
+			x.peers[host] = newPeer(host)
+		}
+		x.peers[host].silent = reach == Silent
+	}
+	stdmaps.DeleteFunc(x.peers, func(host sixpn.Host, _ *peer) bool { _, exists := hosts[host]; return !exists })
+}
+
+// Receive takes up a datagram of a host. It returns whether a Step should follow at once.
+func (x *Exchange) Receive(from sixpn.Host, raw []byte) (urgent bool, err error) {
+	d, err := decodeDatagram(raw)
+	if err != nil {
+		return false, err
+	}
+	p := x.peers[from]
+	if p == nil {
+		return false, errors.New("load of a host that is not known, or lost")
+	}
+	if !p.hear(d, x.run, x.number+1) {
+		return p.owes, nil
+	}
+	p.owes = p.owes || d.answer
+	urgent = p.take(d, x.self, x.short)
+	for _, g := range d.grants {
+		g.seat.Host = from
+		urgent = urgent || p.offers[g.seat].share != g.share
+		p.offers[g.seat] = g
+	}
+	return urgent || !p.known, nil
+}
+
+// Step does what is to be done now, and returns what is to be sent. again asks for
+// another one soon.
+func (x *Exchange) Step(now time.Time, kernel Seats) (out []Outgoing, again bool, err error) {
+	seats, complete, err := kernel.Seats()
+	if err != nil || !complete {
+		return nil, false, err
+	}
+	x.noteWanted(seats, now)
+	if shares := x.accept(seats); len(shares) > 0 {
+		if err := kernel.SetShares(shares); err != nil {
+			return nil, false, err
+		}
+		if seats, _, err = kernel.Seats(); err != nil {
+			return nil, false, err
+		}
+		x.noteWanted(seats, now)
+	}
+	if shares := x.plan(seats); len(shares) > 0 {
+		again = true
+		if err := kernel.SetShares(shares); err != nil {
+			return nil, false, err
+		}
+	}
+	for _, host := range slices.Sorted(stdmaps.Keys(x.peers)) {
+		out = append(out, x.datagrams(x.peers[host], seats, now)...)
+	}
+	return out, again, nil
+}
+
+func (x *Exchange) noteWanted(seats []maps.SeatLoad, now time.Time) {
+	for _, s := range seats {
+		if s.Wanted {
+			x.wanted[s.Seat] = now.Add(x.times.Waiting)
+		}
+	}
+	stdmaps.DeleteFunc(x.wanted, func(_ maps.Seat, until time.Time) bool { return !now.Before(until) })
+}
+
+// waits is whether a flow here waits for a share that there is not.
+func (x *Exchange) waits(s maps.SeatLoad) bool {
+	_, wanted := x.wanted[s.Seat]
+	return wanted && s.Live >= s.Share
+}
+
+// accept is what other hosts granted and the kernel has not yet. A host that no packet
+// passes to may count this one as lost and grant its share to others: it is given back
+// before, which costs nothing, for no flow can begin there.
+func (x *Exchange) accept(seats []maps.SeatLoad) (shares []maps.Share) {
+	for _, s := range seats {
+		want := maps.Share{Seat: s.Seat, Limit: s.Share, Elsewhere: s.Elsewhere}
+		if p := x.peers[s.Host]; p != nil && p.silent {
+			delete(p.offers, s.Seat)
+			want.Limit = 0
+		} else if p != nil {
+			if g, ok := p.offers[s.Seat]; ok {
+				want.Limit, want.Elsewhere = g.share, g.elsewhere
+			}
+		} else if s.Host != x.self {
+			want.Limit = 0
+		}
+		if want.Limit != s.Share || want.Elsewhere != s.Elsewhere {
+			shares = append(shares, want)
+		}
+	}
+	return shares
+}
+
+// plan divides the limits of the backends here. It changes what other hosts are granted,
+// and returns what this host's own kernel should have.
+func (x *Exchange) plan(seats []maps.SeatLoad) (shares []maps.Share) {
+	own := map[maps.Seat]maps.SeatLoad{}
+	all := map[maps.Seat]bool{}
+	for _, s := range seats {
+		if s.Host == x.self {
+			own[s.Seat], all[s.Seat] = s, true
+		}
+	}
+	for _, p := range x.peers {
+		for seat := range p.holds {
+			all[seat] = true
+		}
+	}
+	x.short = map[maps.Seat]bool{}
+	for seat := range all {
+		s, here := own[seat]
+		if share, changed := x.divide(seat, s, here); changed {
+			shares = append(shares, share)
+		}
+	}
+	return shares
+}
+
+// divide divides one limit. s is this host's own load, if it has the seat.
+func (x *Exchange) divide(seat maps.Seat, s maps.SeatLoad, here bool) (share maps.Share, changed bool) {
+	limits := x.limits[seat]
+	share = maps.Share{Seat: seat, Limit: s.Share, Elsewhere: 0}
+	var users []user
+	taken := uint64(0)
+	if here {
+		users = append(users, user{x.self, s.Live, s.Share, x.waits(s)})
+		taken += uint64(max(s.Live, s.Share))
+	}
+	frozen := false
+	for host, p := range x.peers {
+		frozen = frozen || !p.known
+		h := p.holds[seat]
+		if h == nil {
+			continue
+		}
+		taken += uint64(h.bound())
+		if h.listed {
+			share.Elsewhere += h.live
+		}
+		if h.listed && p.known {
+			users = append(users, user{host, h.live, h.granted, h.wanted})
+		}
+	}
+	free := uint32(0)
+	if !frozen && taken < uint64(limits.Hard) {
+		free = limits.Hard - uint32(taken)
+	}
+	if limits.Hard == 0 {
+		users = nil // shares mean nothing, and stay
+	}
+	targets := targets(limits.Hard, users)
+	for i, u := range users {
+		bound := max(s.Live, s.Share)
+		var h *hold
+		if u.host != x.self {
+			h = x.peers[u.host].holds[seat]
+			bound = h.bound()
+			if len(h.sent) >= maxSent {
+				continue
+			}
+		}
+		next := targets[i]
+		if next > u.share {
+			if next > bound+free {
+				next, x.short[seat] = bound+free, true
+			}
+			next = max(next, u.share)
+			if next > bound {
+				free -= next - bound
+			}
+		}
+		if h != nil {
+			h.granted = next
+		} else {
+			share.Limit = next
+		}
+	}
+	return share, here && (share.Limit != s.Share || share.Elsewhere != s.Elsewhere)
+}
+
+// datagrams are what one host is to be told now, if anything.
+func (x *Exchange) datagrams(p *peer, seats []maps.SeatLoad, now time.Time) (out []Outgoing) {
+	reports, grants := x.content(p, seats)
+	content := datagram{reports: reports, grants: grants}.encode()
+	nothing := len(reports)+len(grants) == 0
+	asks := p.candidate != 0 || !p.known && x.limited()
+	since := now.Sub(p.sentAt)
+	changed := !bytes.Equal(content, []byte(p.said)) && !(nothing && p.said == "")
+	unseen := p.acked < p.content && since >= x.times.Interval
+	tells := changed || unseen || (asks || !nothing) && since >= x.times.Refresh
+	if !tells && !p.owes {
+		return nil
+	}
+	count := max(1, (max(len(reports), len(grants))+perDatagram-1)/perDatagram)
+	first := x.number + 1
+	for i := range count {
+		x.number++
+		d := datagram{
+			answer: tells, from: x.run, to: p.to(), number: x.number, seen: p.heard, first: first, count: uint16(count),
+			reports: part(reports, i), grants: part(grants, i),
+		}
+		for _, g := range d.grants {
+			p.holds[g.seat].send(x.number)
+		}
+		out = append(out, Outgoing{p.host, d.encode()})
+	}
+	p.owes, p.sentAt, p.said = false, now, string(content)
+	if tells {
+		p.content = x.number
+	}
+	return out
+}
+
+// content is all there is to say to a host. What it granted of seats that are not here
+// any more is forgotten with it: it is told so.
+func (x *Exchange) content(p *peer, seats []maps.SeatLoad) (reports []report, grants []grant) {
+	here := map[maps.Seat]bool{}
+	for _, s := range seats {
+		if s.Host == p.host {
+			here[s.Seat] = true
+			held := max(s.Live, s.Share, p.offers[s.Seat].share)
+			reports = append(reports, report{s.Seat, s.Live, held, x.waits(s)})
+		}
+	}
+	stdmaps.DeleteFunc(p.offers, func(seat maps.Seat, _ grant) bool { return !here[seat] })
+	if p.known && p.run != 0 { // a run that is not proved is granted nothing
+		for seat, h := range p.holds {
+			if h.listed {
+				grants = append(grants, grant{seat, h.granted, x.elsewhere(seat, p.host, seats)})
+			}
+		}
+	}
+	slices.SortFunc(reports, func(a, b report) int { return maps.CompareSeats(a.seat, b.seat) })
+	slices.SortFunc(grants, func(a, b grant) int { return maps.CompareSeats(a.seat, b.seat) })
+	return reports, grants
+}
+
+// elsewhere is how many flows a backend here has of other hosts than one.
+func (x *Exchange) elsewhere(seat maps.Seat, but sixpn.Host, seats []maps.SeatLoad) (live uint32) {
+	for _, s := range seats {
+		if s.Seat == seat {
+			live += s.Live
+		}
+	}
+	for host, p := range x.peers {
+		if h := p.holds[seat]; h != nil && host != but && h.listed {
+			live += h.live
+		}
+	}
+	return live
+}
+
+// limited is whether a backend here has a hard limit.
+func (x *Exchange) limited() bool {
+	for _, l := range x.limits {
+		if l.Hard != 0 {
+			return true
+		}
+	}
+	return false
+}
+
+func part[E any](all []E, i int) []E {
+	return all[min(len(all), i*perDatagram):min(len(all), (i+1)*perDatagram)]
+}
