@@ -158,10 +158,11 @@ func (x *Exchange) noteWanted(seats []maps.SeatLoad, now time.Time) {
 	stdmaps.DeleteFunc(x.wanted, func(_ maps.Seat, until time.Time) bool { return !now.Before(until) })
 }
 
-// waits is whether a flow here waits for a share that there is not.
+// waits is whether a flow here waits for a share. One that got it needs it still, for its
+// client has to try again before it is used.
 func (x *Exchange) waits(s maps.SeatLoad) bool {
 	_, wanted := x.wanted[s.Seat]
-	return wanted && s.Live >= s.Share
+	return wanted
 }
 
 // accept is what other hosts granted and the kernel has not yet. A host that no packet

@@ -78,14 +78,12 @@ func (m *model) learn(host sixpn.Host) {
 		}
 	}
 	for _, other := range m.hosts {
-		if other != host {
-			others[other] = flycast.Reachable
-			if m.lost[other] {
-				others[other] = flycast.Lost
-			}
-			if m.lost[host] { // to whom the others are silent
-				others[other] = flycast.Silent
-			}
+		if other == host {
+			continue
+		}
+		others[other] = flycast.Reachable
+		if m.lost[other] {
+			others[other] = rapid.SampledFrom([]flycast.Reach{flycast.Silent, flycast.Lost}).Draw(m.T, "reach")
 		}
 	}
 	m.agents[host].Learn(limits, others)
@@ -168,7 +166,24 @@ func (m *model) describe(seat maps.Seat) (s string) {
 	return s
 }
 
+// crash is the end of a host, with its kernel, or its return.
+func (m *model) crash(host sixpn.Host) {
+	m.kernels[host] = map[maps.Seat]*element{}
+	if m.lost[host] = !m.lost[host]; !m.lost[host] {
+		for _, seat := range m.seats() {
+			m.kernels[host][seat] = &element{}
+		}
+		m.start(host)
+	}
+	for _, other := range m.hosts {
+		m.learn(other)
+	}
+}
+
 func (m *model) step(host sixpn.Host) {
+	if m.lost[host] {
+		return
+	}
 	out, _, err := m.agents[host].Step(m.now, kernel{m, host})
 	if err != nil {
 		m.Fatal(err)
@@ -180,6 +195,9 @@ func (m *model) step(host sixpn.Host) {
 
 func (m *model) deliver(i int) {
 	f := m.flying[i]
+	if m.lost[f.to] {
+		return
+	}
 	// A host that is not known, or lost, is not heard.
 	_, _ = m.agents[f.to].Receive(f.from, f.data)
 }
@@ -187,7 +205,7 @@ func (m *model) deliver(i int) {
 // act is something that happens: most often what makes progress.
 func (m *model) act() {
 	host := rapid.SampledFrom(m.hosts).Draw(m.T, "host")
-	switch rapid.IntRange(0, 13).Draw(m.T, "what") {
+	switch rapid.IntRange(0, 14).Draw(m.T, "what") {
 	case 0, 1, 2:
 		m.step(host)
 	case 3, 4, 5, 6:
@@ -209,10 +227,17 @@ func (m *model) act() {
 	case 11:
 		m.now = m.now.Add(time.Duration(rapid.IntRange(1, 2000).Draw(m.T, "ms")) * time.Millisecond)
 	case 12:
-		if rapid.IntRange(0, 2).Draw(m.T, "dies") == 0 {
+		if !m.lost[host] && rapid.IntRange(0, 2).Draw(m.T, "dies") == 0 {
 			m.start(host)
 		}
-	case 13: // a seat comes or goes, its flows with it
+	case 13:
+		if rapid.IntRange(0, 3).Draw(m.T, "crashes") == 0 {
+			m.crash(host)
+		}
+	case 14: // a seat comes or goes, its flows with it
+		if m.lost[host] {
+			return
+		}
 		seat := rapid.SampledFrom(m.seats()).Draw(m.T, "seat")
 		if m.kernels[host][seat] == nil {
 			m.kernels[host][seat] = &element{}
@@ -244,7 +269,7 @@ func (m *model) settle() {
 	}
 }
 
-// Whatever is lost, late, or twice, and whichever agent dies: the limit holds at every
+// Whatever is lost, late, or twice, and whichever agent or host dies: the limit holds at every
 // moment, and once all is quiet it is dealt out as a whole.
 func TestSharesModel(t *testing.T) {
 	t.Parallel()
@@ -253,6 +278,11 @@ func TestSharesModel(t *testing.T) {
 		for range rapid.IntRange(0, 120).Draw(t, "acts") {
 			m.act()
 			m.check()
+		}
+		for _, host := range m.hosts {
+			if m.lost[host] {
+				m.crash(host)
+			}
 		}
 		m.settle()
 		for _, seat := range m.seats() {

@@ -53,6 +53,40 @@ func TestSpill(t *testing.T) {
 	}
 }
 
+// The limits of a host's backends are there whoever uses them, and no other host's are.
+func TestLimits(t *testing.T) {
+	t.Parallel()
+	w := newWorld()
+	w.app("web", red)
+	w.app("free", red)
+	w.vip("web", red, 3)
+	w.vip("web", blue, 4)
+	w.vip("free", red, 5)
+	limited := tcp(80, 8080)
+	limited.Concurrency = state.Concurrency{SoftLimit: 5, HardLimit: 9}
+	w.machine("web", 1, limited)
+	w.change(w.machine("web", 2, limited), func(m *state.Machine) { m.Host = here + 1 })
+	w.machine("free", 3, tcp(80, 8080))
+	seat := func(network sixpn.Network, number uint32) maps.Seat {
+		return maps.Seat{
+			VIP: maps.VIP{Network: network, Number: number}, Protocol: maps.ProtocolTCP, First: 80,
+			Backend: maps.Backend{Network: red, Host: here, Machine: 1, Port: 8080},
+		}
+	}
+	want := map[maps.Seat]maps.Limits{seat(red, 3): {Soft: 5, Hard: 9}, seat(blue, 4): {Soft: 5, Hard: 9}}
+	if d := cmp.Diff(want, reconcile.Limits(&w.snapshot, here)); d != "" {
+		t.Errorf("the limits differ (- wanted, + got):\n%s", d)
+	}
+	for _, shared := range []bool{false, true} {
+		got := reconcile.Compile(&w.snapshot, here, w.local, reconcile.Settings{Shared: shared})
+		for _, s := range got.Services {
+			if marked := s.Flags&maps.Shared != 0; marked != (shared && s.HardLimit != 0) {
+				t.Errorf("shared is %v: service %d with hard limit %d is marked: %v", shared, s.Number, s.HardLimit, marked)
+			}
+		}
+	}
+}
+
 func TestLoopRecompiles(t *testing.T) {
 	t.Parallel()
 	f := newTables(fine)
