@@ -204,7 +204,7 @@ func (a *agent) settings(tables *bpf.RouterMaps) reconcile.Settings {
 		TableFlows:   tables.Flows.MaxEntries(),
 		Rules:        flycast.Rules{Distance: a.distance},
 		Silent:       a.trips.Silent,
-		Shared:       a.mesh != nil,
+		Shared:       !a.alone(),
 	}
 }
 

@@ -16,7 +16,7 @@ import (
 // openExchange makes what agrees with other hosts on the limits of backends. A host that
 // is alone has its limits for itself.
 func (a *agent) openExchange() {
-	if a.mesh == nil {
+	if a.alone() {
 		return
 	}
 	a.exchange = flycast.NewExchanger(flycast.ExchangerConfig{
@@ -24,6 +24,9 @@ func (a *agent) openExchange() {
 		Learn: a.learner(), Open: a.loadSocket, Log: a.log,
 	})
 }
+
+// alone is whether there is no way to other hosts.
+func (a *agent) alone() bool { return a.mesh == nil && a.native == nil }
 
 // learner remembers the limits of one snapshot.
 func (a *agent) learner() func() (map[maps.Seat]maps.Limits, map[sixpn.Host]flycast.Reach) {

@@ -44,10 +44,13 @@ func (a *agent) work(ctx context.Context) error {
 		{"api", a.serveAPI},
 	}
 	if a.mesh != nil {
-		tasks = append(tasks, task{"mesh engine", a.mesh.Run}, task{"mesh port", a.keepMeshPort}, task{"mesh peers", a.keepPeers}, task{"load of other hosts", a.exchangeLoad})
+		tasks = append(tasks, task{"mesh engine", a.mesh.Run}, task{"mesh port", a.keepMeshPort}, task{"mesh peers", a.keepPeers})
 	}
 	if a.native != nil {
 		tasks = append(tasks, task{"native mesh", a.keepNative})
+	}
+	if a.exchange != nil {
+		tasks = append(tasks, task{"load of other hosts", a.exchangeLoad})
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	for _, t := range tasks {
