@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/sixpn/sixpn"
-	"github.com/sixpn/sixpn/fleet"
 	"github.com/sixpn/sixpn/state"
 )
 
@@ -159,17 +158,23 @@ func sinceText(t time.Time) string {
 	return "since " + t.UTC().Format(time.RFC3339)
 }
 
+// notAsked is an error of a Carrier by which the other agent has heard nothing.
+type notAsked interface {
+	error
+	NotAsked() (why error)
+}
+
 // notCarried is what to say when another agent did not answer.
 func (s *Server) notCarried(ctx context.Context, host state.Host, err error) error {
-	var unreachable *fleet.UnreachableError
+	var unasked notAsked
 	switch {
 	case err == nil:
 		return nil
 	case ctx.Err() != nil:
 		return ctx.Err()
-	case errors.As(err, &unreachable):
+	case errors.As(err, &unasked):
 		return refuse(http.StatusServiceUnavailable, StatusUnavailable, "",
-			"host %s at %s, whose agent alone can answer, does not (%v): nothing was done; its lease is not over yet, so the agent may be starting again: try again, or look after it and the way to it", host.Name, host.Endpoint, unreachable.Err)
+			"host %s at %s, whose agent alone can answer, does not (%v): nothing was done; its lease is not over yet, so the agent may be starting again: try again, or look after it and the way to it", host.Name, host.Endpoint, unasked.NotAsked())
 	}
 	return refuse(http.StatusServiceUnavailable, StatusUnavailable, "",
 		"the agent of host %s at %s went away before it answered (%v): whether it did what it was asked is not known; look after it, then at the Machine", host.Name, host.Endpoint, err)

@@ -167,7 +167,10 @@ func TestCarriedCancellation(t *testing.T) {
 		t.Errorf("who went away got %v", err)
 	}
 	select {
-	case <-ended:
+	case err := <-ended:
+		if !errors.Is(err, context.Canceled) {
+			t.Errorf("the command ended with %v", err)
+		}
 	case <-time.After(20 * time.Second):
 		t.Error("the command goes on")
 	}
@@ -203,13 +206,12 @@ func TestCarriedBackPressure(t *testing.T) {
 	p.flood = f
 	response := p.follow(t.Context())
 	// It stands still once the way is full: as long as it moves there is more to wait for.
-	last := int64(-1)
+	last, since := int64(-1), time.Now()
 	p.eventually("the Machine's output stands still", func() bool {
-		time.Sleep(50 * time.Millisecond)
-		now := f.written.Load()
-		still := now == last && now > 0
-		last = now
-		return still
+		if now := f.written.Load(); now != last {
+			last, since = now, time.Now()
+		}
+		return last > 0 && time.Since(since) > 100*time.Millisecond
 	})
 	if last > way {
 		t.Errorf("%d bytes were taken from the Machine though nobody reads, expected at most %d", last, way)

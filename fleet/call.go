@@ -43,6 +43,9 @@ func (e *UnreachableError) Error() string {
 	return fmt.Sprintf("host %s at %v: %v", e.Host, e.At, e.Err)
 }
 
+// NotAsked is why.
+func (e *UnreachableError) NotAsked() error { return e.Err }
+
 func (e *UnreachableError) Unwrap() error { return e.Err }
 
 // Transport carries requests to other hosts, as https://NAME/…. Who answers must have

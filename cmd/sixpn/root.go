@@ -85,7 +85,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage.`,
 		agentCommand(c), orgsCommand(c), networksCommand(c), appsCommand(c), machineCommand(c), ipsCommand(c),
 		hostsCommand(c), storeCommand(c), platformCommand(c), statusCommand(c), logsCommand(c), referenceCommand(c),
 		deployCommand(c), scaleCommand(c), digCommand(c), pingCommand(c), doctorCommand(c),
-		demoCommand(c), benchCommand(c), helperCommand(c),
+		demoCommand(c), benchCommand(c), versionCommand(c), helperCommand(c),
 	)
 	root.SilenceErrors = true
 	root.SilenceUsage = true
