@@ -104,6 +104,9 @@ func (i insides) Signal(ctx context.Context, id string, signal syscall.Signal) e
 }
 
 // Logs is api.Machines.
-func (i insides) Logs(ctx context.Context, id string, follow bool, w io.Writer) error {
-	return i.driver.Logs(ctx, id, follow, w)
+func (i insides) Logs(ctx context.Context, id string, q api.LogQuery, w io.Writer) error {
+	if q.Stamped {
+		return i.driver.StampedLogs(ctx, id, q.Follow, w)
+	}
+	return i.driver.Logs(ctx, id, q.Follow, w)
 }

@@ -94,9 +94,15 @@ type Machines interface {
 	Exec(ctx context.Context, id string, c Command) (int, error)
 	// Signal sends a signal to the command of a Machine that runs.
 	Signal(ctx context.Context, id string, signal syscall.Signal) error
-	// Logs writes what is kept of a Machine's output; with follow it goes on
+	// Logs writes what is kept of a Machine's output; if it is to follow it goes on
 	// until ctx ends, writes what came until then, and returns nil.
-	Logs(ctx context.Context, id string, follow bool, w io.Writer) error
+	Logs(ctx context.Context, id string, q LogQuery, w io.Writer) error
+}
+
+// LogQuery is how Logs writes.
+type LogQuery struct {
+	Follow  bool
+	Stamped bool // a line begins with the time when it was written, RFC 3339, and a space
 }
 
 // Command is what Exec runs.

@@ -13,7 +13,7 @@ func (o *operations) MachineLogs(ctx context.Context, r MachineLogsRequestObject
 	if err != nil {
 		return nil, err
 	}
-	return &logStream{ctx: ctx, server: o.Server, id: m.ID, follow: r.Params.Follow}, nil
+	return &logStream{ctx: ctx, server: o.Server, id: m.ID, query: LogQuery{Follow: r.Params.Follow, Stamped: r.Params.Timestamps}}, nil
 }
 
 // logStream answers with a Machine's output while it is read.
@@ -21,7 +21,7 @@ type logStream struct {
 	ctx    context.Context
 	server *Server
 	id     string
-	follow bool
+	query  LogQuery
 }
 
 func (l *logStream) VisitMachineLogsResponse(w http.ResponseWriter) error {
@@ -29,8 +29,8 @@ func (l *logStream) VisitMachineLogsResponse(w http.ResponseWriter) error {
 }
 
 func (l *logStream) copy(out *flushWriter) error {
-	if !l.follow {
-		return l.server.config.Machines.Logs(l.ctx, l.id, false, out)
+	if !l.query.Follow {
+		return l.server.config.Machines.Logs(l.ctx, l.id, l.query, out)
 	}
 	// A Machine that was just created has no log before its first start.
 	var exists bool
@@ -50,7 +50,7 @@ func (l *logStream) copy(out *flushWriter) error {
 		}
 		cancel(err)
 	}()
-	err = l.server.config.Machines.Logs(ctx, l.id, true, out)
+	err = l.server.config.Machines.Logs(ctx, l.id, l.query, out)
 	// An agent that stops ends the context too, and then this is not all there is.
 	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, errEnded) {
 		return cause

@@ -1531,6 +1531,9 @@ type MachineLogsParams struct {
 	// tells apart, means that the agent, or that of the Machine's host, stopped;
 	// ask again.
 	Follow bool `form:"follow,omitempty" json:"follow,omitempty,omitzero"`
+
+	// Timestamps Each line begins with the time when it was written, RFC 3339 in UTC with nine digits of the second, and a space.
+	Timestamps bool `form:"timestamps,omitempty" json:"timestamps,omitempty,omitzero"`
 }
 
 // DeleteMetadataKeyParams defines parameters for DeleteMetadataKey.
@@ -4951,6 +4954,14 @@ func NewMachineLogsRequest(server string, appName AppName, machineID MachineID, 
 		var rawQueryFragments []string
 
 		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "follow", params.Follow, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "timestamps", params.Timestamps, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
 			return nil, err
 		} else {
 			for _, qp := range strings.Split(queryFrag, "&") {
@@ -15059,6 +15070,19 @@ func (siw *ServerInterfaceWrapper) MachineLogs(w http.ResponseWriter, r *http.Re
 			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "follow"})
 		} else {
 			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "follow", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "timestamps" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "timestamps", r.URL.Query(), &params.Timestamps, runtime.BindQueryParameterOptions{Type: "boolean", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "timestamps"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "timestamps", Err: err})
 		}
 		return
 	}

@@ -170,11 +170,11 @@ func (i inside) Signal(ctx context.Context, id string, s syscall.Signal) error {
 	return i.there.Signal(ctx, id, s)
 }
 
-func (i inside) Logs(ctx context.Context, id string, follow bool, w io.Writer) error {
+func (i inside) Logs(ctx context.Context, id string, q api.LogQuery, w io.Writer) error {
 	if i.flood != nil {
-		return i.flood.Logs(ctx, id, follow, w)
+		return i.flood.Logs(ctx, id, q, w)
 	}
-	return i.there.Logs(ctx, id, follow, w)
+	return i.there.Logs(ctx, id, q, w)
 }
 
 // move has the record of host two say that it is reached elsewhere.

@@ -45,9 +45,14 @@ func (p *playedMachines) append(text string) {
 	p.changed = make(chan struct{})
 }
 
-func (p *playedMachines) Logs(ctx context.Context, _ string, follow bool, w io.Writer) error {
+func (p *playedMachines) Logs(ctx context.Context, _ string, q api.LogQuery, w io.Writer) error {
 	written := 0
-	for ended := !follow; ; {
+	if q.Stamped {
+		if _, err := io.WriteString(w, "2026-01-02T03:04:05.000000006Z "); err != nil {
+			return err
+		}
+	}
+	for ended := !q.Follow; ; {
 		p.mu.Lock()
 		more, changed, failure := p.log[written:], p.changed, p.failure
 		p.mu.Unlock()

@@ -210,7 +210,7 @@ func TestMovedAddress(t *testing.T) {
 	nettest.Must(t, second.StartAgent(ctx, "--underlay", moved.String()))
 	nettest.Must(t, nettest.Eventually(ctx, "the mesh has followed", func(context.Context) error {
 		now, err := first.MeshPeers()
-		if err == nil && (len(now) != 1 || now[0].Endpoint.AddrPort() != moved || now[0].PublicKey != peers[0].PublicKey) {
+		if err == nil && (len(now) != 1 || now[0].Endpoint.String() != moved.String() || now[0].PublicKey != peers[0].PublicKey) {
 			err = fmt.Errorf("the peers are %+v", now)
 		}
 		return err

@@ -16,6 +16,16 @@ import (
 // no error, or the Machine is removed. What was written before ctx ended is all
 // there: who ends it when a command has ended misses nothing.
 func (d *Driver) Logs(ctx context.Context, id string, follow bool, w io.Writer) error {
+	return d.readLogs(ctx, id, follow, &logReader{next: -1, w: w})
+}
+
+// StampedLogs is Logs with the time before each line when it was written, as RFC 3339 has
+// it, in UTC with nine digits of the second, and a space.
+func (d *Driver) StampedLogs(ctx context.Context, id string, follow bool, w io.Writer) error {
+	return d.readLogs(ctx, id, follow, &logReader{next: -1, w: w, stamped: true})
+}
+
+func (d *Driver) readLogs(ctx context.Context, id string, follow bool, r *logReader) error {
 	if !idPattern.MatchString(id) {
 		return fmt.Errorf("machine id %q is malformed, expected 1 to 14 of a-z and 0-9", id)
 	}
@@ -23,7 +33,7 @@ func (d *Driver) Logs(ctx context.Context, id string, follow bool, w io.Writer) 
 	if _, err := os.Stat(dir); err != nil {
 		return fmt.Errorf("machine %s has no logs on this host: %w", id, err)
 	}
-	r := &logReader{dir: dir, next: -1, w: w}
+	r.dir = dir
 	defer r.close()
 	for {
 		if err := r.readAvailable(); err != nil {
@@ -50,6 +60,8 @@ type logReader struct {
 	file    *os.File // nil before the first
 	next    int      // the last file's number
 	pending []byte   // the begin of a line that is not whole yet
+	stamped bool
+	inside  bool // a line, of which a piece was written
 }
 
 func (r *logReader) close() {
@@ -126,11 +138,14 @@ func (r *logReader) writeLines() error {
 		if end < 0 {
 			break
 		}
-		_, _, content, full, err := parseLogLine(r.pending[:end])
+		at, _, content, full, err := parseLogLine(r.pending[:end])
 		if err != nil {
 			return err
 		}
-		out = append(out, content...)
+		if r.stamped && !r.inside {
+			out = append(at.AppendFormat(out, logTimeFormat), ' ')
+		}
+		out, r.inside = append(out, content...), !full
 		if full {
 			out = append(out, '\n')
 		}

@@ -97,6 +97,20 @@ func TestLongLinesComeOutWhole(t *testing.T) {
 	}
 }
 
+// A line has its time once, however many pieces it is kept in.
+func TestStampedLogs(t *testing.T) {
+	d := newDriver(t)
+	run(t, d, shell("stamped", "head -c 100000 /dev/zero | tr '\\0' x; echo; echo end"))
+	var b buffer
+	if err := d.StampedLogs(t.Context(), "stamped", false, &b); err != nil {
+		t.Fatal(err)
+	}
+	pattern := regexp.MustCompile(`^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z (x+)\n\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z end\n$`)
+	if found := pattern.FindStringSubmatch(b.String()); found == nil || len(found[1]) != 100_000 {
+		t.Errorf("%d bytes that begin with %.60q, expected two lines with their times", len(b.String()), b.String())
+	}
+}
+
 func TestLogLinesOnDisk(t *testing.T) {
 	config := driverConfig(t)
 	d, err := machine.NewDriver(config)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -23,8 +24,8 @@ func logsCommand(c *cli) *cobra.Command {
 		Use:   "logs -a APP",
 		Short: "Show what the Machines of an app write",
 		Long: `Show what the Machines of an app wrote to their standard output and error, and go on
-with what they write, those that start meanwhile included. With --no-tail show what
-there is, one Machine after the other.`,
+with what they write, those that start meanwhile included, on whichever hosts they are.
+With --no-tail show what there is, in the order of time.`,
 		Example: "  sixpn logs -a web\n  sixpn logs -a web --no-tail\n  sixpn logs -a web --region ams --json",
 		Args:    cobra.NoArgs,
 	}
@@ -76,12 +77,7 @@ func (l *appLogs) show(ctx context.Context) error {
 	if l.machine != "" && len(machines) == 0 {
 		return fmt.Errorf("app %s has no Machine %q; list them with: sixpn machine list -a %s", l.app, l.machine, l.app)
 	}
-	for _, m := range machines {
-		if _, err := l.copy(ctx, m, false, 0); err != nil {
-			return err
-		}
-	}
-	return nil
+	return l.merge(ctx, machines)
 }
 
 // tail is one Machine that is followed. Its stream ends with the Machine, and a
@@ -188,9 +184,7 @@ func (l *appLogs) copy(ctx context.Context, m api.Machine, follow bool, skip int
 }
 
 func (l *appLogs) print(m api.Machine, line []byte) error {
-	if line[len(line)-1] == '\n' {
-		line = line[:len(line)-1]
-	}
+	line = bytes.TrimSuffix(line, []byte("\n"))
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.cli.json {

@@ -17,10 +17,11 @@ import (
 func TestLogsOfApp(t *testing.T) {
 	w := newWorldWithApps(t)
 	one, two := runs(t, "-r", "fra", "--", "run", "hello"), runs(t, "--", "run", "there")
+	w.writes(two, "in between\n")
 	w.writes(one, "and more\nno end")
-	lines := []string{"web[" + one + "] fra hello", "web[" + one + "] fra and more", "web[" + one + "] fra no end", "web[" + two + "] ams there"}
+	lines := []string{"web[" + one + "] fra hello", "web[" + one + "] fra and more", "web[" + one + "] fra no end", "web[" + two + "] ams there", "web[" + two + "] ams in between"}
 	got := columns(do(t, "logs", "-a", "web", "--no-tail"))
-	if diff := cmp.Diff(sorted(lines...), sorted(got...)); diff != "" {
+	if diff := cmp.Diff([]string{lines[0], lines[3], lines[4], lines[1], lines[2]}, got); diff != "" {
 		t.Errorf("logs --no-tail (-want +got):\n%s", diff)
 	}
 	if diff := cmp.Diff(lines[3:], columns(do(t, "logs", "-a", "web", "-n", "-r", "ams"))); diff != "" {
@@ -29,8 +30,10 @@ func TestLogsOfApp(t *testing.T) {
 	if diff := cmp.Diff(lines[:3], columns(do(t, "logs", "-a", "web", "-n", "--machine", one))); diff != "" {
 		t.Errorf("logs of a Machine (-want +got):\n%s", diff)
 	}
-	entry := asJSON[logEntry](t, "logs", "-a", "web", "-n", "--machine", two)
-	if diff := cmp.Diff(logEntry{"web", two, "ams", "there"}, entry); diff != "" {
+	w.writes(one, "\n")
+	three := runs(t, "-n", "three", "--", "run", "there")
+	entry := asJSON[logEntry](t, "logs", "-a", "web", "-n", "--machine", three)
+	if diff := cmp.Diff(logEntry{"web", three, "ams", "there"}, entry); diff != "" {
 		t.Errorf("logs --json (-want +got):\n%s", diff)
 	}
 	if r := sixpnRun(t, "logs", "-a", "web", "-n", "--machine", "00000000000000"); r.code != exitFailed || !strings.Contains(r.err, "no Machine") {

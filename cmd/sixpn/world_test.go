@@ -37,8 +37,10 @@ type world struct {
 
 	mu      sync.Mutex
 	logs    map[string][]byte
-	signals []string // that were sent: id and name
-	applied []int64  // revisions that were waited for
+	stamped map[string][]byte // the same, each line with a time
+	lines   int64             // of all
+	signals []string          // that were sent: id and name
+	applied []int64           // revisions that were waited for
 
 	executing chan struct{} // gets a word when the command "forever" begins
 }
@@ -53,7 +55,7 @@ func newWorld(t *testing.T) *world {
 	must(t, err)
 	t.Cleanup(func() { embedded.Close() })
 	log := slog.New(slog.NewTextHandler(t.Output(), nil))
-	w := &world{t: t, socket: filepath.Join(dir, "api.sock"), logs: map[string][]byte{}, executing: make(chan struct{}, 1)}
+	w := &world{t: t, socket: filepath.Join(dir, "api.sock"), logs: map[string][]byte{}, stamped: map[string][]byte{}, executing: make(chan struct{}, 1)}
 	w.etcd = embedded.Client()
 	w.store, err = state.Open(t.Context(), w.etcd, log)
 	must(t, err)
@@ -196,7 +198,7 @@ func (w *world) step(ctx context.Context, m state.Machine) error {
 		return become(state.Failed, nil, strings.Join(words[1:], " "))
 	case m.Desired == state.Started && at(state.Starting):
 		w.mu.Lock()
-		w.logs[m.ID] = fmt.Appendln(w.logs[m.ID], strings.Join(words[1:], " "))
+		w.log(m.ID, strings.Join(words[1:], " ")+"\n")
 		w.mu.Unlock()
 		return become(state.Started, nil, "")
 	case m.Desired == state.Started && at(state.Started) && words[0] == "exit":
@@ -244,14 +246,17 @@ func (w *world) Exec(ctx context.Context, _ string, c api.Command) (int, error) 
 }
 
 // Logs is api.Machines.
-func (w *world) Logs(ctx context.Context, id string, follow bool, out io.Writer) error {
+func (w *world) Logs(ctx context.Context, id string, q api.LogQuery, out io.Writer) error {
 	written := 0
 	for {
 		w.mu.Lock()
 		more := bytes.Clone(w.logs[id][written:])
+		if q.Stamped {
+			more = bytes.Clone(w.stamped[id][written:])
+		}
 		w.mu.Unlock()
 		written += len(more)
-		if _, err := out.Write(more); err != nil || !follow {
+		if _, err := out.Write(more); err != nil || !q.Follow {
 			return err
 		}
 		select {
@@ -262,11 +267,23 @@ func (w *world) Logs(ctx context.Context, id string, follow bool, out io.Writer)
 	}
 }
 
-// writes is what a Machine writes.
+// writes is what a Machine writes, each line at another second.
 func (w *world) writes(id, text string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.logs[id] = append(w.logs[id], text...)
+	w.log(id, text)
+}
+
+// log is for who holds the lock.
+func (w *world) log(id, text string) {
+	for line := range strings.Lines(text) {
+		if before := w.logs[id]; len(before) == 0 || before[len(before)-1] == '\n' {
+			w.lines++
+			at := time.Unix(w.lines, 0).UTC()
+			w.stamped[id] = fmt.Appendf(w.stamped[id], "%s ", at.Format("2006-01-02T15:04:05.000000000Z"))
+		}
+		w.logs[id], w.stamped[id] = append(w.logs[id], line...), append(w.stamped[id], line...)
+	}
 }
 
 // keeper is the store that the world is on.
