@@ -31,9 +31,10 @@ var host = Dashboard{
 			{"Serving", "1 while the store serves and has a leader.", "", "none", []Query{{of("sixpn_store_up") + " * " + of("sixpn_store_has_leader"), "{{instance}}"}}},
 			{"Database", "Size of the store's database, and where it takes no more writes.", "", "bytes", []Query{
 				{of("sixpn_store_database_bytes"), "size {{instance}}"}, {of("sixpn_store_database_used_bytes"), "in use {{instance}}"}, {of("sixpn_store_database_limit_bytes"), "limit {{instance}}"}}},
+			// A host without a member of the store has no times: ">= 0" leaves its NaN out.
 			{"Time to disk", "99 % of the store's writes are on disk within this time.", "", "s", []Query{
-				{"histogram_quantile(0.99, " + sumBy("instance, le", perSecond("etcd_disk_wal_fsync_duration_seconds_bucket")) + ")", "log {{instance}}"},
-				{"histogram_quantile(0.99, " + sumBy("instance, le", perSecond("etcd_disk_backend_commit_duration_seconds_bucket")) + ")", "database {{instance}}"}}},
+				{"histogram_quantile(0.99, " + sumBy("instance, le", perSecond("etcd_disk_wal_fsync_duration_seconds_bucket")) + ") >= 0", "log {{instance}}"},
+				{"histogram_quantile(0.99, " + sumBy("instance, le", perSecond("etcd_disk_backend_commit_duration_seconds_bucket")) + ") >= 0", "database {{instance}}"}}},
 			{"Records", "Records of the whole fleet that the agent knows.", "", "none", []Query{{"max by (kind) (" + of("sixpn_store_records") + ")", "{{kind}}"}}},
 		}},
 		{"Kernel", []Panel{

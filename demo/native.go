@@ -52,7 +52,8 @@ func (w *world) native(ctx context.Context) (_ *nativeWorld, err error) {
 	}{{&n.near, 0, appWeb, "near-1"}, {&n.far, 1, appWeb, "far-1"}, {&n.spy, 0, appVault, "near-spy"}, {&n.farOfSpys, 1, appVault, "far-spy"}} {
 		group.Go(func() (err error) {
 			host := fleet.Hosts[m.host]
-			*m.into, err = host.Run(groupCtx, m.app, nettest.Options{Name: m.name}, host.Payload(server()...)...)
+			// One with services has started when it listens, and not before.
+			*m.into, err = host.Run(groupCtx, m.app, nettest.Options{Name: m.name, Services: services}, host.Payload(server()...)...)
 			return err
 		})
 	}

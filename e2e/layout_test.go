@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -22,7 +23,8 @@ import (
 // The programs on the devices, and the names of their pins.
 const (
 	routerName = "sixpn_router"
-	meshName   = "sixpn_mesh"
+	// programPrefix is how pins of programs and their links begin; the others are tables.
+	programPrefix = "sixpn_"
 )
 
 // otherwise are the tables that are laid out in another way: one that is carried over
@@ -81,7 +83,7 @@ func layOtherwise(t *testing.T, w *world) {
 	nettest.Must(t, spec.Variables["host"].Set(uint32(sixpn.FirstHost)))
 	running := map[string]*ebpf.Map{}
 	for _, entry := range entries(t, dir) {
-		if entry != routerName && entry != meshName {
+		if !strings.HasPrefix(entry, programPrefix) {
 			running[entry] = nettest.Get[*ebpf.Map](t)(ebpf.LoadPinnedMap(filepath.Join(dir, entry), nil))
 			defer running[entry].Close()
 		}
