@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -220,8 +221,8 @@ func (a *agent) followStore(ctx context.Context) error {
 		if endpoints, err := storeEndpoints(ctx, a.client); err != nil {
 			a.log.Debug("the members of the store cannot be read", "error", err)
 		} else if a.fleet.Joined() || len(endpoints) > 1 {
-			if a.embedded == nil && len(endpoints) > 0 {
-				a.client.SetEndpoints(endpoints...)
+			if a.embedded == nil && len(endpoints) > 0 && !slices.Equal(endpoints, a.client.Endpoints()) {
+				a.client.SetEndpoints(slices.Clone(endpoints)...) // which keeps them
 			}
 			if err := a.fleet.SetEndpoints(endpoints); err != nil {
 				a.log.Warn("the fleet's directory cannot be written", "error", err)

@@ -171,8 +171,8 @@ func (w *writer) work(ctx context.Context) {
 	}
 }
 
-// attemptTime is resolv.conf's usual timeout.
-const attemptTime = 5 * time.Second
+// attemptTime is resolv.conf's usual timeout, for an agent that is as fast as users have it.
+const attemptTime = nettest.RaceSlowness * 5 * time.Second
 
 // resolver asks for one name as a Machine's C library does: two attempts of attemptTime.
 type resolver struct {

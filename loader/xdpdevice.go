@@ -1,12 +1,11 @@
 package loader
 
 import (
-	"encoding/binary"
+	"errors"
 	"fmt"
 
-	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netlink/nl"
-	"golang.org/x/sys/unix"
+	"github.com/mdlayher/genetlink"
+	"github.com/mdlayher/netlink"
 )
 
 // From linux/netdev.h.
@@ -30,28 +29,49 @@ func (l *Loader) TakesXDP(ifindex uint32) (takes bool, err error) {
 }
 
 func takesXDP(ifindex uint32) (bool, error) {
-	family, err := netlink.GenlFamilyGet(netdevFamily)
-	if err != nil {
-		return false, fmt.Errorf("ask the kernel for the XDP features of devices: %w", err)
-	}
-	request := nl.NewNetlinkRequest(int(family.ID), 0)
-	// Written out: nl.Genlmsg leaves in the two reserved bytes what lies behind it, and the kernel wants zeros.
-	header := []byte{netdevGet, 1, 0, 0}
-	request.AddRawData(append(header, nl.NewRtAttr(netdevIfindex, nl.Uint32Attr(ifindex)).Serialize()...))
-	replies, err := request.Execute(unix.NETLINK_GENERIC, 0)
+	features, err := xdpFeatures(ifindex)
 	if err != nil {
 		return false, fmt.Errorf("read the XDP features of device %d: %w", ifindex, err)
 	}
+	return features&netdevTakesFrames != 0, nil
+}
+
+// xdpFeatures asks the kernel for enum netdev_xdp_act of a device in the calling thread's
+// namespace.
+func xdpFeatures(ifindex uint32) (uint64, error) {
+	conn, err := genetlink.Dial(nil)
+	if err != nil {
+		return 0, err
+	}
+	defer conn.Close()
+	family, err := conn.GetFamily(netdevFamily)
+	if err != nil {
+		return 0, err
+	}
+	question := netlink.NewAttributeEncoder()
+	question.Uint32(netdevIfindex, ifindex)
+	data, err := question.Encode()
+	if err != nil {
+		return 0, err
+	}
+	replies, err := conn.Execute(genetlink.Message{Header: genetlink.Header{Command: netdevGet, Version: 1}, Data: data}, family.ID, netlink.Request)
+	if err != nil {
+		return 0, err
+	}
 	for _, reply := range replies {
-		attributes, err := nl.ParseRouteAttr(reply[nl.SizeofGenlmsg:])
+		answer, err := netlink.NewAttributeDecoder(reply.Data)
 		if err != nil {
-			return false, fmt.Errorf("read the XDP features of device %d: %w", ifindex, err)
+			return 0, err
 		}
-		for _, attribute := range attributes {
-			if attribute.Attr.Type == netdevXDPFeatures && len(attribute.Value) == 8 {
-				return binary.NativeEndian.Uint64(attribute.Value)&netdevTakesFrames != 0, nil
+		for answer.Next() {
+			if answer.Type() == netdevXDPFeatures {
+				features := answer.Uint64()
+				return features, answer.Err()
 			}
 		}
+		if err := answer.Err(); err != nil {
+			return 0, err
+		}
 	}
-	return false, fmt.Errorf("the kernel says nothing of the XDP features of device %d", ifindex)
+	return 0, errors.New("the kernel says nothing of them")
 }

@@ -37,8 +37,8 @@ const (
 
 // StoreStatus asks every member of a store how it does, by the order of their endpoints.
 // Who the members are is asked of a majority, or, while there is none, of whoever answers.
-// A client of this host's own member alone calls the others by others, nil if there are
-// none. The error is that of a store none of whose members answers.
+// With others, which is nil where there are none, each of the other members is called by
+// that. The error is that of a store none of whose members answers.
 func StoreStatus(ctx context.Context, client *clientv3.Client, others *tls.Config) ([]MemberStatus, error) {
 	list, err := listMembers(ctx, client)
 	if err != nil {
@@ -110,7 +110,7 @@ func (m *MemberStatus) ask(ctx context.Context, client *clientv3.Client, own uin
 	case m.Endpoint == "":
 		m.Err = errors.New("it has not started yet")
 		return
-	case own != 0:
+	case others != nil: // and so never the shared client, whose endpoints may change meanwhile
 		other, err := clientv3.New(clientv3.Config{Endpoints: []string{endpoint}, TLS: others, Logger: zap.NewNop()})
 		if err != nil {
 			m.Err = err

@@ -277,6 +277,24 @@ func lastLines(path string) string {
 	return "its log ends with: " + strings.Join(lines[max(len(lines)-5, 0):], " | ")
 }
 
+// dataRace is an error with the first data race that a log tells of, which a process of
+// the race detector's would otherwise keep to itself.
+func dataRace(path string) error {
+	content, err := os.ReadFile(path)
+	if err != nil {
+		return nil // it has no log of its own
+	}
+	_, race, found := strings.Cut(string(content), "WARNING: DATA RACE")
+	if !found {
+		return nil
+	}
+	lines := strings.Split(race, "\n")
+	return fmt.Errorf("a data race in %s:%s", path, strings.Join(lines[:min(len(lines), raceLines)], "\n"))
+}
+
+// raceLines has both sides of a data race.
+const raceLines = 50
+
 // AgentPID is the process id of the agent that was started last.
 func (h *Host) AgentPID() int { return h.agent.cmd.Process.Pid }
 
@@ -346,6 +364,7 @@ func (h *Host) Close() error {
 	if file, ok := h.config.Log.(*os.File); ok && file.Name() == h.LogPath() {
 		errs = append(errs, file.Close())
 	}
+	errs = append(errs, dataRace(h.LogPath()))
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("close host %s (its files stay in %s): %w", h.Name, h.Dir, err)
 	}
