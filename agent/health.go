@@ -4,13 +4,14 @@ import (
 	"context"
 
 	"github.com/sixpn/sixpn/flycast"
+	"github.com/sixpn/sixpn/state"
 )
 
 // checkHealth runs the health checks of this host's Machines, out of the private
 // namespace: a Machine sees the agent's address in its own network.
 func (a *agent) checkHealth(ctx context.Context) error {
 	prober, err := flycast.NewProber(flycast.ProberConfig{
-		Host: a.host.ID, Store: hostStore{a.store, a.host.ID}, Connect: a.private.Connect, Log: a.log,
+		Host: a.host.ID, Store: state.HostStore{Store: a.store, Host: a.host.ID}, Connect: a.private.Connect, Log: a.log,
 	})
 	if err != nil {
 		return err

@@ -6,49 +6,12 @@ import (
 	"io"
 	"syscall"
 
-	"github.com/sixpn/sixpn"
 	"github.com/sixpn/sixpn/api"
 	"github.com/sixpn/sixpn/machine"
 	"github.com/sixpn/sixpn/state"
 )
 
-// hostStore is the store as the manager and the prober see it: what they say of a
-// Machine counts as long as it is of this host.
-type hostStore struct {
-	*state.Store
-	host sixpn.Host
-}
-
-var _ machine.Store = hostStore{}
-
-// Machines is machine.Store.
-func (s hostStore) Machines(ctx context.Context, after int64) ([]state.Machine, int64, error) {
-	snapshot, err := s.Wait(ctx, after)
-	if err != nil {
-		return nil, 0, err
-	}
-	return snapshot.HostMachines(s.host), snapshot.Revision, nil
-}
-
-// UpdateMachine is machine.Store.
-func (s hostStore) UpdateMachine(ctx context.Context, id string, change func(*state.Machine) error) (state.Machine, int64, error) {
-	return s.UpdateOwnMachine(ctx, s.host, id, change)
-}
-
-// DestroyMachine is machine.Store.
-func (s hostStore) DestroyMachine(ctx context.Context, id string) (int64, error) {
-	return s.DestroyOwnMachine(ctx, s.host, id)
-}
-
-// HandOver is machine.Store.
-func (s hostStore) HandOver(ctx context.Context, id string) (state.Machine, int64, error) {
-	return s.Store.HandOver(ctx, s.host, id)
-}
-
-// HandBack is machine.Store.
-func (s hostStore) HandBack(ctx context.Context, id, why string) (state.Machine, int64, error) {
-	return s.Store.HandBack(ctx, s.host, id, why)
-}
+var _ machine.Store = state.HostStore{}
 
 // fleetStore is the store as the API sees it: all of the fleet, whatever of it this host
 // has.

@@ -28,13 +28,7 @@ func ended(m state.Machine) bool {
 	case m.Desired != state.Started:
 		return true
 	}
-	switch m.Config.Restart.Policy {
-	case "always":
-		return false
-	case "on-failure":
-		return m.ExitCode != nil && *m.ExitCode == 0
-	}
-	return true
+	return !m.Again()
 }
 
 // follow calls visit with the Machine as each snapshot has it until visit says it

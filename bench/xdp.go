@@ -8,7 +8,7 @@ import (
 
 	"github.com/sixpn/sixpn"
 	"github.com/sixpn/sixpn/bpf"
-	"github.com/sixpn/sixpn/machine"
+	"github.com/sixpn/sixpn/netns"
 )
 
 // farHost is another host of the fabric.
@@ -59,7 +59,7 @@ func (c *liveCase) prepareUplink(o *bpf.MeasureObjects, byXDP bool) (err error) 
 		return err
 	}
 	// A Machine's device is like that where the mesh is native, whoever brings the frames.
-	if err := w.server.do(func() error { return machine.SwitchOnGRO("eth0") }); err != nil {
+	if err := w.server.do(func() error { return netns.SetFeature("eth0", netns.GRO, true) }); err != nil {
 		return err
 	}
 	from, to := sixpn.Rotate(sixpn.MachineAddr(network, farHost, clientNo)), sixpn.Rotate(serverAddr)

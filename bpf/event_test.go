@@ -12,6 +12,7 @@ import (
 
 	"github.com/sixpn/sixpn"
 	"github.com/sixpn/sixpn/bpf"
+	"github.com/sixpn/sixpn/internal/nettest/await"
 )
 
 func isDeadline(err error) bool { return errors.Is(err, os.ErrDeadlineExceeded) }
@@ -111,7 +112,7 @@ func TestEventRate(t *testing.T) {
 	if lost != uint64(many-sent) {
 		t.Errorf("%d events are counted as lost, want %d", lost, many-sent)
 	}
-	eventually(t, "a token is earned", func() bool {
+	await.True(t, "a token is earned", func() bool {
 		w.fire(s)
 		return len(w.dropEvents()) > 0
 	})
@@ -122,20 +123,5 @@ func TestEventsOff(t *testing.T) {
 	w.fire(from(w.client, w.foreign.addr(), protocolUDP, udp(1, 2)))
 	if events := w.dropEvents(); len(events) != 0 {
 		t.Errorf("%d events, want none", len(events))
-	}
-}
-
-// eventually asks until the condition holds.
-func eventually(t testing.TB, what string, holds func() bool) {
-	t.Helper()
-	deadline := time.After(10 * time.Second)
-	tick := time.NewTicker(time.Millisecond)
-	defer tick.Stop()
-	for !holds() {
-		select {
-		case <-deadline:
-			t.Fatalf("it did not come true within 10 s: %s", what)
-		case <-tick.C:
-		}
 	}
 }

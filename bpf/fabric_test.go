@@ -8,6 +8,7 @@ import (
 
 	"github.com/sixpn/sixpn"
 	"github.com/sixpn/sixpn/bpf"
+	"github.com/sixpn/sixpn/internal/nettest/await"
 )
 
 // byFabric is the fabric's error to a member, about what it has sent.
@@ -143,7 +144,7 @@ func TestFabricErrorsAreLimited(t *testing.T) {
 	withMesh(w)
 	s := byFabric(w, w.server, ipv6(w.server.addr(), farMachine(red), protocolUDP, udp(1, 2, make([]byte, 20)...)))
 	index := uint32(red) % w.NetworkErrorBudget.MaxEntries()
-	eventually(t, "an error is one too many", func() bool {
+	await.True(t, "an error is one too many", func() bool {
 		// A bucket is empty until the kernel's coarse clock ticks, which may be just then.
 		var now unix.Timespec
 		must(t, unix.ClockGettime(unix.CLOCK_MONOTONIC_COARSE, &now))

@@ -1,14 +1,12 @@
 package bpf_test
 
 import (
-	"fmt"
 	"net"
 	"net/netip"
 	"runtime"
 	"strconv"
 	"sync/atomic"
 	"testing"
-	"unsafe"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
@@ -110,45 +108,6 @@ func (g *guest) try(f func() error) error {
 		done <- f()
 	}()
 	return <-done
-}
-
-// Features of a device, by the number of the request that sets each (linux/ethtool.h).
-const (
-	featureRxChecksum = 0x15
-	featureTxChecksum = 0x17
-	featureTSO        = 0x1f
-	featureGSO        = 0x24
-	featureGRO        = 0x2c
-)
-
-// setFeature switches an offload of a device in this thread's namespace.
-func setFeature(device string, feature uint32, on bool) error {
-	value := struct{ command, data uint32 }{feature, 0}
-	if on {
-		value.data = 1
-	}
-	request := struct {
-		name [unix.IFNAMSIZ]byte
-		data unsafe.Pointer
-		_    [16]byte
-	}{data: unsafe.Pointer(&value)}
-	copy(request.name[:], device)
-	fd, err := unix.Socket(unix.AF_INET6, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(fd)
-	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCETHTOOL, uintptr(unsafe.Pointer(&request))); errno != 0 {
-		return fmt.Errorf("set feature %#x of %s: %w", feature, device, errno)
-	}
-	return nil
-}
-
-// offload switches an offload of both ends of the guest's veth.
-func (g *guest) offload(feature uint32, on bool) {
-	g.t.Helper()
-	must(g.t, setFeature(g.host, feature, on))
-	g.do(func() error { return setFeature("eth0", feature, on) })
 }
 
 func (g *guest) listen(port uint16) net.Listener {

@@ -17,6 +17,8 @@ import (
 
 	"github.com/sixpn/sixpn"
 	"github.com/sixpn/sixpn/bpf"
+	"github.com/sixpn/sixpn/internal/nettest/await"
+	"github.com/sixpn/sixpn/netns"
 )
 
 // patience is how long a test waits for what takes a few milliseconds: longer on a machine
@@ -108,16 +110,16 @@ func askDatagram(t *testing.T, from *guest, to netip.AddrPort, server net.Packet
 }
 
 // offloads are the settings that change what frames look like on their way.
-var offloads = map[string]map[uint32]bool{
+var offloads = map[string]map[netns.Feature]bool{
 	"all":               {},
-	"no tx checksum":    {featureTxChecksum: false},
-	"no rx checksum":    {featureRxChecksum: false},
-	"no tso":            {featureTSO: false},
-	"no tso, no gso":    {featureTSO: false, featureGSO: false},
-	"gro":               {featureGRO: true},
-	"gro, no tso":       {featureGRO: true, featureTSO: false, featureGSO: false},
-	"gro, no checksums": {featureGRO: true, featureTxChecksum: false, featureRxChecksum: false},
-	"no checksums":      {featureTxChecksum: false, featureRxChecksum: false},
+	"no tx checksum":    {netns.TxChecksum: false},
+	"no rx checksum":    {netns.RxChecksum: false},
+	"no tso":            {netns.TSO: false},
+	"no tso, no gso":    {netns.TSO: false, netns.GSO: false},
+	"gro":               {netns.GRO: true},
+	"gro, no tso":       {netns.GRO: true, netns.TSO: false, netns.GSO: false},
+	"gro, no checksums": {netns.GRO: true, netns.TxChecksum: false, netns.RxChecksum: false},
+	"no checksums":      {netns.TxChecksum: false, netns.RxChecksum: false},
 }
 
 func TestLiveOffloads(t *testing.T) {
@@ -223,7 +225,7 @@ func TestLiveAcrossNetworks(t *testing.T) {
 		_, err = conn.Write([]byte{1})
 		must(t, err)
 	}
-	eventually(t, "ten datagrams are dropped at the wall", func() bool { return w.counts().Drops["other_network"] == before+10 })
+	await.True(t, "ten datagrams are dropped at the wall", func() bool { return w.counts().Drops["other_network"] == before+10 })
 }
 
 // ping sends an echo request and returns who answered it.

@@ -16,6 +16,7 @@ import (
 
 	"github.com/sixpn/sixpn"
 	"github.com/sixpn/sixpn/bpf"
+	"github.com/sixpn/sixpn/internal/nettest/await"
 )
 
 // newTun makes a device without link layer the mesh of a world, its packets with the
@@ -160,7 +161,7 @@ func meet(t *testing.T, near, distant *world, client, server *guest) {
 	before := near.counts().Drops["other_network"]
 	_, err = conn.Write([]byte{1})
 	must(t, err)
-	eventually(t, "a packet to another network's Machine is dropped", func() bool {
+	await.True(t, "a packet to another network's Machine is dropped", func() bool {
 		return near.counts().Drops["other_network"] == before+1
 	})
 	for name, w := range map[string]*world{"near": near, "far": distant} {
@@ -192,7 +193,7 @@ func TestLiveMeshAcrossNetworks(t *testing.T) {
 		}
 		dialed <- err
 	}()
-	eventually(t, "its segment is dropped at the backend's host", func() bool {
+	await.True(t, "its segment is dropped at the backend's host", func() bool {
 		return distant.counts().Drops["other_network"] > before
 	})
 	// With it again, the next segment of the same connection arrives.

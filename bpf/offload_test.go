@@ -12,6 +12,7 @@ import (
 
 	"github.com/sixpn/sixpn"
 	"github.com/sixpn/sixpn/bpf"
+	"github.com/sixpn/sixpn/netns"
 )
 
 const attachIngress = ebpf.AttachTCXIngress
@@ -250,4 +251,11 @@ func TestFromVethToTap(t *testing.T) {
 			}
 		})
 	}
+}
+
+// offload switches an offload of both ends of the guest's veth.
+func (g *guest) offload(feature netns.Feature, on bool) {
+	g.t.Helper()
+	must(g.t, netns.SetFeature(g.host, feature, on))
+	g.do(func() error { return netns.SetFeature("eth0", feature, on) })
 }

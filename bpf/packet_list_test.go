@@ -11,39 +11,21 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sixpn/sixpn"
+	"github.com/sixpn/sixpn/internal/nettest/await"
+	"github.com/sixpn/sixpn/netns"
 )
-
-// featureRequest makes a request about features of a device in this thread's
-// namespace; words are the structure of linux/ethtool.h.
-func featureRequest(device string, words []uint32) error {
-	request := struct {
-		name [unix.IFNAMSIZ]byte
-		data unsafe.Pointer
-		_    [16]byte
-	}{data: unsafe.Pointer(&words[0])}
-	copy(request.name[:], device)
-	fd, err := unix.Socket(unix.AF_INET6, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(fd)
-	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCETHTOOL, uintptr(unsafe.Pointer(&request))); errno != 0 {
-		return fmt.Errorf("request %#x to %s: %w", words[0], device, errno)
-	}
-	return nil
-}
 
 // switchOn switches a feature on that has no request of its own.
 func switchOn(device, feature string) error {
 	const getStrings, getCounts, setFeatures, features, length = 0x1b, 0x37, 0x3b, 4, 32
 	counts := []uint32{getCounts, 0, 1 << features, 0, 0}
-	if err := featureRequest(device, counts); err != nil {
+	if err := netns.Ethtool(device, counts); err != nil {
 		return err
 	}
 	count := int(counts[4])
 	words := make([]uint32, 3+count*length/4)
 	words[0], words[1], words[2] = getStrings, features, uint32(count)
-	if err := featureRequest(device, words); err != nil {
+	if err := netns.Ethtool(device, words); err != nil {
 		return err
 	}
 	names := unsafe.Slice((*byte)(unsafe.Pointer(&words[3])), count*length)
@@ -56,7 +38,7 @@ func switchOn(device, feature string) error {
 		words := make([]uint32, 2+2*blocks)
 		words[0], words[1] = setFeatures, uint32(blocks)
 		words[2+i/32*2], words[3+i/32*2] = 1<<(i%32), 1<<(i%32)
-		return featureRequest(device, words)
+		return netns.Ethtool(device, words)
 	}
 	return fmt.Errorf("%s has no feature %q", device, feature)
 }
@@ -95,7 +77,7 @@ func (g *guest) forwardLists() (outer, inner netlink.Link) {
 		if err := os.WriteFile("/proc/sys/net/ipv6/conf/all/forwarding", []byte("1"), 0o644); err != nil {
 			return err
 		}
-		if err := setFeature("inner", featureGRO, true); err != nil {
+		if err := netns.SetFeature("inner", netns.GRO, true); err != nil {
 			return err
 		}
 		return switchOn("inner", "rx-gro-list")
@@ -131,7 +113,7 @@ func TestPacketList(t *testing.T) {
 	// Of an address that the client may use and does not have itself.
 	frame := fromAs(w.client, w.client.low(otherLow), w.server.addr(), protocolUDP, udp(1, 2, pattern(1000)...)).frame
 	copy(frame, inner.Attrs().HardwareAddr)
-	eventually(t, "a list is refused", func() bool {
+	await.True(t, "a list is refused", func() bool {
 		// All within one tick of the kernel, or it is no list; hence again.
 		for range datagrams {
 			must(t, unix.Sendto(socket, frame, 0, &unix.SockaddrLinklayer{Ifindex: outer.Attrs().Index}))

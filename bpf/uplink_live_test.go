@@ -13,6 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sixpn/sixpn"
+	"github.com/sixpn/sixpn/internal/nettest/await"
+	"github.com/sixpn/sixpn/netns"
 )
 
 // fabric is a router of somebody else's between two hosts, in a namespace of its own.
@@ -72,7 +74,7 @@ func (f *fabric) connect(w *world, name string, other sixpn.Host, mtu int) {
 	peer, err := inside.LinkByName(name)
 	must(t, err)
 	// A network card completes the checksums that a local stack leaves to it.
-	f.do(func() error { return setFeature(name, featureTxChecksum, false) })
+	f.do(func() error { return netns.SetFeature(name, netns.TxChecksum, false) })
 	must(t, inside.LinkSetUp(peer))
 	must(t, os.WriteFile(filepath.Join("/proc/sys/net/ipv6/conf", name, "accept_ra"), []byte("0"), 0o644))
 	must(t, netlink.LinkSetUp(device))
@@ -112,7 +114,7 @@ func overFabric(t *testing.T, by way, mtu int) (near, distant *world, client, se
 	f.connect(distant, "upfar", thisHost, mtu)
 	client, server = newGuest(t, near, near.client), newGuest(t, distant, distant.server)
 	for _, g := range []*guest{client, server} {
-		g.do(func() error { return setFeature("eth0", featureGRO, true) })
+		g.do(func() error { return netns.SetFeature("eth0", netns.GRO, true) })
 	}
 	return near, distant, client, server
 }
@@ -141,12 +143,12 @@ func TestLiveUplinkWithoutQueue(t *testing.T) {
 	must(t, err)
 	receiver := server.listenPacket("udp6", to.String())
 	askDatagram(t, client, to, receiver)
-	server.do(func() error { return setFeature("eth0", featureGRO, false) })
+	server.do(func() error { return netns.SetFeature("eth0", netns.GRO, false) })
 	before := distant.counts().Ports["server"].TxPackets
 	_, err = conn.Write([]byte{1})
 	must(t, err)
-	eventually(t, "XDP sends the datagram on", func() bool { return distant.counts().Ports["server"].TxPackets > before })
-	server.do(func() error { return setFeature("eth0", featureGRO, true) })
+	await.True(t, "XDP sends the datagram on", func() bool { return distant.counts().Ports["server"].TxPackets > before })
+	server.do(func() error { return netns.SetFeature("eth0", netns.GRO, true) })
 	askDatagram(t, client, to, receiver)
 }
 

@@ -14,6 +14,7 @@ import (
 
 	"github.com/vishvananda/netlink"
 
+	"github.com/sixpn/sixpn/internal/nettest/await"
 	"github.com/sixpn/sixpn/machine"
 	"github.com/sixpn/sixpn/state"
 )
@@ -81,7 +82,7 @@ func (w *world) agentThatDies(t *testing.T, killAt string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx := testContext(t)
+	ctx := await.Context(t)
 	cmd := exec.CommandContext(ctx, "/proc/self/exe")
 	cmd.Env = append(os.Environ(), agentEnv+"="+string(order))
 	// Files: a pipe would stay open in nobody, but be waited for.
@@ -166,7 +167,7 @@ func TestAgentKilledWhileItStartsAMachine(t *testing.T) {
 				t.Error("it runs without a port")
 			}
 			// The shell and its sleep, under init: one run, nothing of another.
-			eventually(t, "three processes", func() bool {
+			await.True(t, "three processes", func() bool {
 				ids, err := p.Processes()
 				return err == nil && len(ids) == 3
 			})
@@ -210,7 +211,7 @@ func TestAgentKilledWhileItDestroysAMachine(t *testing.T) {
 
 func (w *world) expectLeft(t *testing.T, want map[string]int) {
 	t.Helper()
-	eventually(t, fmt.Sprintf("what is left is %v", want), func() bool {
+	await.True(t, fmt.Sprintf("what is left is %v", want), func() bool {
 		return fmt.Sprint(w.left(t)) == fmt.Sprint(want)
 	})
 }
@@ -247,7 +248,7 @@ func TestHostStartedAgain(t *testing.T) {
 				t.Fatal(err)
 			}
 			w.startManager(t)
-			eventually(t, "the policy is applied", func() bool {
+			await.True(t, "the policy is applied", func() bool {
 				m, _ = w.store.get("k")
 				return m.State == row.state && m.ExitCode != nil
 			})
@@ -255,7 +256,7 @@ func TestHostStartedAgain(t *testing.T) {
 				t.Errorf("message %q does not say that the host was started again", m.Message)
 			}
 			if row.state == state.Started {
-				eventually(t, "two runs", func() bool { return bytes.Count([]byte(output(t, w.driver, "k")), []byte("up")) == 2 })
+				await.True(t, "two runs", func() bool { return bytes.Count([]byte(output(t, w.driver, "k")), []byte("up")) == 2 })
 			}
 		})
 	}

@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/sixpn/sixpn/internal/nettest/await"
 	"github.com/sixpn/sixpn/state"
 )
 
@@ -74,7 +75,7 @@ func TestMachineChangesItsKind(t *testing.T) {
 	w.store.order(t, id, func(m *state.Machine) {
 		m.Config, m.InstanceID = attachedRecord(id, state.Attach{Pid: c.Process.Pid}).Config, "third"
 	})
-	eventually(t, "it is attached", func() bool {
+	await.True(t, "it is attached", func() bool {
 		m, _ := w.store.get(id)
 		return m.State == state.Started && strings.Contains(c.network(), guestAddr)
 	})

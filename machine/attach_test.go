@@ -17,6 +17,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/sixpn/sixpn/internal/nettest/await"
 	"github.com/sixpn/sixpn/machine"
 	"github.com/sixpn/sixpn/state"
 )
@@ -97,7 +98,7 @@ func TestTapIsAttached(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	eventually(t, "the guest is heard", func() bool {
+	await.True(t, "the guest is heard", func() bool {
 		port, _ := w.ports.get(id)
 		return bytes.Equal(port.GuestMAC, mac)
 	})
@@ -130,7 +131,7 @@ func TestTapIsAttached(t *testing.T) {
 	if !strings.Contains(m.Message, name+" is gone") {
 		t.Errorf("message %q", m.Message)
 	}
-	eventually(t, "the port is removed", func() bool { _, ok := w.ports.get(id); return !ok })
+	await.True(t, "the port is removed", func() bool { _, ok := w.ports.get(id); return !ok })
 	openTap(t, name, unix.IFF_TAP)
 	w.store.order(t, id, func(m *state.Machine) { m.InstanceID = "third" })
 	w.waitFor(t, id, state.Started)
@@ -155,9 +156,9 @@ func TestHeardGuestIsTriedAgain(t *testing.T) {
 	if _, err := guest.Write(solicitation(mac, guestAddr)); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "it was tried", func() bool { return w.ports.failed() > 0 })
+	await.True(t, "it was tried", func() bool { return w.ports.failed() > 0 })
 	w.ports.fail(nil)
-	eventually(t, "the guest is reached", func() bool {
+	await.True(t, "the guest is reached", func() bool {
 		port, _ := w.ports.get(id)
 		return bytes.Equal(port.GuestMAC, mac)
 	})

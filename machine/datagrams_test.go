@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sixpn/sixpn/internal/nettest/await"
 	"github.com/sixpn/sixpn/machine"
 )
 
@@ -57,7 +58,7 @@ func datagramClient(t *testing.T, to net.Addr) *net.UDPConn {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.Close() })
-	if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
+	if err := c.SetDeadline(time.Now().Add(await.Limit)); err != nil {
 		t.Fatal(err)
 	}
 	return c
@@ -103,7 +104,7 @@ func TestDatagramRelayTellsClientsApart(t *testing.T) {
 		if err != nil || r.Sessions() != 0 {
 			t.Errorf("it ended with %v and %d sessions", err, r.Sessions())
 		}
-	case <-time.After(patience):
+	case <-time.After(await.Limit):
 		t.Error("it did not end with its socket")
 	}
 }
@@ -150,7 +151,7 @@ func TestDatagramRelaySessionsExpire(t *testing.T) {
 		c := datagramClient(t, clients.LocalAddr())
 		for range 2 { // expired, a client begins anew
 			exchange(t, c, []byte("hello"))
-			eventually(t, "no session is left", func() bool { return r.Sessions() == 0 })
+			await.True(t, "no session is left", func() bool { return r.Sessions() == 0 })
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/sixpn/sixpn/internal/nettest/await"
 	"github.com/sixpn/sixpn/machine"
 )
 
@@ -41,14 +42,14 @@ func TestOutputIsKept(t *testing.T) {
 
 func TestCommandDoesNotRunBeforeStart(t *testing.T) {
 	d := newDriver(t)
-	p, err := d.Create(testContext(t), shell("held", "echo ran"))
+	p, err := d.Create(await.Context(t), shell("held", "echo ran"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	if p.Phase() != machine.PhaseCreated {
 		t.Errorf("phase %q, expected %q", p.Phase(), machine.PhaseCreated)
 	}
-	namespace, err := p.NetNS(testContext(t))
+	namespace, err := p.NetNS(await.Context(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -56,10 +57,10 @@ func TestCommandDoesNotRunBeforeStart(t *testing.T) {
 	if out := output(t, d, "held"); out != "" {
 		t.Errorf("output %q before Start", out)
 	}
-	if err := p.Signal(testContext(t), syscall.SIGTERM); err == nil || !strings.Contains(err.Error(), "does not run") {
+	if err := p.Signal(await.Context(t), syscall.SIGTERM); err == nil || !strings.Contains(err.Error(), "does not run") {
 		t.Errorf("signal before Start: %v, expected an error that says so", err)
 	}
-	if err := p.Start(testContext(t)); err != nil {
+	if err := p.Start(await.Context(t)); err != nil {
 		t.Fatal(err)
 	}
 	wait(t, p)
@@ -73,7 +74,7 @@ func TestMachineThatCannotBeMadeSaysWhy(t *testing.T) {
 	spec := shell("host", "true")
 	spec.Hostname = strings.Repeat("x", 65)
 	for range 5 { // the answer comes in two ways, and one is as good as the other
-		if _, err := d.Create(testContext(t), spec); err == nil || !strings.Contains(err.Error(), "set the host name") {
+		if _, err := d.Create(await.Context(t), spec); err == nil || !strings.Contains(err.Error(), "set the host name") {
 			t.Fatalf("error %v, expected it to say that the host name was refused", err)
 		}
 	}
@@ -95,11 +96,11 @@ func TestBadCommandIsExplained(t *testing.T) {
 		{"relative", []string{"true"}, "tmp", "absolute"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			p, err := d.Create(testContext(t), machine.Spec{ID: row.name, Exec: row.exec, WorkDir: row.workdir})
+			p, err := d.Create(await.Context(t), machine.Spec{ID: row.name, Exec: row.exec, WorkDir: row.workdir})
 			if err != nil {
 				t.Fatal(err)
 			}
-			err = p.Start(testContext(t))
+			err = p.Start(await.Context(t))
 			if err == nil || !strings.Contains(err.Error(), row.want) {
 				t.Errorf("error %v, expected it to say %q", err, row.want)
 			}

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sixpn/sixpn/internal/nettest/await"
 	"github.com/sixpn/sixpn/machine"
 )
 
@@ -22,7 +23,7 @@ import (
 func probe(t *testing.T, p *machine.Process, script string) (string, int) {
 	t.Helper()
 	var out buffer
-	code, err := p.Exec(testContext(t), machine.ExecRequest{Exec: []string{"sh", "-c", script}, Stdout: &out, Stderr: &out})
+	code, err := p.Exec(await.Context(t), machine.ExecRequest{Exec: []string{"sh", "-c", script}, Stdout: &out, Stderr: &out})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -167,7 +168,7 @@ func TestExec(t *testing.T) {
 	spec.Env = []string{"A=machine", "B=machine"}
 	p := start(t, d, spec)
 	var out, errs buffer
-	code, err := p.Exec(testContext(t), machine.ExecRequest{
+	code, err := p.Exec(await.Context(t), machine.ExecRequest{
 		Exec: []string{"sh", "-c", `read line; echo "$line $A $B $PWD"; echo oops >&2; exit 7`}, Env: []string{"B=exec"}, WorkDir: "/usr",
 		Stdin: strings.NewReader("hello\n"), Stdout: &out, Stderr: &errs,
 	})
@@ -177,7 +178,7 @@ func TestExec(t *testing.T) {
 	if out.String() != "hello machine exec /usr\n" || errs.String() != "oops\n" {
 		t.Errorf("stdout %q, stderr %q", out.String(), errs.String())
 	}
-	if _, err := p.Exec(testContext(t), machine.ExecRequest{Exec: []string{"no-such-program"}}); err == nil || !strings.Contains(err.Error(), "not found in PATH") {
+	if _, err := p.Exec(await.Context(t), machine.ExecRequest{Exec: []string{"no-such-program"}}); err == nil || !strings.Contains(err.Error(), "not found in PATH") {
 		t.Errorf("error %v, expected it to say that there is no such program", err)
 	}
 }
@@ -187,7 +188,7 @@ func TestExecLargeStreams(t *testing.T) {
 	p := start(t, d, shell("big", "exec sleep 1000"))
 	in := bytes.Repeat([]byte("0123456789abcdef"), 1<<16)
 	var out bytes.Buffer
-	code, err := p.Exec(testContext(t), machine.ExecRequest{Exec: []string{"cat"}, Stdin: bytes.NewReader(in), Stdout: &out})
+	code, err := p.Exec(await.Context(t), machine.ExecRequest{Exec: []string{"cat"}, Stdin: bytes.NewReader(in), Stdout: &out})
 	if err != nil || code != 0 || !bytes.Equal(in, out.Bytes()) {
 		t.Errorf("code %d, error %v, %d bytes of %d came back", code, err, out.Len(), len(in))
 	}
@@ -196,7 +197,7 @@ func TestExecLargeStreams(t *testing.T) {
 func TestExecEndsWithItsContext(t *testing.T) {
 	d := newDriver(t)
 	p := start(t, d, shell("c", "exec sleep 1000"))
-	ctx, cancel := context.WithCancel(testContext(t))
+	ctx, cancel := context.WithCancel(await.Context(t))
 	defer cancel()
 	var out buffer
 	done := make(chan error, 1)
@@ -204,12 +205,12 @@ func TestExecEndsWithItsContext(t *testing.T) {
 		_, err := p.Exec(ctx, machine.ExecRequest{Exec: []string{"sh", "-c", "echo up; sleep 1000 & wait"}, Stdout: &out})
 		done <- err
 	}()
-	eventually(t, "the command runs", func() bool { return out.String() == "up\n" })
+	await.True(t, "the command runs", func() bool { return out.String() == "up\n" })
 	cancel()
 	if err := <-done; !errors.Is(err, context.Canceled) {
 		t.Errorf("error %v, expected %v", err, context.Canceled)
 	}
-	eventually(t, "the command and its child gone", func() bool {
+	await.True(t, "the command and its child gone", func() bool {
 		ids, err := p.Processes()
 		return err == nil && len(ids) == 2 // init and the Machine's command
 	})
@@ -219,11 +220,11 @@ func TestOrphansAreReaped(t *testing.T) {
 	d := newDriver(t)
 	p := start(t, d, shell("o", "for i in 1 2 3 4 5; do (sleep 0.01 & exit 0) & done; wait; echo done; exec sleep 1000"))
 	waitOutput(t, d, "o", "done")
-	eventually(t, "only init and the command left, no zombie", func() bool {
+	await.True(t, "only init and the command left, no zombie", func() bool {
 		out, _ := probe(t, p, "ls -d /proc/[0-9]* | wc -l; grep -h State: /proc/[0-9]*/status | grep -c Z")
 		return strings.Fields(out)[1] == "0"
 	})
-	eventually(t, "two processes", func() bool {
+	await.True(t, "two processes", func() bool {
 		ids, err := p.Processes()
 		return err == nil && len(ids) == 2
 	})
@@ -233,11 +234,11 @@ func TestInitForwardsSignals(t *testing.T) {
 	d := newDriver(t)
 	start(t, d, shell("s", "trap 'exit 42' USR1; echo up; while :; do sleep 60 & wait; done"))
 	waitOutput(t, d, "s", "up")
-	ps, err := d.Adopt(testContext(t))
+	ps, err := d.Adopt(await.Context(t))
 	if err != nil || len(ps) != 1 {
 		t.Fatalf("adopted %d, %v", len(ps), err)
 	}
-	_, _ = ps[0].Exec(testContext(t), machine.ExecRequest{Exec: []string{"kill", "-USR1", "1"}})
+	_, _ = ps[0].Exec(await.Context(t), machine.ExecRequest{Exec: []string{"kill", "-USR1", "1"}})
 	if status := wait(t, ps[0]); status.Code != 42 {
 		t.Errorf("code %d, expected 42", status.Code)
 	}
@@ -245,12 +246,12 @@ func TestInitForwardsSignals(t *testing.T) {
 
 func TestPythonServesHTTP(t *testing.T) {
 	d := newDriver(t)
-	p, err := d.Create(testContext(t), machine.Spec{ID: "web", Hostname: "web", Exec: []string{"python3", "-u", "-m", "http.server", "--bind", "::", "80"}, WorkDir: "/etc"})
+	p, err := d.Create(await.Context(t), machine.Spec{ID: "web", Hostname: "web", Exec: []string{"python3", "-u", "-m", "http.server", "--bind", "::", "80"}, WorkDir: "/etc"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	guest := connectGuest(t, p, "fdaa:0:18:0:7:0:a:2")
-	if err := p.Start(testContext(t)); err != nil {
+	if err := p.Start(await.Context(t)); err != nil {
 		t.Fatal(err)
 	}
 	client := http.Client{Timeout: time.Second, Transport: &http.Transport{
@@ -259,7 +260,7 @@ func TestPythonServesHTTP(t *testing.T) {
 		},
 	}}
 	for _, url := range []string{"http://[fdaa:0:18:0:7:0:a:2]/hostname", "http://[fdaa:0:18:0:7:0:a:99]/hostname"} {
-		eventually(t, url, func() bool {
+		await.True(t, url, func() bool {
 			r, err := client.Get(url)
 			if err != nil {
 				return false
@@ -268,8 +269,8 @@ func TestPythonServesHTTP(t *testing.T) {
 			return r.StatusCode == http.StatusOK
 		})
 	}
-	eventually(t, "the request in the log", func() bool { return strings.Contains(output(t, d, "web"), "GET /hostname") })
-	if err := p.Signal(testContext(t), 15); err != nil {
+	await.True(t, "the request in the log", func() bool { return strings.Contains(output(t, d, "web"), "GET /hostname") })
+	if err := p.Signal(await.Context(t), 15); err != nil {
 		t.Fatal(err)
 	}
 	if status := wait(t, p); status.Code != 128+15 {

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sixpn/sixpn/internal/nettest/await"
 	"github.com/sixpn/sixpn/machine"
 	"github.com/sixpn/sixpn/state"
 )
@@ -45,7 +46,7 @@ func newListenWorld(t *testing.T, timeout time.Duration) *world {
 // process waits until a Machine's command runs.
 func (w *world) process(t *testing.T, id string) (p *machine.Process) {
 	t.Helper()
-	eventually(t, "a run of machine "+id, func() (ok bool) {
+	await.True(t, "a run of machine "+id, func() (ok bool) {
 		p, _ = w.manager.Process(id)
 		return p != nil && p.Phase() == machine.PhaseRunning
 	})
@@ -60,7 +61,7 @@ func TestMachineIsStartedOnceItListens(t *testing.T) {
 		if m, _ := w.store.get("l"); m.State != state.Starting {
 			t.Errorf("before it listens on %d it is %s", port, m.State)
 		}
-		code, err := p.Exec(testContext(t), machine.ExecRequest{Exec: []string{"touch", fmt.Sprintf("/tmp/%d", port)}})
+		code, err := p.Exec(await.Context(t), machine.ExecRequest{Exec: []string{"touch", fmt.Sprintf("/tmp/%d", port)}})
 		if err != nil || code != 0 {
 			t.Fatalf("exit code %d, %v", code, err)
 		}
@@ -80,7 +81,7 @@ func TestAdoptedMachineIsStartedOnceItListens(t *testing.T) {
 	if m, _ := w.store.get("a"); m.State != state.Starting {
 		t.Errorf("before it listens it is %s", m.State)
 	}
-	if _, err := p.Exec(testContext(t), machine.ExecRequest{Exec: []string{"touch", "/tmp/8080", "/tmp/9000"}}); err != nil {
+	if _, err := p.Exec(await.Context(t), machine.ExecRequest{Exec: []string{"touch", "/tmp/8080", "/tmp/9000"}}); err != nil {
 		t.Fatal(err)
 	}
 	w.waitFor(t, "a", state.Started)

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/sixpn/sixpn/internal/nettest/await"
 	"github.com/sixpn/sixpn/machine"
 )
 
@@ -48,16 +49,16 @@ func TestLogsFollowAcrossRotationsAndRuns(t *testing.T) {
 	d := newDriver(t)
 	spec := shell("fol", "i=0; while [ $i -lt 300 ]; do echo a $i; i=$((i+1)); done")
 	spec.Logs = machine.LogLimits{MaxBytes: 2048, MaxFiles: 100}
-	p, err := d.Create(testContext(t), spec)
+	p, err := d.Create(await.Context(t), spec)
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(testContext(t))
+	ctx, cancel := context.WithCancel(await.Context(t))
 	defer cancel()
 	var followed buffer
 	done := make(chan error, 1)
 	go func() { done <- d.Logs(ctx, "fol", true, &followed) }()
-	if err := p.Start(testContext(t)); err != nil {
+	if err := p.Start(await.Context(t)); err != nil {
 		t.Fatal(err)
 	}
 	wait(t, p)
@@ -68,7 +69,7 @@ func TestLogsFollowAcrossRotationsAndRuns(t *testing.T) {
 		fmt.Fprintf(&want, "a %d\n", i)
 	}
 	want.WriteString("second run\n")
-	eventually(t, "all lines", func() bool { return followed.String() == want.String() })
+	await.True(t, "all lines", func() bool { return followed.String() == want.String() })
 	cancel()
 	if err := <-done; err != nil {
 		t.Error(err)
@@ -79,8 +80,8 @@ func TestLogsFollowEndsWithTheMachine(t *testing.T) {
 	d := newDriver(t)
 	run(t, d, shell("gone", "echo x"))
 	done := make(chan error, 1)
-	go func() { done <- d.Logs(testContext(t), "gone", true, &buffer{}) }()
-	if err := d.Remove(testContext(t), "gone"); err != nil {
+	go func() { done <- d.Logs(await.Context(t), "gone", true, &buffer{}) }()
+	if err := d.Remove(await.Context(t), "gone"); err != nil {
 		t.Fatal(err)
 	}
 	if err := <-done; err != nil && !os.IsNotExist(err) && !strings.Contains(err.Error(), "no logs") {

@@ -15,13 +15,12 @@ import (
 
 	"github.com/vishvananda/netlink"
 
+	"github.com/sixpn/sixpn/internal/nettest/await"
 	"github.com/sixpn/sixpn/machine"
 )
 
-const (
-	insideEnv = "SIXPN_TEST_INSIDE" // set in the process that runs the tests
-	patience  = 20 * time.Second    // how long a test waits for what must come
-)
+// insideEnv is set in the process that runs the tests.
+const insideEnv = "SIXPN_TEST_INSIDE"
 
 // TestMain runs the tests in a network namespace of their own: the devices they
 // make never show up in the host's.
@@ -54,28 +53,6 @@ func raiseLoopback() error {
 		return err
 	}
 	return netlink.LinkSetUp(loopback)
-}
-
-// eventually waits until a condition holds.
-func eventually(t *testing.T, what string, condition func() bool) {
-	t.Helper()
-	deadline := time.After(patience)
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for !condition() {
-		select {
-		case <-deadline:
-			t.Fatalf("waited %v in vain: %s", patience, what)
-		case <-tick.C:
-		}
-	}
-}
-
-func testContext(t *testing.T) context.Context {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	t.Cleanup(cancel)
-	return ctx
 }
 
 // driverConfig is one of a driver that nobody else uses; whatever it makes is
@@ -124,11 +101,11 @@ func shell(id, script string) machine.Spec {
 // start creates and starts a Machine.
 func start(t *testing.T, d *machine.Driver, spec machine.Spec) *machine.Process {
 	t.Helper()
-	p, err := d.Create(testContext(t), spec)
+	p, err := d.Create(await.Context(t), spec)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := p.Start(testContext(t)); err != nil {
+	if err := p.Start(await.Context(t)); err != nil {
 		t.Fatal(err)
 	}
 	return p
@@ -140,8 +117,8 @@ func wait(t *testing.T, p *machine.Process) machine.ExitStatus {
 	select {
 	case <-p.Exited():
 		return p.ExitStatus()
-	case <-time.After(patience):
-		t.Fatalf("machine %s did not end within %v", p.ID(), patience)
+	case <-time.After(await.Limit):
+		t.Fatalf("machine %s did not end within %v", p.ID(), await.Limit)
 		return machine.ExitStatus{}
 	}
 }
@@ -166,7 +143,7 @@ func run(t *testing.T, d *machine.Driver, spec machine.Spec) (string, machine.Ex
 // waitOutput waits until a Machine's command has written something.
 func waitOutput(t *testing.T, d *machine.Driver, id, want string) {
 	t.Helper()
-	eventually(t, fmt.Sprintf("output %q of %s", want, id), func() bool { return strings.Contains(output(t, d, id), want) })
+	await.True(t, fmt.Sprintf("output %q of %s", want, id), func() bool { return strings.Contains(output(t, d, id), want) })
 }
 
 // buffer is a bytes.Buffer for several goroutines.

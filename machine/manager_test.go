@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/sixpn/sixpn/internal/nettest/await"
 	"github.com/sixpn/sixpn/machine"
 	"github.com/sixpn/sixpn/state"
 )
@@ -85,7 +86,7 @@ const forever = "trap 'echo bye; exit 0' TERM; echo up; while :; do sleep 60 & w
 func (w *world) waitFor(t *testing.T, id string, want state.MachineState) state.Machine {
 	t.Helper()
 	var m state.Machine
-	eventually(t, fmt.Sprintf("machine %s in state %s", id, want), func() bool {
+	await.True(t, fmt.Sprintf("machine %s in state %s", id, want), func() bool {
 		m, _ = w.store.get(id)
 		return m.State == want
 	})
@@ -94,7 +95,7 @@ func (w *world) waitFor(t *testing.T, id string, want state.MachineState) state.
 
 func (w *world) waitGone(t *testing.T, id string) {
 	t.Helper()
-	eventually(t, "machine "+id+" gone", func() bool {
+	await.True(t, "machine "+id+" gone", func() bool {
 		_, ok := w.store.get(id)
 		return !ok
 	})
@@ -102,7 +103,7 @@ func (w *world) waitGone(t *testing.T, id string) {
 
 func (w *world) expectJournal(t *testing.T, want ...string) {
 	t.Helper()
-	eventually(t, fmt.Sprintf("journal %q", want), func() bool { return len(w.journal.all()) >= len(want) })
+	await.True(t, fmt.Sprintf("journal %q", want), func() bool { return len(w.journal.all()) >= len(want) })
 	if diff := cmp.Diff(want, w.journal.all()); diff != "" {
 		t.Errorf("what happened (-want +got):\n%s", diff)
 	}
@@ -173,7 +174,7 @@ func TestManagerRestartPolicy(t *testing.T) {
 			m := record("p", row.script)
 			m.Config.Restart = state.Restart{Policy: row.policy, MaxRetries: row.retries}
 			w.store.put(m)
-			eventually(t, "the last state", func() bool {
+			await.True(t, "the last state", func() bool {
 				m, _ = w.store.get("p")
 				_, connected := w.ports.get("p")
 				return m.State == row.state && m.Restarts == row.restarts && !connected
@@ -270,7 +271,7 @@ func TestManagerLearnsWhatEndedMeanwhile(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.stop()
-	if _, err := p.Exec(testContext(t), machine.ExecRequest{Exec: []string{"touch", "/tmp/go"}}); err != nil {
+	if _, err := p.Exec(await.Context(t), machine.ExecRequest{Exec: []string{"touch", "/tmp/go"}}); err != nil {
 		t.Log(err) // the Machine may end before the answer
 	}
 	wait(t, p)
@@ -295,7 +296,7 @@ func TestManagerDestroysWhatHasNoRecord(t *testing.T) {
 	}
 	w.startManager(t)
 	wait(t, p)
-	eventually(t, "its directory removed", func() bool { return w.driver.Logs(t.Context(), "k", false, &buffer{}) != nil })
+	await.True(t, "its directory removed", func() bool { return w.driver.Logs(t.Context(), "k", false, &buffer{}) != nil })
 }
 
 func TestManagerStoreAway(t *testing.T) {
@@ -309,11 +310,11 @@ func TestManagerStoreAway(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, _ = p.Exec(testContext(t), machine.ExecRequest{Exec: []string{"touch", "/tmp/go"}})
+	_, _ = p.Exec(await.Context(t), machine.ExecRequest{Exec: []string{"touch", "/tmp/go"}})
 	wait(t, p)
-	eventually(t, "started again by policy, the store away", func() bool { return strings.Count(output(t, w.driver, "k"), "up") == 2 })
+	await.True(t, "started again by policy, the store away", func() bool { return strings.Count(output(t, w.driver, "k"), "up") == 2 })
 	w.store.setAway(nil)
-	eventually(t, "the record says so", func() bool {
+	await.True(t, "the record says so", func() bool {
 		m, _ := w.store.get("k")
 		return m.State == state.Started && m.Restarts == 1 && m.ExitCode != nil && *m.ExitCode == 5
 	})
@@ -327,7 +328,7 @@ func TestManagerStopsAFrozenMachine(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := p.Freeze(testContext(t)); err != nil {
+	if err := p.Freeze(await.Context(t)); err != nil {
 		t.Fatal(err)
 	}
 	w.store.order(t, "z", func(m *state.Machine) { m.Desired = state.Stopped })
@@ -368,7 +369,7 @@ func TestManagerKilledMachineFollowsItsPolicy(t *testing.T) {
 	}
 	killSupervisor(t, p)
 	wait(t, p)
-	eventually(t, "it runs again", func() bool {
+	await.True(t, "it runs again", func() bool {
 		m, _ = w.store.get("k")
 		return m.State == state.Started && m.Restarts == 1 && m.ExitCode != nil && *m.ExitCode == 137
 	})

@@ -10,40 +10,10 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
-	"github.com/sixpn/sixpn"
+	"github.com/sixpn/sixpn/internal/nettest/await"
 	"github.com/sixpn/sixpn/machine"
 	"github.com/sixpn/sixpn/state"
 )
-
-// ownStore is the store as the manager of a host sees it.
-type ownStore struct {
-	*state.Store
-	host sixpn.Host
-}
-
-func (s ownStore) Machines(ctx context.Context, after int64) ([]state.Machine, int64, error) {
-	snapshot, err := s.Wait(ctx, after)
-	if err != nil {
-		return nil, 0, err
-	}
-	return snapshot.HostMachines(s.host), snapshot.Revision, nil
-}
-
-func (s ownStore) UpdateMachine(ctx context.Context, id string, change func(*state.Machine) error) (state.Machine, int64, error) {
-	return s.UpdateOwnMachine(ctx, s.host, id, change)
-}
-
-func (s ownStore) DestroyMachine(ctx context.Context, id string) (int64, error) {
-	return s.DestroyOwnMachine(ctx, s.host, id)
-}
-
-func (s ownStore) HandOver(ctx context.Context, id string) (state.Machine, int64, error) {
-	return s.Store.HandOver(ctx, s.host, id)
-}
-
-func (s ownStore) HandBack(ctx context.Context, id, why string) (state.Machine, int64, error) {
-	return s.Store.HandBack(ctx, s.host, id, why)
-}
 
 // fleet is a store, and hosts that each run what is theirs of it.
 type fleet struct {
@@ -66,7 +36,7 @@ func newFleet(t *testing.T, regions ...string) *fleet {
 	embedded, err := state.StartEmbedded(t.Context(), state.EmbeddedConfig{Dir: t.TempDir(), Log: slog.New(slog.DiscardHandler)})
 	check(t, err)
 	t.Cleanup(func() { check(t, embedded.Close()) })
-	store, err := state.Open(testContext(t), embedded.Client(), slog.New(slog.DiscardHandler))
+	store, err := state.Open(await.Context(t), embedded.Client(), slog.New(slog.DiscardHandler))
 	check(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
@@ -79,12 +49,12 @@ func newFleet(t *testing.T, regions ...string) *fleet {
 		<-done
 	})
 	f := &fleet{store: store, client: embedded.Client()}
-	_, _, err = store.CreateOrg(testContext(t), "acme", "")
+	_, _, err = store.CreateOrg(await.Context(t), "acme", "")
 	check(t, err)
-	_, _, err = store.CreateApp(testContext(t), "web", "acme", "")
+	_, _, err = store.CreateApp(await.Context(t), "web", "acme", "")
 	check(t, err)
 	for i, region := range regions {
-		host, _, err := store.RegisterHost(testContext(t), fmt.Sprintf("host-%d", i+1), region, 0)
+		host, _, err := store.RegisterHost(await.Context(t), fmt.Sprintf("host-%d", i+1), region, 0)
 		check(t, err)
 		m := &member{Host: host, fleet: f, config: driverConfig(t), ports: newMemoryPorts(&journal{})}
 		m.live(t, true)
@@ -107,9 +77,9 @@ func (m *member) live(t *testing.T, alive bool) {
 	key := fmt.Sprintf("/sixpn/v1/hosts/%08x/alive", uint32(m.ID))
 	var err error
 	if alive {
-		_, err = m.fleet.client.Put(testContext(t), key, `{"session":"of a test"}`)
+		_, err = m.fleet.client.Put(await.Context(t), key, `{"session":"of a test"}`)
 	} else {
-		_, err = m.fleet.client.Delete(testContext(t), key)
+		_, err = m.fleet.client.Delete(await.Context(t), key)
 	}
 	check(t, err)
 }
@@ -120,7 +90,7 @@ func (m *member) startManager(t *testing.T) {
 	m.driver, err = machine.NewDriver(m.config)
 	check(t, err)
 	manager, err := machine.NewManager(machine.ManagerConfig{
-		Name: m.config.Name, Driver: m.driver, Store: ownStore{m.fleet.store, m.ID}, Ports: m.ports, RetryInterval: 5 * time.Millisecond,
+		Name: m.config.Name, Driver: m.driver, Store: state.HostStore{Store: m.fleet.store, Host: m.ID}, Ports: m.ports, RetryInterval: 5 * time.Millisecond,
 		Backoff: machine.Backoff{Initial: time.Millisecond, Max: 10 * time.Millisecond},
 		Log:     slog.New(slog.NewTextHandler(t.Output(), nil)).With("host", m.Name),
 	})
@@ -142,7 +112,7 @@ func (m *member) startManager(t *testing.T) {
 // create makes a Machine on a host and waits until it runs.
 func (m *member) create(t *testing.T, script string) state.Machine {
 	t.Helper()
-	created, _, err := m.fleet.store.CreateMachine(testContext(t), state.NewMachine{
+	created, _, err := m.fleet.store.CreateMachine(await.Context(t), state.NewMachine{
 		App: "web", Host: m.ID, Config: state.MachineConfig{Init: state.Init{Exec: []string{"sh", "-c", script}}},
 	})
 	check(t, err)
@@ -151,7 +121,7 @@ func (m *member) create(t *testing.T, script string) state.Machine {
 
 func (f *fleet) becomes(t *testing.T, id, what string, is func(state.Machine) bool) (m state.Machine) {
 	t.Helper()
-	eventually(t, "Machine "+id+" is "+what, func() bool {
+	await.True(t, "Machine "+id+" is "+what, func() bool {
 		m = f.store.Snapshot().Machines[id]
 		return is(m)
 	})
@@ -161,9 +131,9 @@ func (f *fleet) becomes(t *testing.T, id, what string, is func(state.Machine) bo
 // nothingLeft waits until a host has nothing of a Machine any more.
 func (m *member) nothingLeft(t *testing.T, id string) {
 	t.Helper()
-	eventually(t, m.Name+" has nothing left of "+id, func() bool {
+	await.True(t, m.Name+" has nothing left of "+id, func() bool {
 		_, port := m.ports.get(id)
-		found, err := m.driver.Adopt(testContext(t))
+		found, err := m.driver.Adopt(await.Context(t))
 		check(t, err)
 		for _, p := range found {
 			if p.ID() == id {
@@ -180,7 +150,7 @@ func TestMigrateBetweenManagers(t *testing.T) {
 	before := from.create(t, forever+" # "+t.Name())
 	waitOutput(t, from.driver, before.ID, "up")
 
-	_, _, err := f.store.MigrateMachine(testContext(t), before.ID, "", to.ID)
+	_, _, err := f.store.MigrateMachine(await.Context(t), before.ID, "", to.ID)
 	check(t, err)
 	after := f.becomes(t, before.ID, "started on the other host", func(m state.Machine) bool { return m.Host == to.ID && m.State == state.Started })
 	if after.Addr() == before.Addr() || after.Region != "nrt" || after.Migration != nil || after.Name != before.Name {
@@ -193,7 +163,7 @@ func TestMigrateBetweenManagers(t *testing.T) {
 	from.nothingLeft(t, before.ID)
 
 	// And back again, to a host that had it before.
-	_, _, err = f.store.MigrateMachine(testContext(t), before.ID, "", from.ID)
+	_, _, err = f.store.MigrateMachine(await.Context(t), before.ID, "", from.ID)
 	check(t, err)
 	again := f.becomes(t, before.ID, "started where it was", func(m state.Machine) bool { return m.Host == from.ID && m.State == state.Started })
 	if again.Number <= after.Number {
@@ -208,7 +178,7 @@ func TestMigrateToAHostThatCannotStartIt(t *testing.T) {
 	from, to := f.hosts[0], f.hosts[1]
 	to.ports.fail(errors.New("this host has no room"))
 	before := from.create(t, forever)
-	_, _, err := f.store.MigrateMachine(testContext(t), before.ID, "", to.ID)
+	_, _, err := f.store.MigrateMachine(await.Context(t), before.ID, "", to.ID)
 	check(t, err)
 	after := f.becomes(t, before.ID, "started where it was", func(m state.Machine) bool {
 		return m.Host == from.ID && m.State == state.Started && m.Migration != nil && m.Migration.Error != ""
@@ -230,7 +200,7 @@ func TestMigrateToAHostThatIsLost(t *testing.T) {
 	from, to := f.hosts[0], f.hosts[1]
 	before := from.create(t, forever)
 	from.stop()
-	_, _, err := f.store.MigrateMachine(testContext(t), before.ID, "", to.ID)
+	_, _, err := f.store.MigrateMachine(await.Context(t), before.ID, "", to.ID)
 	check(t, err)
 	to.live(t, false)
 	from.startManager(t)
@@ -248,17 +218,17 @@ func TestMigrateWhatIsStopped(t *testing.T) {
 	f := newFleet(t, "ams", "nrt")
 	from, to := f.hosts[0], f.hosts[1]
 	before := from.create(t, forever)
-	_, _, err := f.store.ChangeMachine(testContext(t), before.ID, "", func(m *state.Machine) error { m.Desired = state.Stopped; return nil })
+	_, _, err := f.store.ChangeMachine(await.Context(t), before.ID, "", func(m *state.Machine) error { m.Desired = state.Stopped; return nil })
 	check(t, err)
 	f.becomes(t, before.ID, "stopped", func(m state.Machine) bool { return m.State == state.Stopped })
-	_, _, err = f.store.MigrateMachine(testContext(t), before.ID, "", to.ID)
+	_, _, err = f.store.MigrateMachine(await.Context(t), before.ID, "", to.ID)
 	check(t, err)
 	after := f.becomes(t, before.ID, "on the other host", func(m state.Machine) bool { return m.Host == to.ID })
 	if after.State != state.Stopped || after.Migration != nil {
 		t.Errorf("on the other host it is %+v", after)
 	}
 	from.nothingLeft(t, before.ID)
-	_, _, err = f.store.ChangeMachine(testContext(t), before.ID, "", func(m *state.Machine) error {
+	_, _, err = f.store.ChangeMachine(await.Context(t), before.ID, "", func(m *state.Machine) error {
 		m.Desired, m.InstanceID = state.Started, state.NewInstanceID()
 		return nil
 	})

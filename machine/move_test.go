@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/sixpn/sixpn/internal/nettest/await"
 	"github.com/sixpn/sixpn/machine"
 	"github.com/sixpn/sixpn/state"
 )
@@ -35,7 +36,7 @@ func TestMachineMoves(t *testing.T) {
 	w.journal.clear()
 	w.store.order(t, id, move)
 	// It takes its time to end, and until then is where it was.
-	eventually(t, "the tables are right before it ends", func() bool { return len(w.journal.all()) > 0 })
+	await.True(t, "the tables are right before it ends", func() bool { return len(w.journal.all()) > 0 })
 	if port, _ := w.ports.get(id); port.Network != 0x18 || port.Number != 0xa || old.Phase() != machine.PhaseRunning {
 		t.Errorf("while the old process is %s the port is %+v", old.Phase(), port)
 	}
@@ -69,7 +70,7 @@ func TestMoveMeetsAStart(t *testing.T) {
 				}
 			})
 			w.store.put(record(id, strings.Replace(telling, "! test -e /tmp/end", "false", 1)))
-			eventually(t, "the new run is started", func() bool {
+			await.True(t, "the new run is started", func() bool {
 				m, _ := w.store.get(id)
 				port, ok := w.ports.get(id)
 				return ok && port.Network == 0x19 && m.State == state.Started
@@ -107,7 +108,7 @@ func TestMoveSurvivesAgents(t *testing.T) {
 			w.startManager(t)
 			waitOutput(t, w.driver, id, "at "+newAddr+" "+newAddr)
 			w.waitFor(t, id, state.Started)
-			eventually(t, "the port is where it runs", func() bool {
+			await.True(t, "the port is where it runs", func() bool {
 				port, _ := w.ports.get(id)
 				return port.Network == 0x19 && port.Number == 0xc
 			})

@@ -13,6 +13,7 @@ import (
 
 	"github.com/vishvananda/netlink"
 
+	"github.com/sixpn/sixpn/internal/nettest/await"
 	"github.com/sixpn/sixpn/machine"
 )
 
@@ -27,12 +28,12 @@ type guest struct{}
 // what the router does otherwise.
 func connectGuest(t *testing.T, p *machine.Process, addr string) guest {
 	t.Helper()
-	namespace, err := p.NetNS(testContext(t))
+	namespace, err := p.NetNS(await.Context(t))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer namespace.Close()
-	device, err := machine.CreateVeth(testContext(t), namespace, machine.VethConfig{ID: p.ID(), Alias: machine.AliasOf("test", p.ID())})
+	device, err := machine.CreateVeth(await.Context(t), namespace, machine.VethConfig{ID: p.ID(), Alias: machine.AliasOf("test", p.ID())})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -42,7 +43,7 @@ func connectGuest(t *testing.T, p *machine.Process, addr string) guest {
 		}
 	})
 	address := netip.MustParseAddr(addr)
-	if err := machine.ConfigureGuest(testContext(t), namespace, machine.GuestConfig{Addr: address}); err != nil {
+	if err := machine.ConfigureGuest(await.Context(t), namespace, machine.GuestConfig{Addr: address}); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.WriteFile("/proc/sys/net/ipv6/conf/"+device.Name+"/disable_ipv6", []byte("0"), 0); err != nil {
@@ -85,11 +86,11 @@ func (guest) dial(ctx context.Context, network, addr string) (net.Conn, error) {
 
 func TestVethIsDownAndSilentOnTheHost(t *testing.T) {
 	d := newDriver(t)
-	p, err := d.Create(testContext(t), shell("0123456789abcd", "exec sleep 1000"))
+	p, err := d.Create(await.Context(t), shell("0123456789abcd", "exec sleep 1000"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	namespace, err := p.NetNS(testContext(t))
+	namespace, err := p.NetNS(await.Context(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -97,7 +98,7 @@ func TestVethIsDownAndSilentOnTheHost(t *testing.T) {
 	// Twice: the second replaces what a broken-off start left.
 	var device machine.Device
 	for range 2 {
-		device, err = machine.CreateVeth(testContext(t), namespace, machine.VethConfig{ID: p.ID(), Alias: machine.AliasOf("test", p.ID()), MTU: 1400})
+		device, err = machine.CreateVeth(await.Context(t), namespace, machine.VethConfig{ID: p.ID(), Alias: machine.AliasOf("test", p.ID()), MTU: 1400})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -114,10 +115,10 @@ func TestVethIsDownAndSilentOnTheHost(t *testing.T) {
 	if err != nil || strings.TrimSpace(string(off)) != "1" {
 		t.Errorf("disable_ipv6 is %q, %v", off, err)
 	}
-	if err := machine.ConfigureGuest(testContext(t), namespace, machine.GuestConfig{Addr: netip.MustParseAddr("fdaa:0:18:0:7:0:a:2")}); err != nil {
+	if err := machine.ConfigureGuest(await.Context(t), namespace, machine.GuestConfig{Addr: netip.MustParseAddr("fdaa:0:18:0:7:0:a:2")}); err != nil {
 		t.Fatal(err)
 	}
-	if err := p.Start(testContext(t)); err != nil {
+	if err := p.Start(await.Context(t)); err != nil {
 		t.Fatal(err)
 	}
 	out, _ := probe(t, p, "ip -6 addr show eth0; ip -6 route; ip link show eth0")
@@ -131,7 +132,7 @@ func TestVethIsDownAndSilentOnTheHost(t *testing.T) {
 	}
 	wait(t, p)
 	namespace.Close()
-	eventually(t, "the device gone with its machine", func() bool {
+	await.True(t, "the device gone with its machine", func() bool {
 		_, err := machine.FindVeth(p.ID())
 		return os.IsNotExist(err) || strings.Contains(fmt.Sprint(err), "does not exist")
 	})
@@ -139,19 +140,19 @@ func TestVethIsDownAndSilentOnTheHost(t *testing.T) {
 
 func TestBadNetworksAreRefused(t *testing.T) {
 	d := newDriver(t)
-	p, err := d.Create(testContext(t), shell("n", "true"))
+	p, err := d.Create(await.Context(t), shell("n", "true"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	namespace, err := p.NetNS(testContext(t))
+	namespace, err := p.NetNS(await.Context(t))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer namespace.Close()
-	if _, err := machine.CreateVeth(testContext(t), namespace, machine.VethConfig{ID: "n", MTU: 1279}); err == nil {
+	if _, err := machine.CreateVeth(await.Context(t), namespace, machine.VethConfig{ID: "n", MTU: 1279}); err == nil {
 		t.Error("MTU 1279 was taken")
 	}
-	if err := machine.ConfigureGuest(testContext(t), namespace, machine.GuestConfig{Addr: netip.MustParseAddr("2001:db8::1")}); err == nil {
+	if err := machine.ConfigureGuest(await.Context(t), namespace, machine.GuestConfig{Addr: netip.MustParseAddr("2001:db8::1")}); err == nil {
 		t.Error("an address outside fdaa::/16 was taken")
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
+	"github.com/sixpn/sixpn/internal/nettest/await"
 	"github.com/sixpn/sixpn/machine"
 	"github.com/sixpn/sixpn/netns"
 )
@@ -51,7 +52,7 @@ func TestVethTakesFramesOfXDP(t *testing.T) {
 	})
 	t.Cleanup(func() { _ = namespace.Close() })
 	for _, xdp := range []bool{false, true} {
-		device, err := machine.CreateVeth(testContext(t), namespace.File(), machine.VethConfig{
+		device, err := machine.CreateVeth(await.Context(t), namespace.File(), machine.VethConfig{
 			ID: "0123456789abcd", Alias: machine.AliasOf("test", "0123456789abcd"), XDP: xdp,
 		})
 		if err != nil {

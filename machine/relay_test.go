@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sixpn/sixpn/internal/nettest/await"
 	"github.com/sixpn/sixpn/machine"
 )
 
@@ -31,12 +32,12 @@ func relayTo(t *testing.T, server string) (listener *net.TCPListener, ended <-ch
 
 func dialTCP(t *testing.T, to net.Addr) *net.TCPConn {
 	t.Helper()
-	c, err := net.DialTimeout("tcp", to.String(), patience)
+	c, err := net.DialTimeout("tcp", to.String(), await.Limit)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.Close() })
-	if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
+	if err := c.SetDeadline(time.Now().Add(await.Limit)); err != nil {
 		t.Fatal(err)
 	}
 	return c.(*net.TCPConn)
@@ -92,7 +93,7 @@ func TestRelayPassesTheEndOfOneWayOn(t *testing.T) {
 		if err != nil {
 			t.Error(err)
 		}
-	case <-time.After(patience):
+	case <-time.After(await.Limit):
 		t.Error("the relay did not end with its connections")
 	}
 }
@@ -117,7 +118,7 @@ func TestRelayRefusesWhatItsServerRefuses(t *testing.T) {
 	server := tcpServer(t, nil)
 	server.Close()
 	listener, _ := relayTo(t, server.Addr().String())
-	c, err := net.DialTimeout("tcp", listener.Addr().String(), patience)
+	c, err := net.DialTimeout("tcp", listener.Addr().String(), await.Limit)
 	if err == nil {
 		_, err = c.Read(make([]byte, 1))
 		c.Close()
@@ -163,7 +164,7 @@ func TestRelaySlowsTheWriter(t *testing.T) {
 		if !bytes.Equal(all, sent) {
 			t.Errorf("%d bytes arrived of %d that were sent, or others", len(all), len(sent))
 		}
-	case <-time.After(patience):
+	case <-time.After(await.Limit):
 		t.Error("not all arrived")
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/sixpn/sixpn/internal/nettest/await"
 	"github.com/sixpn/sixpn/machine"
 	"github.com/sixpn/sixpn/state"
 )
@@ -82,7 +83,7 @@ func newRelayWorld(t *testing.T, id string, settle time.Duration) (*world, *mach
 // waitRelayed waits until a Machine's record says this of its relayed ports.
 func (w *world) waitRelayed(t *testing.T, id string, want ...uint16) {
 	t.Helper()
-	eventually(t, fmt.Sprintf("relayed ports %v", want), func() bool {
+	await.True(t, fmt.Sprintf("relayed ports %v", want), func() bool {
 		m, _ := w.store.get(id)
 		return slices.Equal(m.Relayed, want)
 	})
@@ -170,7 +171,7 @@ func TestNoAgentIsNeededToEndARelay(t *testing.T) {
 	w.waitRelayed(t, "r", 8080)
 	w.stop()
 	probe(t, p, "rm /tmp/any4")
-	eventually(t, "the port is free", func() bool {
+	await.True(t, "the port is free", func() bool {
 		out, _ := probe(t, p, ask)
 		return strings.Contains(out, "refused")
 	})
@@ -210,11 +211,11 @@ func TestKilledRelayComesAgain(t *testing.T) {
 		t.Fatalf("no relay is found: %q", before)
 	}
 	probe(t, p, "kill -9 "+before)
-	eventually(t, "another relay", func() bool {
+	await.True(t, "another relay", func() bool {
 		after, _ := probe(t, p, "pgrep -f ^sixpn-relay")
 		return after != "" && after != before
 	})
-	eventually(t, "it relays", func() bool {
+	await.True(t, "it relays", func() bool {
 		out, _ := probe(t, p, ask)
 		return out == "any4 hello"
 	})
@@ -232,7 +233,7 @@ func TestServerOpensItsPortLater(t *testing.T) {
 	probe(t, p, "touch /tmp/shared6")
 	waitOutput(t, w.driver, "r", "bound shared6")
 	w.waitRelayed(t, "r")
-	eventually(t, "the server has its port alone", func() bool {
+	await.True(t, "the server has its port alone", func() bool {
 		out, _ := probe(t, p, ask)
 		return out == "shared6 hello"
 	})

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sixpn/sixpn/internal/nettest/await"
 	"github.com/sixpn/sixpn/machine"
 	"github.com/sixpn/sixpn/state"
 )
@@ -121,7 +122,7 @@ func TestDatagramServerOpensItsPortLater(t *testing.T) {
 			probe(t, p, "touch /tmp/"+name)
 			waitOutput(t, w.driver, "u", "bound "+name)
 			w.waitRelayed(t, "u")
-			eventually(t, "the server has its port alone", func() bool {
+			await.True(t, "the server has its port alone", func() bool {
 				return strings.HasPrefix(askDatagram(t, p, 1), name)
 			})
 			// Alone with IPv4 again, it is relayed again.
@@ -180,7 +181,7 @@ for i in range(300):
 				t.Fatalf("a client had no answer: %s", out)
 			}
 			// Sockets of IPv4 that are connected to port 8080.
-			eventually(t, row.want+" sessions", func() bool {
+			await.True(t, row.want+" sessions", func() bool {
 				out, _ := probe(t, p, "grep -c ' 0100007F:1F90 01 ' /proc/net/udp")
 				return strings.TrimSpace(out) == row.want
 			})

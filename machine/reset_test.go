@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sixpn/sixpn/internal/nettest/await"
 	"github.com/sixpn/sixpn/machine"
 )
 
@@ -38,7 +39,7 @@ func TestResetSaysWhatIsInItsWay(t *testing.T) {
 				_ = other.Process.Kill()
 				_ = other.Wait()
 				if row.dir != "" {
-					eventually(t, "an empty cgroup", func() bool {
+					await.True(t, "an empty cgroup", func() bool {
 						err := os.Remove(dir)
 						return err == nil || os.IsNotExist(err)
 					})
@@ -48,7 +49,7 @@ func TestResetSaysWhatIsInItsWay(t *testing.T) {
 			if err := os.WriteFile(filepath.Join(dir, "cgroup.procs"), fmt.Append(nil, other.Process.Pid), 0); err != nil {
 				t.Fatal(err)
 			}
-			ctx, cancel := context.WithTimeout(testContext(t), 20*time.Millisecond)
+			ctx, cancel := context.WithTimeout(await.Context(t), 20*time.Millisecond)
 			defer cancel()
 			want := row.want
 			if strings.Contains(want, "%d") {
@@ -58,7 +59,7 @@ func TestResetSaysWhatIsInItsWay(t *testing.T) {
 				t.Errorf("reset: %v, expected %q", err, want)
 			}
 			end()
-			if _, err := d.Reset(testContext(t), time.Millisecond); err != nil {
+			if _, err := d.Reset(await.Context(t), time.Millisecond); err != nil {
 				t.Errorf("once it has gone: %v", err)
 			}
 		})

@@ -61,10 +61,7 @@ func decide(instance string, policy state.Restart, last *lastRun, b Backoff) dec
 		return decision{start: true}
 	}
 	failed := last.code != 0 || last.failed || last.lost
-	switch {
-	case policy.Policy == "always":
-	case policy.Policy == "on-failure" && failed:
-	default:
+	if !policy.Again(failed) {
 		return decision{}
 	}
 	if last.rebooted {

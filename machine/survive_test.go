@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sixpn/sixpn/internal/nettest/await"
 	"github.com/sixpn/sixpn/machine"
 )
 
@@ -35,7 +36,7 @@ func TestKilledSupervisorTakesItsMachineAlong(t *testing.T) {
 			p := start(t, d, shell(name, "sleep 1000 & echo up; wait"))
 			waitOutput(t, d, name, "up")
 			if frozen {
-				if err := p.Freeze(testContext(t)); err != nil {
+				if err := p.Freeze(await.Context(t)); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -76,7 +77,7 @@ func TestInitEndsWithItsSupervisor(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			eventually(t, "no process left", func() bool { return len(processesIn(t, filepath.Join(group, "payload"))) == 0 })
+			await.True(t, "no process left", func() bool { return len(processesIn(t, filepath.Join(group, "payload"))) == 0 })
 		})
 	}
 }
@@ -114,7 +115,7 @@ func TestFreezeAndThaw(t *testing.T) {
 	d := newDriver(t)
 	p := start(t, d, shell("f", "while :; do echo tick; sleep 0.005; done"))
 	waitOutput(t, d, "f", "tick")
-	if err := p.Freeze(testContext(t)); err != nil {
+	if err := p.Freeze(await.Context(t)); err != nil {
 		t.Fatal(err)
 	}
 	// The supervisor still runs; what it had been given is soon written.
@@ -122,14 +123,14 @@ func TestFreezeAndThaw(t *testing.T) {
 	if err != nil || len(ids) == 0 {
 		t.Fatalf("processes %v, %v", ids, err)
 	}
-	namespace, err := p.NetNS(testContext(t))
+	namespace, err := p.NetNS(await.Context(t))
 	if err != nil {
 		t.Fatalf("the supervisor is frozen too: %v", err)
 	}
 	namespace.Close()
 	ticks := func() int { return strings.Count(output(t, d, "f"), "tick") }
 	before, same := ticks(), 0
-	eventually(t, "no more ticks", func() bool {
+	await.True(t, "no more ticks", func() bool {
 		if now := ticks(); now != before {
 			before, same = now, 0
 		} else {
@@ -137,10 +138,10 @@ func TestFreezeAndThaw(t *testing.T) {
 		}
 		return same > 10 // ten looks, at least 50 ms
 	})
-	if err := p.Thaw(testContext(t)); err != nil {
+	if err := p.Thaw(await.Context(t)); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "ticks again", func() bool { return ticks() > before })
+	await.True(t, "ticks again", func() bool { return ticks() > before })
 }
 
 func TestAdoptByAnotherDriver(t *testing.T) {
@@ -154,14 +155,14 @@ func TestAdoptByAnotherDriver(t *testing.T) {
 	if _, status := run(t, first, shell("ended", "exit 5")); status.Code != 5 {
 		t.Fatalf("status %+v", status)
 	}
-	if _, err := first.Create(testContext(t), shell("held", "true")); err != nil {
+	if _, err := first.Create(await.Context(t), shell("held", "true")); err != nil {
 		t.Fatal(err)
 	}
 	second, err := machine.NewDriver(config)
 	if err != nil {
 		t.Fatal(err)
 	}
-	found, err := second.Adopt(testContext(t))
+	found, err := second.Adopt(await.Context(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -177,16 +178,16 @@ func TestAdoptByAnotherDriver(t *testing.T) {
 	if status := byID["ended"].ExitStatus(); status.Code != 5 || status.Lost {
 		t.Errorf("status of what ended: %+v", status)
 	}
-	if err := byID["held"].Start(testContext(t)); err != nil {
+	if err := byID["held"].Start(await.Context(t)); err != nil {
 		t.Error(err)
 	}
 	if status := wait(t, byID["held"]); status.Code != 0 {
 		t.Errorf("status of what was held: %+v", status)
 	}
-	if _, err := second.Create(testContext(t), shell("run", "true")); err == nil || !strings.Contains(err.Error(), "adopt or stop") {
+	if _, err := second.Create(await.Context(t), shell("run", "true")); err == nil || !strings.Contains(err.Error(), "adopt or stop") {
 		t.Errorf("a second run of a running machine: %v, expected an error that says what to do", err)
 	}
-	if err := byID["run"].Signal(testContext(t), syscall.SIGTERM); err != nil {
+	if err := byID["run"].Signal(await.Context(t), syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
 	if status := wait(t, byID["run"]); status.Code != 6 {
@@ -214,18 +215,18 @@ func TestDriverRefuses(t *testing.T) {
 	}
 	d := newDriver(t)
 	for _, id := range []string{"", "../x", "UPPER", "0123456789abcde"} {
-		if _, err := d.Create(testContext(t), shell(id, "true")); err == nil {
+		if _, err := d.Create(await.Context(t), shell(id, "true")); err == nil {
 			t.Errorf("machine id %q was taken", id)
 		}
 	}
-	if _, err := d.Create(testContext(t), machine.Spec{ID: "empty"}); err == nil {
+	if _, err := d.Create(await.Context(t), machine.Spec{ID: "empty"}); err == nil {
 		t.Error("a machine without a command was taken")
 	}
 }
 
 func TestCreateThatIsCutOffLeavesNothing(t *testing.T) {
 	d := newDriver(t)
-	ctx, cancel := context.WithCancel(testContext(t))
+	ctx, cancel := context.WithCancel(await.Context(t))
 	machine.OnStep(d, func(step string) {
 		if step == "supervisor started" {
 			cancel()
@@ -261,7 +262,7 @@ func TestAdoptStuckSupervisors(t *testing.T) {
 			t.Fatal(err)
 		}
 		// Its threads stop one after the other, and the last could still answer.
-		eventually(t, "every thread of the supervisor has stopped", func() bool {
+		await.True(t, "every thread of the supervisor has stopped", func() bool {
 			states, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", ids[0]))
 			for _, path := range states {
 				stat, _ := os.ReadFile(path)
@@ -278,7 +279,7 @@ func TestAdoptStuckSupervisors(t *testing.T) {
 		t.Fatal(err)
 	}
 	began := time.Now()
-	found, err := second.Adopt(testContext(t))
+	found, err := second.Adopt(await.Context(t))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/sixpn/sixpn/internal/nettest/await"
 	"github.com/sixpn/sixpn/machine"
 	"github.com/sixpn/sixpn/state"
 )
@@ -48,7 +49,7 @@ func suspended(t *testing.T, w *world, id string) {
 	t.Helper()
 	w.store.put(record(id, counting))
 	w.waitFor(t, id, state.Started)
-	eventually(t, "it counts", func() bool { return counted(t, w.driver, id) > 0 })
+	await.True(t, "it counts", func() bool { return counted(t, w.driver, id) > 0 })
 	w.journal.clear()
 	w.desire(t, id, state.Suspended)
 	w.waitFor(t, id, state.Suspended)
@@ -74,7 +75,7 @@ func TestSuspendAndResume(t *testing.T) {
 
 	w.desire(t, id, state.Started)
 	w.waitFor(t, id, state.Started)
-	eventually(t, "it counts on", func() bool { return counted(t, w.driver, id) > at })
+	await.True(t, "it counts on", func() bool { return counted(t, w.driver, id) > at })
 	after, err := p.Processes()
 	if err != nil || after[0] != before[0] || after[1] != before[1] {
 		t.Errorf("processes %v became %v (%v), expected the same init and command", before, after, err)
@@ -107,7 +108,7 @@ func TestSuspendedEnds(t *testing.T) {
 				w.waitGone(t, id)
 				return
 			}
-			eventually(t, "it becomes what was asked for", func() bool {
+			await.True(t, "it becomes what was asked for", func() bool {
 				m, _ := w.store.get(id)
 				return m.State == c.state && m.ExitCode != nil && *m.ExitCode == c.code
 			})
@@ -181,7 +182,7 @@ func TestSuspendSurvivesAgents(t *testing.T) {
 			}
 			if c.to == state.Started {
 				at := counted(t, w.driver, id)
-				eventually(t, "it counts on", func() bool { return counted(t, w.driver, id) > at })
+				await.True(t, "it counts on", func() bool { return counted(t, w.driver, id) > at })
 			}
 			w.desire(t, id, state.Stopped)
 			w.waitFor(t, id, state.Stopped)
@@ -214,7 +215,7 @@ func TestFreezeSaysSo(t *testing.T) {
 	d := newDriver(t)
 	p := start(t, d, shell("frz", counting))
 	for _, want := range []bool{false, true, false} {
-		if err := map[bool]func(context.Context) error{true: p.Freeze, false: p.Thaw}[want](testContext(t)); err != nil {
+		if err := map[bool]func(context.Context) error{true: p.Freeze, false: p.Thaw}[want](await.Context(t)); err != nil {
 			t.Fatal(err)
 		}
 		if p.Frozen() != want || frozen(t, d, "frz") != want {

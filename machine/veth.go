@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sixpn/sixpn"
+	"github.com/sixpn/sixpn/netns"
 )
 
 // GuestDevice is the name of a Machine's network device inside.
@@ -98,7 +99,7 @@ func CreateVeth(ctx context.Context, namespace *os.File, c VethConfig) (Device, 
 
 func finishVeth(ctx context.Context, namespace *os.File, c VethConfig) (Device, error) {
 	if c.XDP {
-		if err := inNetNS(ctx, namespace, func() error { return SwitchOnGRO(c.PeerName) }); err != nil {
+		if err := inNetNS(ctx, namespace, func() error { return netns.SetFeature(c.PeerName, netns.GRO, true) }); err != nil {
 			return Device{}, err
 		}
 	}

@@ -6,6 +6,7 @@ import (
 
 	"github.com/sixpn/sixpn/bpf"
 	"github.com/sixpn/sixpn/flycast"
+	"github.com/sixpn/sixpn/internal/nettest/await"
 	"github.com/sixpn/sixpn/maps"
 	"github.com/sixpn/sixpn/reconcile"
 	"github.com/sixpn/sixpn/state"
@@ -41,10 +42,10 @@ func TestLoopFillsTheKernel(t *testing.T) {
 	s := newStore(w)
 	loop := start(t, reconcile.Config{Store: s, Tables: opened})
 	for _, p := range w.local.Ports {
-		ok(t, loop.SetPort(within(t), p))
+		ok(t, loop.SetPort(await.Context(t), p))
 	}
 	loop.PortsComplete()
-	ok(t, loop.Applied(within(t), 1))
+	ok(t, loop.Applied(await.Context(t), 1))
 
 	backends := func() (running, gone int) {
 		loads, err := opened.Loads()
@@ -92,7 +93,7 @@ func TestLoopFillsTheKernel(t *testing.T) {
 		}
 		stopped.snapshot.Apps, stopped.snapshot.VIPs = w.snapshot.Apps, w.snapshot.VIPs
 		s.publish(stopped, int64(i+2))
-		ok(t, loop.Applied(within(t), int64(i+2)))
+		ok(t, loop.Applied(await.Context(t), int64(i+2)))
 		if running, gone := backends(); running != step.running || gone != step.gone {
 			t.Errorf("%s: %d backends run and %d are gone, want %d and %d", step.state, running, gone, step.running, step.gone)
 		}

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sixpn/sixpn/internal/nettest/await"
 	"github.com/sixpn/sixpn/maps"
 	"github.com/sixpn/sixpn/reconcile"
 	"github.com/sixpn/sixpn/state"
@@ -109,13 +110,6 @@ func start(t *testing.T, config reconcile.Config) *reconcile.Loop {
 	return loop
 }
 
-func within(t *testing.T) context.Context {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	t.Cleanup(cancel)
-	return ctx
-}
-
 func ok(t *testing.T, err error) {
 	t.Helper()
 	if err != nil {
@@ -140,9 +134,9 @@ func TestLoopFollowsTheStore(t *testing.T) {
 	w.app("web", red)
 	s := newStore(w)
 	loop := start(t, reconcile.Config{Store: s, Tables: newTables(fine)})
-	ok(t, loop.Applied(within(t), 1))
+	ok(t, loop.Applied(await.Context(t), 1))
 	s.publish(w, 7)
-	ok(t, loop.Applied(within(t), 5))
+	ok(t, loop.Applied(await.Context(t), 5))
 	if status := loop.Status(); status.Wanted != 7 || status.Applied != 7 || status.Error != "" {
 		t.Errorf("the status is %+v", status)
 	}
@@ -169,14 +163,14 @@ func TestLoopCoalesces(t *testing.T) {
 	for revision := int64(2); revision <= 50; revision++ {
 		s.publish(w, revision)
 	}
-	ctx := within(t)
+	ctx := await.Context(t)
 	for loop.Wanted() != 50 { // the loop has heard of all before the first Sync ends
 		if ctx.Err() != nil {
 			t.Fatalf("the loop wants revision %d, not 50", loop.Wanted())
 		}
 	}
 	close(release)
-	ok(t, loop.Applied(within(t), 50))
+	ok(t, loop.Applied(await.Context(t), 50))
 	// One more may be on its way, for a kick that came between.
 	if syncs := len(f.wants); syncs > 3 {
 		t.Errorf("50 revisions took %d Syncs, want at most 3", syncs)
@@ -194,7 +188,7 @@ func TestLoopTriesAgain(t *testing.T) {
 		return maps.Changes{}, nil
 	})
 	loop := start(t, reconcile.Config{Store: s, Tables: f})
-	ok(t, loop.Applied(within(t), 1))
+	ok(t, loop.Applied(await.Context(t), 1))
 	if status := loop.Status(); status.Error != "" || status.Failures != 0 {
 		t.Errorf("the status is %+v, want no error any more", status)
 	}
@@ -235,19 +229,19 @@ func TestLoopPorts(t *testing.T) {
 		return want
 	}
 
-	ok(t, loop.SetPort(within(t), port(id, red, 1)))
+	ok(t, loop.SetPort(await.Context(t), port(id, red, 1)))
 	if want := last(); len(want.Ports) != 1 || len(want.Machines) != 1 || !want.AddOnly {
 		t.Errorf("with a port, not all being known, the tables should hold %+v", want)
 	}
-	ok(t, loop.SetHostPort(within(t), hostPort))
+	ok(t, loop.SetHostPort(await.Context(t), hostPort))
 	if want := last(); want.HostDevice.Ifindex != hostPort.Ifindex || len(want.Ports) != 2 {
 		t.Errorf("with a host port the tables should hold %+v", want)
 	}
-	ok(t, loop.SetMeshPort(within(t), meshPort))
+	ok(t, loop.SetMeshPort(await.Context(t), meshPort))
 	if want := last(); want.Mesh.Ifindex != meshPort.Ifindex || len(want.Ports) != 3 {
 		t.Errorf("with a mesh the tables should hold %+v", want)
 	}
-	ok(t, loop.SetMeshPort(within(t), reconcile.MeshPort{}))
+	ok(t, loop.SetMeshPort(await.Context(t), reconcile.MeshPort{}))
 	if want := last(); want.Mesh != (maps.MeshDevice{}) || len(want.Ports) != 2 {
 		t.Errorf("without the mesh the tables should hold %+v", want)
 	}
@@ -255,11 +249,11 @@ func TestLoopPorts(t *testing.T) {
 	if want := last(); want.AddOnly {
 		t.Error("with all ports known nothing is taken out")
 	}
-	ok(t, loop.RemovePort(within(t), id))
+	ok(t, loop.RemovePort(await.Context(t), id))
 	if want := last(); len(want.Machines) != 0 {
 		t.Errorf("with the port removed the tables should hold %+v", want)
 	}
-	ok(t, loop.RemovePort(within(t), "unknown"))
+	ok(t, loop.RemovePort(await.Context(t), "unknown"))
 }
 
 // Where a port finds no room it is dropped; where something else does not, the port is
@@ -277,14 +271,14 @@ func TestLoopRefusedPort(t *testing.T) {
 			return maps.Changes{}, &maps.RefusedError{Errors: []*maps.CapacityError{{Table: table, What: "something", Max: 1, Hint: "do less"}}}
 		})
 		loop := start(t, reconcile.Config{Store: newStore(w), Tables: f})
-		err := loop.SetPort(within(t), port(id, red, 1))
+		err := loop.SetPort(await.Context(t), port(id, red, 1))
 		if (err != nil) != refused {
 			t.Errorf("with a full table %s: error %v, want one: %v", table, err, refused)
 		}
 		if !refused {
 			continue
 		}
-		ctx := within(t)
+		ctx := await.Context(t)
 		for want := next(t, f); len(want.Ports) != 0; want = next(t, f) {
 			if ctx.Err() != nil {
 				t.Fatalf("the port that table %s has no room for is still wanted", table)

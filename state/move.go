@@ -115,13 +115,7 @@ func (m Machine) ended() bool {
 	if m.State != Stopped || m.Pending != "" {
 		return false
 	}
-	switch m.Config.Restart.Policy {
-	case "always":
-		return false
-	case "on-failure":
-		return m.ExitCode != nil && *m.ExitCode == 0
-	}
-	return true
+	return !m.Again()
 }
 
 func (t *transaction) moveVIPs(from, to App) error {

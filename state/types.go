@@ -279,6 +279,17 @@ type Restart struct {
 	MaxRetries int    `json:"max_retries,omitempty"`
 }
 
+// Again is whether a run that ended by itself is followed by another, as long as there
+// are retries left.
+func (r Restart) Again(failed bool) bool {
+	return r.Policy == "always" || r.Policy == "on-failure" && failed
+}
+
+// Again is Restart.Again of the Machine's latest run.
+func (m Machine) Again() bool {
+	return m.Config.Restart.Again(m.ExitCode == nil || *m.ExitCode != 0)
+}
+
 // StopConfig says how a Machine is stopped.
 type StopConfig struct {
 	Signal  string        `json:"signal,omitempty"`  // default SIGTERM

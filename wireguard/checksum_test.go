@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"testing"
 	"time"
+
+	"github.com/sixpn/sixpn/internal/nettest/await"
 )
 
 // zeroSum is a payload with which a UDP datagram's checksum comes out as zero, so that
@@ -42,7 +44,7 @@ func checksumThatComesOutAsZero(t *testing.T, a, b *host) {
 	from, to := client.LocalAddr().(*net.UDPAddr).AddrPort(), server.LocalAddr().(*net.UDPAddr).AddrPort()
 	payload := zeroSum(from, to)
 	got := make([]byte, 100)
-	eventually(t, "the datagram arrives", func() bool {
+	await.True(t, "the datagram arrives", func() bool {
 		if _, err := client.WriteToUDPAddrPort(payload, to); err != nil {
 			t.Fatal(err)
 		}

@@ -10,6 +10,7 @@ import (
 
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 
+	"github.com/sixpn/sixpn/internal/nettest/await"
 	"github.com/sixpn/sixpn/wireguard"
 )
 
@@ -23,7 +24,7 @@ func TestKeyIsMadeOnce(t *testing.T) {
 		t.Fatalf("the key's file is %v (%v), expected one that only its owner can read", info, err)
 	}
 	a.in(func() error {
-		_, err := wireguard.Reset(testContext(t), a.config)
+		_, err := wireguard.Reset(await.Context(t), a.config)
 		return err
 	})
 	if second := a.open().PublicKey(); second != first {
@@ -71,7 +72,7 @@ func TestRotatedKeyCostsAHandshake(t *testing.T) { engines(t, rotatedKeyCostsAHa
 
 func rotatedKeyCostsAHandshake(t *testing.T, a, b *host) {
 	old, before, pid := a.mesh.PublicKey(), b.status(a.number), a.engine()
-	rotated, err := a.mesh.RotateKey(testContext(t))
+	rotated, err := a.mesh.RotateKey(await.Context(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -127,9 +128,9 @@ func TestRotationCutShort(t *testing.T) {
 func TestFailedRotation(t *testing.T) {
 	a, b := newMesh(t, "IPv4")
 	a.killEngine(syscall.SIGKILL)
-	eventually(t, "the engine is dead", func() bool { return a.engine() == 0 })
+	await.True(t, "the engine is dead", func() bool { return a.engine() == 0 })
 	old := a.mesh.PublicKey()
-	if _, err := a.mesh.RotateKey(testContext(t)); err == nil {
+	if _, err := a.mesh.RotateKey(await.Context(t)); err == nil {
 		t.Error("a key was rotated without an engine")
 	}
 	a.run()

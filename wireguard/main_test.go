@@ -23,13 +23,13 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sixpn/sixpn"
+	"github.com/sixpn/sixpn/internal/nettest/await"
 	"github.com/sixpn/sixpn/netns"
 	"github.com/sixpn/sixpn/wireguard"
 )
 
 const (
-	patience = time.Minute // how long a test waits for what must come
-	port     = 51821
+	port = 51821
 	// The first argument of this program as an agent that opens a mesh.
 	agentArgument = "mesh-agent"
 	echoReply     = 129 // ICMPv6
@@ -149,7 +149,7 @@ func (h *host) in(f func() error) {
 func (h *host) open() *wireguard.Mesh {
 	h.t.Helper()
 	h.in(func() (err error) {
-		h.mesh, err = wireguard.Open(testContext(h.t), h.config)
+		h.mesh, err = wireguard.Open(await.Context(h.t), h.config)
 		return err
 	})
 	mesh := h.mesh
@@ -184,7 +184,7 @@ func (h *host) peer() wireguard.Peer {
 
 func (h *host) setPeers(peers ...wireguard.Peer) {
 	h.t.Helper()
-	if err := h.mesh.SetPeers(testContext(h.t), peers); err != nil {
+	if err := h.mesh.SetPeers(await.Context(h.t), peers); err != nil {
 		h.t.Fatal(err)
 	}
 }
@@ -304,101 +304,7 @@ func (h *host) ping(to netip.Addr, in time.Duration) bool {
 
 func (h *host) reach(other *host) {
 	h.t.Helper()
-	eventually(h.t, fmt.Sprintf("host %d reaches host %d", h.number, other.number), func() bool { return h.ping(other.inside(), 100*time.Millisecond) })
-}
-
-// underlays are a pair of addresses for each family.
-var underlays = map[string][2]string{"IPv4": {"192.0.2.1/24", "192.0.2.2/24"}, "IPv6": {"2001:db8::1/64", "2001:db8::2/64"}}
-
-// newPair makes two hosts with an underlay between them, without meshes.
-func newPair(t *testing.T, family string) (a, b *host) {
-	t.Helper()
-	a, b = newHost(t, 0x863_0a7b), newHost(t, 0x42)
-	a.in(func() error {
-		attrs := netlink.NewLinkAttrs()
-		attrs.Name = "underlay"
-		return netlink.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: "underlay", PeerNamespace: netlink.NsFd(b.namespace.File().Fd())})
-	})
-	for i, h := range []*host{a, b} {
-		h.underlay = h.address(underlays[family][i])
-		h.in(func() error { return raise("underlay") })
-	}
-	return a, b
-}
-
-// address gives the host an address of the underlay.
-func (h *host) address(prefix string) netip.Addr {
-	h.t.Helper()
-	h.in(func() error {
-		link, err := netlink.LinkByName("underlay")
-		if err != nil {
-			return err
-		}
-		address, err := netlink.ParseAddr(prefix)
-		if err != nil {
-			return err
-		}
-		if address.IP.To4() == nil {
-			address.Flags = unix.IFA_F_NODAD
-		}
-		return netlink.AddrAdd(link, address)
-	})
-	return netip.MustParsePrefix(prefix).Addr()
-}
-
-// engines runs a test with the engine process and with what the agent takes when it
-// may choose, which is the kernel's WireGuard on a kernel that has it.
-func engines(t *testing.T, test func(t *testing.T, a, b *host)) {
-	for _, engine := range []string{"userspace", "auto"} {
-		t.Run(engine, func(t *testing.T) {
-			a, b := newPair(t, "IPv4")
-			a.config.Engine = engine
-			a.meet(b)
-			test(t, a, b)
-		})
-	}
-}
-
-// newMesh makes two hosts that reach each other.
-func newMesh(t *testing.T, family string) (a, b *host) {
-	t.Helper()
-	a, b = newPair(t, family)
-	a.meet(b)
-	return a, b
-}
-
-// meet opens the meshes of two hosts and waits until they reach each other.
-func (a *host) meet(b *host) {
-	a.t.Helper()
-	a.open()
-	b.open()
-	a.setPeers(b.peer())
-	b.setPeers(a.peer())
-	a.connect()
-	b.connect()
-	a.reach(b)
-}
-
-// eventually waits until a condition holds.
-func eventually(t *testing.T, what string, condition func() bool) {
-	t.Helper()
-	deadline := time.After(patience)
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for !condition() {
-		select {
-		case <-deadline:
-			t.Fatalf("waited %v in vain: %s", patience, what)
-		case <-tick.C:
-		}
-	}
-}
-
-func testContext(t *testing.T) context.Context {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	t.Cleanup(cancel)
-	return ctx
+	await.True(h.t, fmt.Sprintf("host %d reaches host %d", h.number, other.number), func() bool { return h.ping(other.inside(), 100*time.Millisecond) })
 }
 
 // openError is the error of an Open that is not to succeed.
@@ -406,7 +312,7 @@ func (h *host) openError() (err error) {
 	h.t.Helper()
 	h.in(func() error {
 		var m *wireguard.Mesh
-		if m, err = wireguard.Open(testContext(h.t), h.config); err == nil {
+		if m, err = wireguard.Open(await.Context(h.t), h.config); err == nil {
 			return m.Close()
 		}
 		return nil

@@ -12,6 +12,7 @@ import (
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 
 	"github.com/sixpn/sixpn"
+	"github.com/sixpn/sixpn/internal/nettest/await"
 	"github.com/sixpn/sixpn/wireguard"
 )
 
@@ -46,7 +47,7 @@ func unchangedPeersAreNotTouched(t *testing.T, a, b *host) {
 			t.Errorf("%s: host %d is %+v, expected as before, %+v", name, b.number, now, before)
 		}
 	}
-	if !a.ping(b.inside(), patience) {
+	if !a.ping(b.inside(), await.Limit) {
 		t.Error("the session was lost")
 	}
 	a.setPeers()
@@ -117,7 +118,7 @@ func movedPeerIsFollowed(t *testing.T, a, b *host) {
 		}
 	}
 	// A new key alone says nothing about where the host is.
-	if _, err := b.mesh.RotateKey(testContext(t)); err != nil {
+	if _, err := b.mesh.RotateKey(await.Context(t)); err != nil {
 		t.Fatal(err)
 	}
 	said.PublicKey = b.mesh.PublicKey()
@@ -156,7 +157,7 @@ func TestWrongPeersAreRefused(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			wrong := other
 			c.change(&wrong)
-			err := a.mesh.SetPeers(testContext(t), []wireguard.Peer{first, wrong})
+			err := a.mesh.SetPeers(await.Context(t), []wireguard.Peer{first, wrong})
 			if err == nil || !strings.Contains(err.Error(), c.said) {
 				t.Errorf("%+v was met with %v, expected %q", wrong, err, c.said)
 			}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/vishvananda/netlink"
 
+	"github.com/sixpn/sixpn/internal/nettest/await"
 	"github.com/sixpn/sixpn/wireguard"
 )
 
@@ -28,7 +29,7 @@ func traffic(t *testing.T, from, to *host) (stop func() (sent, lost int)) {
 		var c count
 		for !enough.Load() || c.sent < 10 {
 			c.sent++
-			if !from.ping(to.inside(), patience) {
+			if !from.ping(to.inside(), await.Limit) {
 				c.lost++
 			}
 		}
@@ -68,7 +69,7 @@ func (h *host) killEngine(s syscall.Signal) (pid int) {
 func (h *host) stopEngine() {
 	h.t.Helper()
 	pid := h.killEngine(syscall.SIGSTOP)
-	eventually(h.t, "the engine has stopped", func() bool {
+	await.True(h.t, "the engine has stopped", func() bool {
 		tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", pid))
 		if err != nil {
 			h.t.Fatal(err)
@@ -157,7 +158,7 @@ func TestLostEngineIsRestored(t *testing.T) {
 			a.run()
 			pid, ifindex := a.engine(), a.ifindex()
 			lose(a)
-			eventually(t, "another engine is there", func() bool { now := a.engine(); return now != 0 && now != pid })
+			await.True(t, "another engine is there", func() bool { now := a.engine(); return now != 0 && now != pid })
 			// The device is not raised again, nor given its address. Whoever is only sent to
 			// begins a handshake, too: the other's session has nobody at its other end.
 			b.reach(a)
@@ -175,7 +176,7 @@ func TestLostEngineIsRestored(t *testing.T) {
 // One that is asked all the time, and stands still for less than it may, keeps its work.
 func TestWorkingEngineIsLeftAlone(t *testing.T) {
 	a, b := newPair(t, "IPv4")
-	a.config.AskInterval, a.config.AnswerTimeout = time.Millisecond, patience
+	a.config.AskInterval, a.config.AnswerTimeout = time.Millisecond, await.Limit
 	a.meet(b)
 	a.run()
 	pid, handshake := a.engine(), a.status(b.number).LastHandshake
@@ -210,7 +211,7 @@ func deletedDeviceIsMadeAgain(t *testing.T, a, b *host) {
 	})
 	select {
 	case <-a.mesh.Changed():
-	case <-testContext(t).Done():
+	case <-await.Context(t).Done():
 		t.Fatal("nobody said that the device was made again")
 	}
 	if now := a.mesh.Device(); now.Ifindex == before.Ifindex || int(now.Ifindex) != a.ifindex() {
@@ -224,11 +225,11 @@ func deletedDeviceIsMadeAgain(t *testing.T, a, b *host) {
 func TestOpenRestoresADeadEngine(t *testing.T) {
 	a, b := newMesh(t, "IPv4")
 	pid := a.killEngine(syscall.SIGKILL)
-	eventually(t, "the engine is dead", func() bool { return a.engine() == 0 })
+	await.True(t, "the engine is dead", func() bool { return a.engine() == 0 })
 	if _, err := os.Stat(wireguard.SocketPath(a.mesh.Device().Name)); err != nil {
 		t.Fatal("a killed engine leaves its socket:", err)
 	}
-	if err := a.mesh.SetPeers(testContext(t), nil); err == nil {
+	if err := a.mesh.SetPeers(await.Context(t), nil); err == nil {
 		t.Error("peers were set without an engine")
 	}
 	a.open()
@@ -259,7 +260,7 @@ func TestForeignDeviceIsRefused(t *testing.T) {
 		t.Errorf("a foreign device was met with %v", err)
 	}
 	a.in(func() error {
-		removed, err := wireguard.Reset(testContext(t), a.config)
+		removed, err := wireguard.Reset(await.Context(t), a.config)
 		if len(removed) > 0 {
 			t.Errorf("reset removed %q, expected nothing", removed)
 		}
@@ -291,11 +292,11 @@ func TestReset(t *testing.T) {
 		"stopped": func(a *host) { a.stopEngine() },
 		"dead": func(a *host) {
 			a.killEngine(syscall.SIGKILL)
-			eventually(a.t, "the engine is dead", func() bool { return a.engine() == 0 })
+			await.True(a.t, "the engine is dead", func() bool { return a.engine() == 0 })
 		},
 		"twice": func(a *host) {
 			a.in(func() error {
-				_, err := wireguard.Reset(testContext(a.t), a.config)
+				_, err := wireguard.Reset(await.Context(a.t), a.config)
 				return err
 			})
 		},
@@ -308,7 +309,7 @@ func TestReset(t *testing.T) {
 			before(a)
 			var said string
 			a.in(func() error {
-				removed, err := wireguard.Reset(testContext(t), a.config)
+				removed, err := wireguard.Reset(await.Context(t), a.config)
 				said = strings.Join(removed, "\n")
 				return err
 			})

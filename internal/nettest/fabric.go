@@ -63,7 +63,7 @@ func openPort(l *Link) error {
 		return err
 	}
 	// What arrives at a host is as from a wire: with whole checksums.
-	return errors.Join(setTransmitChecksum(l.port, false), set("conf/"+l.port+"/accept_dad", "0"),
+	return errors.Join(netns.SetFeature(l.port, netns.TxChecksum, false), set("conf/"+l.port+"/accept_dad", "0"),
 		addAddress(device, routerOf(l.V6)), netlink.LinkSetUp(device))
 }
 

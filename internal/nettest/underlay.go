@@ -14,7 +14,6 @@ import (
 	"sync"
 	"syscall"
 	"time"
-	"unsafe"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
@@ -190,7 +189,7 @@ func (u *Underlay) Join(namespace *netns.Namespace) (*Link, error) {
 			return err
 		}
 		// What leaves is as on a wire: whole frames with whole checksums.
-		if err := setTransmitChecksum(Uplink, false); err != nil {
+		if err := netns.SetFeature(Uplink, netns.TxChecksum, false); err != nil {
 			return err
 		}
 		for _, a := range addresses {
@@ -266,30 +265,6 @@ func enslave(name string) error {
 		return err
 	}
 	return netlink.LinkSetMaster(device, bridge)
-}
-
-// setTransmitChecksum switches an offload of a device in the thread's namespace; all
-// that is segmented late goes with it.
-func setTransmitChecksum(device string, on bool) error {
-	value := struct{ command, data uint32 }{unix.ETHTOOL_STXCSUM, 0}
-	if on {
-		value.data = 1
-	}
-	request := struct { // struct ifreq
-		name [unix.IFNAMSIZ]byte
-		data unsafe.Pointer
-		_    [16]byte
-	}{data: unsafe.Pointer(&value)}
-	copy(request.name[:], device)
-	fd, err := unix.Socket(unix.AF_INET6, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return os.NewSyscallError("socket", err)
-	}
-	defer unix.Close(fd)
-	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCETHTOOL, uintptr(unsafe.Pointer(&request))); errno != 0 {
-		return fmt.Errorf("switch checksum offload of %s: %w", device, errno)
-	}
-	return nil
 }
 
 // Cut lets nothing more pass from or to a link, silently: the device stays up, as
