@@ -74,7 +74,7 @@ var fields = []field{
 		of: func(c *Config) value {
 			return text{&c.Mesh, oneOf(string(state.MeshWireGuard), string(state.MeshNative))}
 		}},
-	{key: "join", derived: "none", secret: true, doc: "token of \"sixpn hosts invite\" by which this host joins a fleet; once it has, the token is not looked at any more",
+	{key: "join", derived: "none", secret: true, doc: "token of \"sixpn hosts invite\" by which this host joins a fleet; better in the file or the environment than a flag, which others can see; once it has joined, the token is not looked at any more",
 		of: func(c *Config) value { return text{to: &c.Join} }},
 	{key: "store", derived: "that of the fleet", alone: true, doc: "URLs of an etcd cluster that holds the state instead of the fleet's own store",
 		example: "https://192.0.2.1:2379", of: func(c *Config) value { return &list{to: &c.Store, parse: checkStore} }},

@@ -13,7 +13,7 @@ var host = Dashboard{
 		}},
 		{"Traffic", []Panel{
 			{"Packets", "Forwarded packets by kind of port: in by the port that they came by, out by the one that they left by.", "", "pps", []Query{{sumBy("kind, direction", perSecond("sixpn_port_packets_total")), "{{kind}} {{direction}}"}}},
-			{"Bytes", "The same in bytes, from the IPv6 header on.", "", "Bps", []Query{{sumBy("kind, direction", perSecond("sixpn_port_bytes_total")), "{{kind}} {{direction}}"}}},
+			{"Bytes", "The same in bytes, Ethernet headers included.", "", "Bps", []Query{{sumBy("kind, direction", perSecond("sixpn_port_bytes_total")), "{{kind}} {{direction}}"}}},
 			{"Dropped packets", "Packets that did not go on. The dashboard Drops says why.", "", "pps", []Query{{sumBy("instance", perSecond("sixpn_dropped_packets_total")), "{{instance}}"}}},
 			{"Ports", "Devices of the router.", "", "none", []Query{{sumBy("kind", of("sixpn_ports")), "{{kind}}"}}},
 			{"Machines", "Machines by state.", "", "none", []Query{{sumBy("state", of("sixpn_machines")), "{{state}}"}}},

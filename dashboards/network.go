@@ -14,7 +14,7 @@ var network = Dashboard{
 		{"Network", []Panel{
 			{"Packets", "Forwarded packets of the network's Machines: in is what they sent.", "", "pps", []Query{
 				{sumBy("org, network, direction", perSecond("sixpn_port_packets_total", `kind="machine"`, inNetwork)), "{{org}} {{network}} {{direction}}"}}},
-			{"Bytes", "The same in bytes, from the IPv6 header on.", "", "Bps", []Query{
+			{"Bytes", "The same in bytes, Ethernet headers included.", "", "Bps", []Query{
 				{sumBy("org, network, direction", perSecond("sixpn_port_bytes_total", `kind="machine"`, inNetwork)), "{{org}} {{network}} {{direction}}"}}},
 			{"Dropped packets", "Packets that the network's Machines sent and that did not go on.", "", "pps", []Query{
 				{sumBy("org, network", perSecond("sixpn_port_dropped_packets_total", `kind="machine"`, inNetwork)), "{{org}} {{network}}"}}},

@@ -36,8 +36,8 @@ func sum(values []uint64) uint64 {
 }
 
 // PortCounts are the packets that went on, and their bytes, of a port since it was
-// added, as the device sees them: Rx is what it sent to the router. Bytes count from the
-// IPv6 header on.
+// added, as the device sees them: Rx is what it sent to the router. Bytes are those of
+// frames, each with an Ethernet header, also where the device has none.
 type PortCounts struct {
 	Port
 	RxPackets, RxBytes uint64

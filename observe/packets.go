@@ -11,7 +11,7 @@ const sectionPackets = "Packets"
 
 var (
 	portPackets = counter(sectionPackets, "port_packets_total", "Packets that the router forwarded since the agent began: in by the port that they came by, out by the one that they left by", "kind", "org", "network", "direction")
-	portBytes   = counter(sectionPackets, "port_bytes_total", "Bytes of these packets, from the IPv6 header on", "kind", "org", "network", "direction")
+	portBytes   = counter(sectionPackets, "port_bytes_total", "Bytes of these packets, Ethernet headers included, one for all the segments that are still one frame", "kind", "org", "network", "direction")
 	portDropped = counter(sectionPackets, "port_dropped_packets_total", "Packets that came in by these ports and did not go on", "kind", "org", "network")
 	portsGauge  = gauge(sectionPackets, "ports", "Ports of the router", "kind")
 

@@ -27,10 +27,11 @@ func hostsInvite(c *cli) *cobra.Command {
 		Short: "Print a token that lets one host into the fleet",
 		Long: `Print a token that lets one host into the fleet, until it expires. It is a secret:
 whoever has it can join, and whoever has joined can read and write all of the state.
-On the new host give it to "sixpn agent --join", with the address at which the others
-reach that host. Once the host has joined it needs the token no more.`,
+On the new host give it to the agent as $SIXPN_AGENT_JOIN, or with --join, which others
+on that host can see, and with it the address at which the others reach that host. Once
+the host has joined it needs the token no more.`,
 		Example: `  sixpn hosts invite --region fra --expires 15m
-  sixpn agent --join TOKEN --region fra --underlay 192.0.2.2`,
+  SIXPN_AGENT_JOIN=TOKEN sixpn agent --region fra --underlay 192.0.2.2`,
 		Args: cobra.NoArgs,
 	}
 	command.Flags().StringVarP(&region, "region", "r", "", "region that the host must be in (default any)")
@@ -48,7 +49,7 @@ reach that host. Once the host has joined it needs the token no more.`,
 			return c.printJSON(answer.JSON201)
 		}
 		fmt.Fprintln(c.out, answer.JSON201.Token)
-		c.note("It lets one host in until %s: sixpn agent --join TOKEN --underlay ADDRESS", answer.JSON201.ExpiresAt.Local().Format(time.DateTime))
+		c.note("It lets one host in until %s: SIXPN_AGENT_JOIN=TOKEN sixpn agent --underlay ADDRESS", answer.JSON201.ExpiresAt.Local().Format(time.DateTime))
 		return nil
 	})
 }
