@@ -60,7 +60,7 @@ __noinline int rotate_frame(context *ctx)
 }
 
 /*
- * 1 if source or destination is under fdaa::/16. All else that the uplink carries is
+ * 1 if source or destination is under fdaa::/16, or cannot be read. All else that the uplink carries is
  * the host's own traffic.
  */
 static __always_inline int is_ours(context *ctx)
@@ -74,8 +74,9 @@ static __always_inline int is_ours(context *ctx)
 	data = (void *)(long)ctx->data;
 	end = (void *)(long)ctx->data_end;
 	ip = data + L3;
+	/* A frame that is long enough and cannot be read must not pass: the stages drop it. */
 	if ((void *)(ip + 1) > end)
-		return 0;
+		return frame_length(ctx) >= L4;
 	return ip->saddr.in6_u.u6_addr16[0] == bpf_htons(PREFIX) || ip->daddr.in6_u.u6_addr16[0] == bpf_htons(PREFIX);
 }
 
