@@ -40,6 +40,7 @@ func (a *agent) work(ctx context.Context) error {
 		{"names", a.serveNames},
 		{"metrics", a.serveMetrics},
 		{"health checks", a.checkHealth},
+		{"cordons", func(ctx context.Context) error { return a.store.EndCordons(ctx, a.host.ID, 0) }},
 		{"round trips", a.measureRoundTrips},
 		{"api", a.serveAPI},
 	}

@@ -189,6 +189,26 @@ func TestCordonAndEvents(t *testing.T) {
 	}
 }
 
+// A cordon with a lease ends with it.
+func TestCordonWithLease(t *testing.T) {
+	w := newWorld(t)
+	m, _ := w.seed()
+	at := "/v1/apps/web/machines/" + m.ID
+	lease, _, err := w.store.AcquireLease(t.Context(), m.ID, state.LeaseRequest{})
+	must(t, err)
+	for _, row := range []struct {
+		method, path string
+		cordoned     bool
+	}{{"POST", "/cordon?with_lease=true", true}, {"DELETE", "/lease", false}} {
+		w.durable(t, w.holding(lease.Nonce, row.method, at+row.path, "", ""), http.StatusOK)
+		var shown api.Machine
+		w.get(at).into(t, &shown)
+		if shown.Cordoned != row.cordoned {
+			t.Errorf("after %s %s it is cordoned: %v", row.method, row.path, shown.Cordoned)
+		}
+	}
+}
+
 func TestMetadata(t *testing.T) {
 	w := newWorld(t)
 	m, _ := w.seed()

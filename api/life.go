@@ -191,7 +191,13 @@ func (o *operations) SuspendMachine(ctx context.Context, r SuspendMachineRequest
 }
 
 func (o *operations) CordonMachine(ctx context.Context, r CordonMachineRequestObject) (CordonMachineResponseObject, error) {
-	revision, err := o.cordon(ctx, target{r.AppName, r.MachineID, r.Params.FlyMachineLeaseNonce, r.Params.Wait}, true)
+	nonce := ""
+	if r.Params.WithLease {
+		if nonce = r.Params.FlyMachineLeaseNonce; nonce == "" {
+			return nil, invalid("with_lease", "with_lease is true, expected the nonce of the lease that the cordon shall end with, in the header %s", leaseHeader)
+		}
+	}
+	revision, err := o.cordon(ctx, target{r.AppName, r.MachineID, r.Params.FlyMachineLeaseNonce, r.Params.Wait}, func(m *state.Machine) { m.Cordon(nonce) })
 	if err != nil {
 		return nil, err
 	}
@@ -199,19 +205,19 @@ func (o *operations) CordonMachine(ctx context.Context, r CordonMachineRequestOb
 }
 
 func (o *operations) UncordonMachine(ctx context.Context, r UncordonMachineRequestObject) (UncordonMachineResponseObject, error) {
-	revision, err := o.cordon(ctx, target{r.AppName, r.MachineID, r.Params.FlyMachineLeaseNonce, r.Params.Wait}, false)
+	revision, err := o.cordon(ctx, target{r.AppName, r.MachineID, r.Params.FlyMachineLeaseNonce, r.Params.Wait}, (*state.Machine).Uncordon)
 	if err != nil {
 		return nil, err
 	}
 	return UncordonMachine200JSONResponse{done(revision)}, nil
 }
 
-func (s *Server) cordon(ctx context.Context, t target, cordoned bool) (int64, error) {
+func (s *Server) cordon(ctx context.Context, t target, how func(*state.Machine)) (int64, error) {
 	return s.change(ctx, t, func(m *state.Machine) error {
 		if m.Desired == state.Destroyed {
 			return beingDestroyed(m)
 		}
-		m.Cordoned = cordoned
+		how(m)
 		return nil
 	})
 }

@@ -1481,6 +1481,9 @@ type UpdateMachineParams struct {
 
 // CordonMachineParams defines parameters for CordonMachine.
 type CordonMachineParams struct {
+	// WithLease Ours: end the cordon with the lease whose nonce is sent. One that was there for good stays.
+	WithLease bool `form:"with_lease,omitempty" json:"with_lease,omitempty,omitzero"`
+
 	// Wait Ours: `applied` answers only when the data plane of the host that is asked has
 	// the change, wherever the Machine is, or with 504 when it is durable and takes
 	// too long; what other hosts have, `GET /v1/hosts?ask=true` says. `true` and
@@ -2058,7 +2061,9 @@ type ClientInterface interface {
 
 	// CordonMachine Take a Machine out of Flycast
 	//
-	// It gets no new Flycast connection until it is uncordoned; those it has go on.
+	// It gets no new Flycast connection until it is uncordoned; those it has go on. With
+	// `with_lease` also until the lease whose nonce is sent is over, released or
+	// another's: who is killed in the middle of a change then leaves no Machine out.
 	//
 	// Corresponds with POST /v1/apps/{app_name}/machines/{machine_id}/cordon (the `CordonMachine` operationId).
 	CordonMachine(ctx context.Context, appName AppName, machineID MachineID, params *CordonMachineParams, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -2761,7 +2766,9 @@ func (c *Client) UpdateMachine(ctx context.Context, appName AppName, machineID M
 
 // CordonMachine Take a Machine out of Flycast
 //
-// It gets no new Flycast connection until it is uncordoned; those it has go on.
+// It gets no new Flycast connection until it is uncordoned; those it has go on. With
+// `with_lease` also until the lease whose nonce is sent is over, released or
+// another's: who is killed in the middle of a change then leaves no Machine out.
 //
 // Corresponds with POST /v1/apps/{app_name}/machines/{machine_id}/cordon (the `CordonMachine` operationId).
 func (c *Client) CordonMachine(ctx context.Context, appName AppName, machineID MachineID, params *CordonMachineParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -4541,6 +4548,14 @@ func NewCordonMachineRequest(server string, appName AppName, machineID MachineID
 		// styled parameters, preserving literal commas as delimiters
 		// per the OpenAPI spec (e.g. "color=blue,black,brown").
 		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "with_lease", params.WithLease, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
 
 		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "wait", params.Wait, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 			return nil, err
@@ -7345,7 +7360,9 @@ type ClientWithResponsesInterface interface {
 
 	// CordonMachineWithResponse Take a Machine out of Flycast
 	//
-	// It gets no new Flycast connection until it is uncordoned; those it has go on.
+	// It gets no new Flycast connection until it is uncordoned; those it has go on. With
+	// `with_lease` also until the lease whose nonce is sent is over, released or
+	// another's: who is killed in the middle of a change then leaves no Machine out.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -10904,7 +10921,9 @@ func (c *ClientWithResponses) UpdateMachineWithResponse(ctx context.Context, app
 
 // CordonMachineWithResponse Take a Machine out of Flycast
 //
-// It gets no new Flycast connection until it is uncordoned; those it has go on.
+// It gets no new Flycast connection until it is uncordoned; those it has go on. With
+// `with_lease` also until the lease whose nonce is sent is over, released or
+// another's: who is killed in the middle of a change then leaves no Machine out.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -14710,6 +14729,19 @@ func (siw *ServerInterfaceWrapper) CordonMachine(w http.ResponseWriter, r *http.
 
 	// Parameter object where we will unmarshal all parameters from the context
 	var params CordonMachineParams
+
+	// ------------- Optional query parameter "with_lease" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "with_lease", r.URL.Query(), &params.WithLease, runtime.BindQueryParameterOptions{Type: "boolean", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "with_lease"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "with_lease", Err: err})
+		}
+		return
+	}
 
 	// ------------- Optional query parameter "wait" -------------
 

@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"strings"
+	"time"
 
 	"github.com/sixpn/sixpn"
 	"github.com/sixpn/sixpn/state"
@@ -15,7 +16,7 @@ func (s *Server) machineOf(m state.Machine) Machine {
 		ID: m.ID, Name: m.Name, AppName: m.App, State: string(m.State), Region: m.Region, ImageRef: imageOf(m.Config.Image),
 		InstanceID: m.InstanceID, Version: m.InstanceID, PrivateIP: m.Addr().String(),
 		CreatedAt: m.CreatedAt, UpdatedAt: m.UpdatedAt, Config: configOut(m.Config),
-		Events: eventsOf(m), Cordoned: m.Cordoned, HostStatus: "ok", HostName: hostName(snapshot, m.Host),
+		Events: eventsOf(m), Cordoned: m.CordonedAt(time.Now()), HostStatus: "ok", HostName: hostName(snapshot, m.Host),
 		Message: m.Message, Restarts: m.Restarts, DesiredState: string(m.Desired),
 	}
 	if !snapshot.Present(m.Host) {

@@ -113,6 +113,8 @@ func refusals() []refusal {
 		{"wait timeout 0", "GET", machine + "/wait?timeout=0", "", unprocessable, "invalid_argument", "timeout"},
 		{"wait timeout long", "GET", machine + "/wait?timeout=3601", "", unprocessable, "invalid_argument", "timeout"},
 		{"wait timeout text", "GET", machine + "/wait?timeout=soon", "", bad, "invalid_argument", "timeout"},
+		{"wait timeout beyond numbers", "GET", machine + "/wait?timeout=99999999999999999999", "", bad, "invalid_argument", "timeout"},
+		{"cordon with no lease", "POST", machine + "/cordon?with_lease=true", "", unprocessable, "invalid_argument", "with_lease"},
 		{"wait in vain", "GET", machine + "/wait?state=stopped&timeout=1", "", http.StatusRequestTimeout, "deadline_exceeded", ""},
 		{"logs unknown", "GET", "/v1/apps/web/machines/00000000000000/logs", "", missing, "not_found", "machine_id"},
 		{"logs follow", "GET", machine + "/logs?follow=perhaps", "", bad, "invalid_argument", "follow"},
@@ -147,6 +149,22 @@ func TestRefusedChangesNothing(t *testing.T) {
 				return w.ask(row.method, fill.Replace(row.path), contentType(row.body), fill.Replace(row.body))
 			})
 		})
+	}
+}
+
+// A parameter of the wrong kind is refused in the API's own words.
+func TestMalformedParameters(t *testing.T) {
+	w := newWorld(t)
+	m, _ := w.seed()
+	at := "/v1/apps/web/machines/" + m.ID
+	for path, want := range map[string]string{
+		at + "/wait?timeout=1s":                   `timeout is "1s", expected a whole number, without a unit`,
+		at + "/wait?timeout=99999999999999999999": "timeout is 99999999999999999999, which is beyond all numbers: expected a smaller one",
+		at + "/logs?follow=perhaps":               `follow is "perhaps", expected true or false`,
+	} {
+		if got := w.get(path).failure.Error; got != want {
+			t.Errorf("%s: %q, expected %q", path, got, want)
+		}
 	}
 }
 

@@ -4,9 +4,11 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
+	"strconv"
 	"time"
 
 	"github.com/sixpn/sixpn"
@@ -181,13 +183,27 @@ func (s *Server) failRequest(w http.ResponseWriter, r *http.Request, err error) 
 	var many *TooManyValuesForParamError
 	switch {
 	case errors.As(err, &format):
-		field = format.ParamName
+		field, err = format.ParamName, malformed(format)
 	case errors.As(err, &missing):
 		field = missing.ParamName
 	case errors.As(err, &many):
 		field = many.ParamName
 	}
 	s.fail(w, r, refuse(http.StatusBadRequest, StatusInvalid, field, "%v", err))
+}
+
+// malformed is what is wrong with a parameter, for people.
+func malformed(e *InvalidParamFormatError) error {
+	var number *strconv.NumError
+	switch {
+	case !errors.As(e.Err, &number):
+		return e
+	case number.Func == "ParseBool":
+		return fmt.Errorf("%s is %q, expected true or false", e.ParamName, number.Num)
+	case errors.Is(number.Err, strconv.ErrRange):
+		return fmt.Errorf("%s is %.40s, which is beyond all numbers: expected a smaller one", e.ParamName, number.Num)
+	}
+	return fmt.Errorf("%s is %q, expected a whole number, without a unit", e.ParamName, number.Num)
 }
 
 func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {

@@ -60,9 +60,8 @@ func (s *Store) AcquireLease(ctx context.Context, id string, r LeaseRequest) (Le
 		case held.HeldAt(at):
 			return leased(m.Value)
 		}
-		m.Value.Lease, m.Value.UpdatedAt = next, at
 		lease = *next
-		return write(t, keyMachine(m.Value.Network, id), m)
+		return t.writeLease(m, next, at)
 	})
 	if err != nil {
 		return Lease{}, 0, err
@@ -86,9 +85,18 @@ func (s *Store) ReleaseLease(ctx context.Context, id, nonce string) (int64, erro
 		default:
 			return refuse(NotFound, "lease", "machine %s has no lease: there is nothing to release", id)
 		}
-		m.Value.Lease, m.Value.UpdatedAt = nil, at
-		return write(t, keyMachine(m.Value.Network, id), m)
+		return t.writeLease(m, nil, at)
 	})
+}
+
+// writeLease gives a Machine another lease, or none, and ends what was only for that of
+// before.
+func (t *transaction) writeLease(r Record[Machine], next *Lease, at time.Time) error {
+	before := r.Value
+	r.Value.Lease, r.Value.UpdatedAt = next, at
+	forgetCordon(&r.Value, at)
+	r.Value.Events = eventsOf(before, r.Value, sourceHost)
+	return write(t, keyMachine(r.Value.Network, r.Value.ID), r)
 }
 
 // newLease has a nonce that nobody can guess: 26 random letters and digits.

@@ -114,20 +114,22 @@ type Machine struct {
 	InstanceID string        `json:"instance_id"`
 	// Pending is an InstanceID whose run was asked for while another had to end
 	// first, until that run begins.
-	Pending   string        `json:"pending,omitempty"`
-	Stop      StopConfig    `json:"stop,omitzero"` // how the last stop was asked for; what it leaves out, Config says
-	Config    MachineConfig `json:"config"`
-	ExitCode  *int          `json:"exit_code,omitempty"` // of the last run, nil before the first ended; 128+signal
-	Message   string        `json:"message,omitempty"`   // why it failed, for people
-	Restarts  int           `json:"restarts,omitempty"`  // by policy, since it was last asked to start
-	Cordoned  bool          `json:"cordoned,omitempty"`  // takes no new Flycast flow until it is uncordoned
-	Lease     *Lease        `json:"lease,omitempty"`
-	Migration *Migration    `json:"migration,omitempty"` // to another host, nil: it is not on its way, nor did the last one fail
-	Checks    []CheckStatus `json:"checks,omitempty"`    // by name, of the run that InstanceID names; written by its host when one changes
-	Relayed   []uint16      `json:"relayed,omitempty"`   // internal ports, of TCP or UDP, on which it listens with IPv4 only, so that Flycast reaches it through a relay that hides the client's address
-	Events    []Event       `json:"events,omitempty"`    // the latest MaxEvents, newest first
-	CreatedAt time.Time     `json:"created_at"`
-	UpdatedAt time.Time     `json:"updated_at"`
+	Pending  string        `json:"pending,omitempty"`
+	Stop     StopConfig    `json:"stop,omitzero"` // how the last stop was asked for; what it leaves out, Config says
+	Config   MachineConfig `json:"config"`
+	ExitCode *int          `json:"exit_code,omitempty"` // of the last run, nil before the first ended; 128+signal
+	Message  string        `json:"message,omitempty"`   // why it failed, for people
+	Restarts int           `json:"restarts,omitempty"`  // by policy, since it was last asked to start
+	Cordoned bool          `json:"cordoned,omitempty"`  // takes no new Flycast flow until it is uncordoned
+	// CordonLease is the nonce of the lease that Cordoned ends with; empty: of none.
+	CordonLease string        `json:"cordon_lease,omitempty"`
+	Lease       *Lease        `json:"lease,omitempty"`
+	Migration   *Migration    `json:"migration,omitempty"` // to another host, nil: it is not on its way, nor did the last one fail
+	Checks      []CheckStatus `json:"checks,omitempty"`    // by name, of the run that InstanceID names; written by its host when one changes
+	Relayed     []uint16      `json:"relayed,omitempty"`   // internal ports, of TCP or UDP, on which it listens with IPv4 only, so that Flycast reaches it through a relay that hides the client's address
+	Events      []Event       `json:"events,omitempty"`    // the latest MaxEvents, newest first
+	CreatedAt   time.Time     `json:"created_at"`
+	UpdatedAt   time.Time     `json:"updated_at"`
 }
 
 // Addr is the Machine's primary address.

@@ -46,6 +46,7 @@ func (s *Store) updateMachine(ctx context.Context, id, source string, change fun
 			return err
 		}
 		forgetChecks(&record.Value)
+		forgetCordon(&record.Value, now())
 		arrive(&record.Value)
 		if reflect.DeepEqual(before.Value, record.Value) {
 			return nil
@@ -81,7 +82,7 @@ func validateUpdate(before, after Machine) error {
 	fixed.Desired, fixed.State, fixed.InstanceID, fixed.Config = before.Desired, before.State, before.InstanceID, before.Config
 	fixed.ExitCode, fixed.Message, fixed.Restarts, fixed.Stop = before.ExitCode, before.Message, before.Restarts, before.Stop
 	fixed.Pending, fixed.Cordoned, fixed.Checks, fixed.Relayed = before.Pending, before.Cordoned, before.Checks, before.Relayed
-	fixed.Migration = before.Migration // see arrive
+	fixed.Migration, fixed.CordonLease = before.Migration, before.CordonLease // see arrive
 	if !reflect.DeepEqual(before, fixed) {
 		return refuse(Invalid, "", "what identifies machine %s cannot be changed (id, name, app, network, host, number, region, times), nor its lease and events: create another Machine", before.ID)
 	}

@@ -69,7 +69,9 @@ start, or its checks do not pass in time, all Machines get back what they had. N
 Machines come before the others are changed, surplus ones go last. Machines that
 were not made by deploy are left as they are.
 
-Interrupted, it leaves everything as it is and says what that is.`,
+Interrupted, it leaves everything as it is and says what that is. Killed, it leaves
+everything as it is too: within --lease-ttl its locks end, and Flycast has all Machines
+again; the next deploy goes on from there.`,
 		Example: `  sixpn deploy
   sixpn deploy -c web/fly.toml -a web --count 3
   sixpn deploy -a web --strategy immediate -e LEVEL=debug -- python3 -m http.server --bind :: 8080`,

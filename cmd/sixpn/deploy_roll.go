@@ -55,7 +55,7 @@ func (c *cli) roll(ctx context.Context, client *api.ClientWithResponses, f rollF
 		fmt.Fprintf(c.err, "Left as they are, for they were not made by deploy: %s\n", strings.Join(ids(plan.Foreign), " "))
 	}
 	if cordoned := plan.Cordoned(); len(cordoned) > 0 {
-		fmt.Fprintf(c.err, "Cordoned before, by somebody or a deploy that was killed, so Flycast does not use them; to change that: sixpn machine uncordon %s\n",
+		fmt.Fprintf(c.err, "Cordoned before, by somebody, so Flycast does not use them; to change that: sixpn machine uncordon %s\n",
 			strings.Join(cordoned, " "))
 	}
 	fmt.Fprintf(c.out, "App %s is at release %d: %s\n", plan.App, plan.Release, summary(outcomes))

@@ -58,7 +58,7 @@ func shopMachines(t *testing.T) (rows []string) {
 		if m.Cordoned {
 			t.Errorf("Machine %s is left cordoned", m.Name)
 		}
-		if lease := sixpnRun(t, "machine", "leases", "list", m.ID, "-a", "web"); strings.Contains(lease.out, "deploy") {
+		if lease := sixpnRun(t, "machine", "leases", "view", m.ID, "-a", "web"); !strings.Contains(lease.out, "none") {
 			t.Errorf("the lease of Machine %s is left behind: %s", m.Name, lease.out)
 		}
 	}

@@ -21,10 +21,14 @@ import (
 	"github.com/sixpn/sixpn/machine"
 )
 
-// TestMain lets this program be the agents and payloads of its own hosts.
+// TestMain lets this program be the agents and payloads of its own hosts, and the command
+// line.
 func TestMain(m *testing.M) {
 	if nettest.Main() {
 		return
+	}
+	if os.Getenv(asProgram) != "" {
+		main()
 	}
 	os.Exit(m.Run())
 }

@@ -68,7 +68,7 @@ func newWorld(t *testing.T) *world {
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	for _, task := range []func(context.Context) error{
-		w.store.Run, w.play, func(ctx context.Context) error { return server.Serve(ctx, l) },
+		w.store.Run, w.play, w.endCordons, func(ctx context.Context) error { return server.Serve(ctx, l) },
 	} {
 		running.Go(func() {
 			if err := task(ctx); err != nil && !errors.Is(err, context.Canceled) {
@@ -135,6 +135,8 @@ func (w *world) play(ctx context.Context) error {
 		}
 	}
 }
+
+func (w *world) endCordons(ctx context.Context) error { return w.store.EndCordons(ctx, w.host, 0) }
 
 func (w *world) step(ctx context.Context, m state.Machine) error {
 	become := func(s state.MachineState, code *int, message string) error {

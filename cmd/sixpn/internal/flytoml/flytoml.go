@@ -16,6 +16,7 @@ import (
 	"github.com/google/shlex"
 
 	"github.com/sixpn/sixpn/api"
+	"github.com/sixpn/sixpn/state"
 )
 
 // File is what a fly.toml asks for.
@@ -185,7 +186,26 @@ func (d *document) config(group string, first bool) (api.MachineConfig, []string
 		}
 		c.Services = append(c.Services, s.api(&warnings))
 	}
-	return c, warnings
+	return c, append(warnings, slowChecks(c)...)
+}
+
+// slowChecks warns of checks whose probes may take longer than there is between two.
+func slowChecks(c api.MachineConfig) (warnings []string) {
+	warn := func(key string, check api.HealthCheck) {
+		interval := cmp.Or(time.Duration(check.Interval), state.DefaultCheckInterval)
+		if timeout := time.Duration(check.Timeout); timeout > interval {
+			warnings = append(warnings, fmt.Sprintf("%s: a timeout of %v is longer than the interval of %v: while one probe goes on no other begins, so they may be as far apart as the timeout", key, timeout, interval))
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.Checks)) {
+		warn("checks."+name, c.Checks[name])
+	}
+	for _, service := range c.Services {
+		for _, check := range service.Checks {
+			warn(fmt.Sprintf("check of internal port %d", service.InternalPort), check)
+		}
+	}
+	return warnings
 }
 
 // httpPort is the only port of [http_service] here, since a VIP port speaks no TLS.

@@ -165,6 +165,9 @@ func TestWarnings(t *testing.T) {
 		{"autostop", "[http_service]\ninternal_port = 1\nauto_stop_machines = true\n", "http_service.auto_stop_machines is kept"},
 		{"autostop off", "[http_service]\ninternal_port = 1\nauto_stop_machines = \"off\"\nauto_start_machines = false\n", ""},
 		{"autostart", "[http_service]\ninternal_port = 1\nauto_start_machines = true\n", "http_service.auto_start_machines is kept"},
+		{"a check slower than its interval", "[checks.up]\ntype = \"tcp\"\nport = 1\ninterval = \"5s\"\ntimeout = \"6s\"\n", "checks.up: a timeout of 6s is longer than the interval of 5s"},
+		{"one slower than the usual interval", "[http_service]\ninternal_port = 1\n[[http_service.checks]]\ntimeout = \"16s\"\n", "internal port 1: a timeout of 16s is longer than the interval of 15s"},
+		{"a check as slow as its interval", "[checks.up]\ntype = \"tcp\"\nport = 1\ninterval = \"5s\"\ntimeout = \"5s\"\n", ""},
 		{"a service without ports", "[[services]]\ninternal_port = 7\n", "internal port 7 has no ports"},
 	} {
 		t.Run(row.name, func(t *testing.T) {

@@ -63,7 +63,7 @@ type Wanted struct {
 }
 
 // Cordoned are the ids of the Machines that were cordoned before and are kept: they
-// stay so. Whether an operator or a deploy that was killed did it cannot be seen.
+// stay so, for somebody wanted it, and no deploy has left it behind.
 func (p *Plan) Cordoned() (ids []string) {
 	for _, step := range p.Steps {
 		if step.Action == Update && step.Before.Cordoned {
@@ -104,7 +104,7 @@ func Deploy(wanted Wanted, current []api.Machine) (Plan, error) {
 		keep, surplus := split(machines, count)
 		for _, m := range keep {
 			updates = append(updates, Step{
-				Action: Update, Group: group.Name, Name: m.Name, Before: m, Launch: m.DesiredState == "started",
+				Action: Update, Group: group.Name, Name: m.Name, Before: m, Launch: m.DesiredState == "started" || unborn(m),
 				Config: plan.stamp(group.Config, group.Name, &m),
 			})
 		}
@@ -183,6 +183,9 @@ func running(m api.Machine) int {
 	}
 	return 0
 }
+
+// unborn is a Machine that a deploy made and was killed before it started it.
+func unborn(m api.Machine) bool { return m.State == "created" }
 
 // releaseOf is the release that a Machine is of, 0 if it says none.
 func releaseOf(m api.Machine) int {

@@ -31,6 +31,7 @@ func made(id, group string, release int, change ...func(*api.Machine)) api.Machi
 }
 
 func stopped(m *api.Machine)            { m.State, m.DesiredState = "stopped", "stopped" }
+func unlaunched(m *api.Machine)         { m.State, m.DesiredState = "created", "stopped" }
 func crashed(m *api.Machine)            { m.State = "stopped" }
 func foreign(m *api.Machine)            { m.Config.Metadata = nil }
 func inRole(m *api.Machine)             { m.Config.Metadata["role"] = "primary"; m.Config.DNS.Hostname = "db" }
@@ -58,7 +59,7 @@ func groups(names ...string) (groups []flytoml.Group) {
 	return groups
 }
 
-// What a killed deploy, or an operator, cordoned stays so, and is told.
+// What an operator cordoned stays so, and is told.
 func TestPlanNamesCordonedMachines(t *testing.T) {
 	cordoned := func(m *api.Machine) { m.Cordoned = true }
 	current := []api.Machine{made("a", "app", 1, cordoned), made("b", "app", 1), made("c", "app", 1, cordoned)}
@@ -99,6 +100,7 @@ func TestDeployPlan(t *testing.T) {
 		{"none", []api.Machine{made("a", "app", 1)}, []string{"app"}, map[string]int{"app": 0}, 2, "destroy app a"},
 		{"those that run are kept", []api.Machine{made("a", "app", 1, crashed), made("b", "app", 1)}, []string{"app"}, map[string]int{"app": 1}, 2, "update app b, destroy app a"},
 		{"the newest release is kept", []api.Machine{made("a", "app", 1), made("b", "app", 2)}, []string{"app"}, map[string]int{"app": 1}, 3, "update app b, destroy app a"},
+		{"one that was never started is", []api.Machine{made("a", "app", 1, unlaunched)}, []string{"app"}, nil, 2, "update app a"},
 		{"a stopped one stays stopped", []api.Machine{made("a", "app", 1, stopped)}, []string{"app"}, nil, 2, "update app a!"},
 		{"one that crashed starts", []api.Machine{made("a", "app", 1, crashed)}, []string{"app"}, nil, 2, "update app a"},
 		{"a group is gone", []api.Machine{made("a", "web", 1), made("b", "worker", 1)}, []string{"web"}, nil, 2, "update web a, destroy worker b"},

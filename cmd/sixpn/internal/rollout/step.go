@@ -83,13 +83,13 @@ func (x *run) configure(ctx context.Context, i int, config api.MachineConfig, ve
 }
 
 // cordon keeps new connections from a Machine, so that none meets a command that
-// does not listen yet.
+// does not listen yet. Should nobody be there to uncordon it, that ends with the lease.
 func (x *run) cordon(ctx context.Context, i int) error {
 	if len(x.plan.Steps[i].Config.Services)+len(x.plan.Steps[i].Before.Config.Services) == 0 {
 		return nil
 	}
 	id := x.outcomes[i].MachineID
-	params := &api.CordonMachineParams{FlyMachineLeaseNonce: x.leases.nonce(id)}
+	params := &api.CordonMachineParams{FlyMachineLeaseNonce: x.leases.nonce(id), WithLease: true}
 	x.cordoned[i] = true
 	return api.Check(x.Client.CordonMachineWithResponse(ctx, x.plan.App, id, params))
 }
