@@ -11,7 +11,6 @@ import (
 
 	"github.com/sixpn/sixpn"
 	"github.com/sixpn/sixpn/api"
-	"github.com/sixpn/sixpn/bpf"
 	"github.com/sixpn/sixpn/flycast"
 	"github.com/sixpn/sixpn/maps"
 	"github.com/sixpn/sixpn/reconcile"
@@ -133,7 +132,7 @@ func (d dataPlane) portStatus(machines map[numbered]state.Machine) ([]api.PortSt
 	var ports []api.PortStatus
 	for _, c := range counts {
 		port := api.PortStatus{
-			Device: names[c.Ifindex], Ifindex: int(c.Ifindex), Kind: portKinds[c.Kind], MTU: int(c.MTU),
+			Device: names[c.Ifindex], Ifindex: int(c.Ifindex), Kind: c.Kind.String(), MTU: int(c.MTU),
 			RxPackets: c.RxPackets, RxBytes: c.RxBytes, TxPackets: c.TxPackets, TxBytes: c.TxBytes, Dropped: c.Dropped,
 		}
 		if m, ok := machines[numbered{c.Network, c.Host, c.Machine}]; ok {
@@ -175,8 +174,8 @@ func (d dataPlane) serviceStatus(snapshot *state.Snapshot) ([]api.ServiceStatus,
 		index[key] = len(services)
 		vip := sixpn.VIPAddr(p.Network, p.Number)
 		service := api.ServiceStatus{
-			Vip: vip.String(), App: snapshot.VIPs[vip].App, Protocol: protocolName(p.Protocol),
-			FirstPort: int(p.First), LastPort: int(p.Last), Action: serviceActions[p.Action],
+			Vip: vip.String(), App: snapshot.VIPs[vip].App, Protocol: maps.ProtocolName(p.Protocol),
+			FirstPort: int(p.First), LastPort: int(p.Last), Action: p.Action.String(),
 			CrossNetwork: p.Flags&maps.CrossNetwork != 0,
 		}
 		for _, load := range loads {
@@ -217,28 +216,3 @@ func (d dataPlane) dropStatus() ([]api.DropStatus, error) {
 	})
 	return drops, nil
 }
-
-func protocolName(protocol uint8) string {
-	if protocol == maps.ProtocolUDP {
-		return "udp"
-	}
-	return "tcp"
-}
-
-// The API's names of what the C calls PORT_… and SERVICE_….
-var (
-	portKinds = map[bpf.RouterPortKind]string{
-		bpf.RouterPortKindPORT_MACHINE: "machine",
-		bpf.RouterPortKindPORT_HOST:    "host",
-		bpf.RouterPortKindPORT_MESH:    "mesh",
-		bpf.RouterPortKindPORT_GATEWAY: "gateway",
-		bpf.RouterPortKindPORT_WAKE:    "wake",
-		bpf.RouterPortKindPORT_UPLINK:  "uplink",
-	}
-	serviceActions = map[bpf.RouterServiceAction]string{
-		bpf.RouterServiceActionSERVICE_REFUSE:  "refuse",
-		bpf.RouterServiceActionSERVICE_BALANCE: "balance",
-		bpf.RouterServiceActionSERVICE_HANDLER: "handler",
-		bpf.RouterServiceActionSERVICE_WAKE:    "wake",
-	}
-)

@@ -61,28 +61,3 @@ func (f fleet) voters(ctx context.Context, count int) error {
 		return nil
 	})
 }
-
-// settle returns once every host has in its tables what was written on any before.
-func (f fleet) settle(ctx context.Context) error {
-	latest := int64(0)
-	for _, h := range f.Hosts {
-		status, err := h.Status(ctx)
-		if err != nil {
-			return err
-		}
-		latest = max(latest, status.Revision.Wanted)
-	}
-	for _, h := range f.Hosts {
-		err := nettest.Eventually(ctx, "every host has the latest revision in its tables", func(ctx context.Context) error {
-			status, err := h.Status(ctx)
-			if err == nil && status.Revision.Applied < latest {
-				err = fmt.Errorf("host %s has revision %d of %d: %s", h.Name, status.Revision.Applied, latest, status.Agent.Message)
-			}
-			return err
-		})
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}

@@ -78,7 +78,7 @@ func (f fleet) machinePath(ctx context.Context) (path tcpPath, closeAll func(), 
 		return path, func() {}, err
 	}
 	for i := range machines {
-		if err := f.settle(ctx); err != nil { // the second host knows the app then
+		if err := f.Settle(ctx); err != nil { // the second host knows the app then
 			return path, func() {}, err
 		}
 		h := f.Hosts[i]
@@ -86,7 +86,7 @@ func (f fleet) machinePath(ctx context.Context) (path tcpPath, closeAll func(), 
 			return path, func() {}, fmt.Errorf("on host %d: %w", i, err)
 		}
 	}
-	if err := f.settle(ctx); err != nil {
+	if err := f.Settle(ctx); err != nil {
 		return path, func() {}, err
 	}
 	client, err := machines[0].Namespace()

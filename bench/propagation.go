@@ -146,13 +146,13 @@ func newWatcher(ctx context.Context, f fleet, at *nettest.Host) (w *watcher, err
 	if _, err := first.Run(ctx, watchedApp, services, first.Payload("idle")...); err != nil {
 		return w, err
 	}
-	if err := f.settle(ctx); err != nil {
+	if err := f.Settle(ctx); err != nil {
 		return w, err
 	}
 	if w.machine, err = at.Run(ctx, watchedApp, nettest.Options{}, at.Payload("idle")...); err != nil {
 		return w, err
 	}
-	if err := f.settle(ctx); err != nil {
+	if err := f.Settle(ctx); err != nil {
 		return w, err
 	}
 	paths, err := filepath.Glob(filepath.Join(at.PinDir(), "v*", "vips"))

@@ -16,6 +16,14 @@ const (
 	ProtocolUDP uint8 = 17
 )
 
+// ProtocolName is a protocol of services as people write it.
+func ProtocolName(protocol uint8) string {
+	if protocol == ProtocolUDP {
+		return "udp"
+	}
+	return "tcp"
+}
+
 // Want is all that the tables of a host should hold. It is a pure value; the order
 // of its slices means nothing, except that of a service's backends.
 type Want struct {

@@ -164,14 +164,7 @@ func (o *Collector) labelsOf(s *state.Snapshot, id serviceID, e maps.PlacedServi
 	if first != last {
 		port = fmt.Sprintf("%d-%d", first, last)
 	}
-	return []string{org, network, app, vip.String(), protocolName(e.Protocol), port}
-}
-
-func protocolName(protocol uint8) string {
-	if protocol == maps.ProtocolUDP {
-		return "udp"
-	}
-	return "tcp"
+	return []string{org, network, app, vip.String(), maps.ProtocolName(e.Protocol), port}
 }
 
 func (o *Collector) collectFlycast(s *state.Snapshot, to *batch) error {

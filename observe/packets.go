@@ -34,16 +34,6 @@ type portSum struct {
 	beyond  bool          // of a network that has no series of its own
 }
 
-// portKinds are the kinds of ports as labels.
-var portKinds = map[bpf.RouterPortKind]string{
-	bpf.RouterPortKindPORT_MACHINE: "machine",
-	bpf.RouterPortKindPORT_HOST:    "host",
-	bpf.RouterPortKindPORT_MESH:    "mesh",
-	bpf.RouterPortKindPORT_GATEWAY: "gateway",
-	bpf.RouterPortKindPORT_WAKE:    "wake",
-	bpf.RouterPortKindPORT_UPLINK:  "uplink",
-}
-
 func idOf(c maps.PortCounts) portID { return portID{c.Ifindex, c.Network, c.Host, c.Machine} }
 
 func portValues(c maps.PortCounts) values {
@@ -87,10 +77,10 @@ func (o *Collector) collectPorts(s *state.Snapshot, to *batch) error {
 		return ok || sum.network == 0
 	})
 	for kind, count := range kinds {
-		portsGauge.emit(to, float64(count), portKinds[kind])
+		portsGauge.emit(to, float64(count), kind.String())
 	}
 	for sum, v := range o.ports.sums {
-		kind := portKinds[sum.kind]
+		kind := sum.kind.String()
 		org, network := other, other
 		if !sum.beyond {
 			org, network = o.networkNames(s, sum.network)
