@@ -136,26 +136,32 @@ func fuzzWorld(w *world) {
 	}
 }
 
-// FuzzIsolation sends any frame into any port: whatever leaves must be within the walls.
-func FuzzIsolation(f *testing.F) {
-	seedWorld := newWorld(f)
-	for _, c := range tables() {
+// eachShot calls use with the frame of every row of tables, in the world of that row.
+func eachShot(w *world, tables []table, use func(w *world, s shot)) {
+	for _, c := range tables {
 		for _, r := range append(c.rows, row{}) {
-			seedWorld.reset()
+			w.reset()
 			if c.world != nil {
-				c.world(seedWorld)
+				c.world(w)
 			}
-			s := c.shot(seedWorld)
+			s := c.shot(w)
 			if r.change != nil {
-				r.change(seedWorld, &s)
+				r.change(w, &s)
 			}
-			for i, m := range seedWorld.members {
-				if m.ifindex == s.ifindex && m != seedWorld.mesh {
-					f.Add(uint8(i), uint16(0), s.frame)
-				}
-			}
+			use(w, s)
 		}
 	}
+}
+
+// FuzzIsolation sends any frame into any port: whatever leaves must be within the walls.
+func FuzzIsolation(f *testing.F) {
+	eachShot(newWorld(f), tables(), func(w *world, s shot) {
+		for i, m := range w.members {
+			if m.ifindex == s.ifindex && m != w.mesh {
+				f.Add(uint8(i), uint16(0), s.frame)
+			}
+		}
+	})
 	w := newWorld(f, func(s *settings) { s.eventsPerSecond = 0 })
 	fuzzWorld(w)
 	keep := w.keys(w.Flows)

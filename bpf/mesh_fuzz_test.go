@@ -187,22 +187,11 @@ func arrives(w *world, came, left []byte) string {
 
 // FuzzMesh has any packet come from another host.
 func FuzzMesh(f *testing.F) {
-	seedWorld := newWorld(f)
-	for _, c := range tables() {
-		for _, r := range append(c.rows, row{}) {
-			seedWorld.reset()
-			if c.world != nil {
-				c.world(seedWorld)
-			}
-			s := c.shot(seedWorld)
-			if r.change != nil {
-				r.change(seedWorld, &s)
-			}
-			if seedWorld.mesh != nil && s.ifindex == seedWorld.mesh.ifindex {
-				f.Add(uint16(0), s.frame)
-			}
+	eachShot(newWorld(f), tables(), func(w *world, s shot) {
+		if w.mesh != nil && s.ifindex == w.mesh.ifindex {
+			f.Add(uint16(0), s.frame)
 		}
-	}
+	})
 	w := newWorld(f, func(s *settings) { s.eventsPerSecond = 0 })
 	fuzzWorld(w)
 	keep := w.keys(w.Flows)

@@ -65,20 +65,11 @@ func touches(frame []byte) bool {
 
 // FuzzUplink has any frame come by the uplink: to XDP, and what that leaves to tcx.
 func FuzzUplink(f *testing.F) {
-	seedWorld := newWorld(f, func(s *settings) { s.way = byUplink })
-	for _, c := range slices.Concat(arriveTables(), fabricTables()) {
-		for _, r := range append(c.rows, row{}) {
-			seedWorld.reset()
-			c.world(seedWorld)
-			s := c.shot(seedWorld)
-			if r.change != nil {
-				r.change(seedWorld, &s)
-			}
-			if seedWorld.mesh != nil && s.ifindex == seedWorld.mesh.ifindex {
-				f.Add(uint16(0), s.frame)
-			}
+	eachShot(newWorld(f, func(s *settings) { s.way = byUplink }), slices.Concat(arriveTables(), fabricTables()), func(w *world, s shot) {
+		if w.mesh != nil && s.ifindex == w.mesh.ifindex {
+			f.Add(uint16(0), s.frame)
 		}
-	}
+	})
 	w := newWorld(f, func(s *settings) { s.way, s.eventsPerSecond = byDriver, 0 })
 	fuzzWorld(w)
 	keep := w.keys(w.Flows)
