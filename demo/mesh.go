@@ -160,6 +160,9 @@ func meshSegmentation(ctx context.Context, w *world) (string, error) {
 	// Half of the packets are bare ACKs, more or less.
 	sent := mean(a.TxBytes-b.TxBytes, a.TxPackets-b.TxPackets)
 	received := mean(a.RxBytes-b.RxBytes, a.RxPackets-b.RxPackets)
+	if after.Kernel {
+		return fmt.Sprintf("%d MiB to away-1 and back, no byte wrong, over the kernel's WireGuard of MTU %d, which counts packets after it has cut them", bulk>>20, after.MTU), nil
+	}
 	if sent <= uint64(after.MTU) || a.TxBytes-b.TxBytes < bulk {
 		return "", fmt.Errorf("%d bytes went into the mesh in packets of %d bytes on average, expected more than its MTU of %d", a.TxBytes-b.TxBytes, sent, after.MTU)
 	}

@@ -131,7 +131,7 @@ func testLarge(ctx context.Context, t *testing.T, f *twoHosts, mtu int) {
 	t.Helper()
 	const bulk = 8 << 20
 	for _, row := range [][2]*nettest.Machine{{f.here, f.there}, {f.there, f.here}} {
-		seen := nettest.Get[payload.PathMTU](t)(nettest.Probe[payload.PathMTU](ctx, row[0], "path-mtu", "-size", "4000", "-bulk", strconv.Itoa(bulk), row[1].Addr.String()))
+		seen := nettest.Get[payload.PathMTU](t)(nettest.Probe[payload.PathMTU](ctx, row[0], "path-mtu", "-timeout", nettest.Slow(12*time.Second).String(), "-size", "4000", "-bulk", strconv.Itoa(bulk), row[1].Addr.String()))
 		want := payload.PathMTU{Device: 9000, Before: 9000, After: mtu, Refused: true, Delivered: true, Bulk: bulk}
 		if seen.Before == mtu { // what this one sent the other way before had it told already
 			want.Before = mtu

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/gopacket/gopacket"
@@ -91,7 +92,7 @@ func testFabricMTU(ctx context.Context, t *testing.T, f *twoHosts) {
 	}{
 		{"too large for the own host", f.there, f.here.Addr, tcpPort, 4000, fabricMTU},
 	} {
-		seen := nettest.Get[payload.PathMTU](t)(nettest.Probe[payload.PathMTU](ctx, row.from, "path-mtu", "-size", strconv.Itoa(row.size),
+		seen := nettest.Get[payload.PathMTU](t)(nettest.Probe[payload.PathMTU](ctx, row.from, "path-mtu", "-timeout", nettest.Slow(12*time.Second).String(), "-size", strconv.Itoa(row.size),
 			"-bulk", strconv.Itoa(bulk), "-tcp", strconv.Itoa(row.tcp), row.to.String()))
 		want := payload.PathMTU{Device: 9000, Before: 9000, After: row.learned, Refused: true, Delivered: true, Bulk: bulk}
 		if diff := cmp.Diff(want, seen); diff != "" {

@@ -57,7 +57,7 @@ func testSegments(ctx context.Context, t *testing.T, f *twoHosts) {
 		}
 		after, err := f.Hosts[0].MeshDevice()
 		nettest.Must(t, err)
-		if packets := after.Statistics.TxPackets - before.Statistics.TxPackets; packets >= datagrams {
+		if packets := after.Statistics.TxPackets - before.Statistics.TxPackets; packets >= datagrams && !after.Kernel {
 			t.Errorf("to %s: %d datagrams went into the mesh as %d packets, expected fewer", name, datagrams, packets)
 		}
 	}

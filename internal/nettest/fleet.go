@@ -279,15 +279,23 @@ func StartFleet(ctx context.Context, t testing.TB, c FleetConfig) *Fleet {
 	return f
 }
 
-// MeshDevice is the host's device of the mesh, as it is now: its MTU and counters.
-func (h *Host) MeshDevice() (attributes *netlink.LinkAttrs, err error) {
+// MeshDevice is a host's device of the mesh.
+type MeshDevice struct {
+	*netlink.LinkAttrs // with its MTU and counters
+	// Kernel is that it is the kernel's WireGuard, which counts packets as they are sealed:
+	// after segmentation.
+	Kernel bool
+}
+
+// MeshDevice is the host's device of the mesh, as it is now.
+func (h *Host) MeshDevice() (device MeshDevice, err error) {
 	err = h.namespace.Do(func() error {
-		device, err := netlink.LinkByName(wireguard.DeviceName(h.Name))
+		link, err := netlink.LinkByName(wireguard.DeviceName(h.Name))
 		if err != nil {
 			return fmt.Errorf("device of the mesh: %w", err)
 		}
-		attributes = device.Attrs()
+		device = MeshDevice{LinkAttrs: link.Attrs(), Kernel: link.Type() == "wireguard"}
 		return nil
 	})
-	return attributes, err
+	return device, err
 }
