@@ -68,8 +68,5 @@ func (i insides) Signal(ctx context.Context, id string, signal syscall.Signal) e
 
 // Logs is api.Machines.
 func (i insides) Logs(ctx context.Context, id string, q api.LogQuery, w io.Writer) error {
-	if q.Stamped {
-		return i.driver.StampedLogs(ctx, id, q.Follow, w)
-	}
-	return i.driver.Logs(ctx, id, q.Follow, w)
+	return i.driver.LogsAfter(ctx, id, q.After, q.Stamped, q.Follow, w)
 }

@@ -103,6 +103,9 @@ type Machines interface {
 type LogQuery struct {
 	Follow  bool
 	Stamped bool // a line begins with the time when it was written, RFC 3339, and a space
+	// After is the time of a line, in the same form: what is written begins with the first
+	// line of that time, or with the oldest if none is kept. Empty: with the oldest.
+	After string
 }
 
 // Command is what Exec runs.

@@ -4,16 +4,24 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"time"
 
 	"github.com/sixpn/sixpn/state"
 )
 
 func (o *operations) MachineLogs(ctx context.Context, r MachineLogsRequestObject) (MachineLogsResponseObject, error) {
+	if after := r.Params.After; after != "" {
+		if _, err := time.Parse(time.RFC3339, after); err != nil {
+			return nil, invalid("after", "after is %.40q, expected the time of a line as timestamps=true writes it", after)
+		}
+	}
 	m, err := o.inside(ctx, r.AppName, r.MachineID)
 	if err != nil {
 		return nil, err
 	}
-	return &logStream{ctx: ctx, server: o.Server, id: m.ID, query: LogQuery{Follow: r.Params.Follow, Stamped: r.Params.Timestamps}}, nil
+	return &logStream{ctx: ctx, server: o.Server, id: m.ID, query: LogQuery{
+		Follow: r.Params.Follow, Stamped: r.Params.Timestamps, After: r.Params.After,
+	}}, nil
 }
 
 // logStream answers with a Machine's output while it is read.

@@ -1537,6 +1537,11 @@ type MachineLogsParams struct {
 
 	// Timestamps Each line begins with the time when it was written, RFC 3339 in UTC with nine digits of the second, and a space.
 	Timestamps bool `form:"timestamps,omitempty" json:"timestamps,omitempty,omitzero"`
+
+	// After The time of the last line that was seen, as `timestamps` writes it. The answer
+	// begins with the first line of that very time, of which there may be several,
+	// or with the oldest line if none of that time is kept any more.
+	After string `form:"after,omitempty" json:"after,omitempty,omitzero"`
 }
 
 // DeleteMetadataKeyParams defines parameters for DeleteMetadataKey.
@@ -4977,6 +4982,14 @@ func NewMachineLogsRequest(server string, appName AppName, machineID MachineID, 
 		}
 
 		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "timestamps", params.Timestamps, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "after", params.After, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 			return nil, err
 		} else {
 			for _, qp := range strings.Split(queryFrag, "&") {
@@ -15115,6 +15128,19 @@ func (siw *ServerInterfaceWrapper) MachineLogs(w http.ResponseWriter, r *http.Re
 			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "timestamps"})
 		} else {
 			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "timestamps", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "after" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "after", r.URL.Query(), &params.After, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "after"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "after", Err: err})
 		}
 		return
 	}

@@ -117,6 +117,7 @@ func refusals() []refusal {
 		{"cordon with no lease", "POST", machine + "/cordon?with_lease=true", "", unprocessable, "invalid_argument", "with_lease"},
 		{"wait in vain", "GET", machine + "/wait?state=stopped&timeout=1", "", http.StatusRequestTimeout, "deadline_exceeded", ""},
 		{"logs unknown", "GET", "/v1/apps/web/machines/00000000000000/logs", "", missing, "not_found", "machine_id"},
+		{"logs after", "GET", machine + "/logs?after=noon", "", unprocessable, "invalid_argument", "after"},
 		{"logs follow", "GET", machine + "/logs?follow=perhaps", "", bad, "invalid_argument", "follow"},
 
 		{"ips of an unknown app", "GET", "/v1/apps/nothing/ip_assignments", "", missing, "not_found", "app_name"},

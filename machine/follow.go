@@ -1,6 +1,7 @@
 package machine
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -16,16 +17,15 @@ import (
 // no error, or the Machine is removed. What was written before ctx ended is all
 // there: who ends it when a command has ended misses nothing.
 func (d *Driver) Logs(ctx context.Context, id string, follow bool, w io.Writer) error {
-	return d.readLogs(ctx, id, follow, &logReader{next: -1, w: w})
+	return d.LogsAfter(ctx, id, "", false, follow, w)
 }
 
-// StampedLogs is Logs with the time before each line when it was written, as RFC 3339 has
-// it, in UTC with nine digits of the second, and a space.
-func (d *Driver) StampedLogs(ctx context.Context, id string, follow bool, w io.Writer) error {
-	return d.readLogs(ctx, id, follow, &logReader{next: -1, w: w, stamped: true})
-}
-
-func (d *Driver) readLogs(ctx context.Context, id string, follow bool, r *logReader) error {
+// LogsAfter is Logs from the first line that was written at a time, which stamped lines
+// have, or from the oldest if none of that time is kept; empty: from the oldest. stamped
+// has each line begin with the time when it was written, as RFC 3339 has it, in UTC with
+// nine digits of the second, and a space.
+func (d *Driver) LogsAfter(ctx context.Context, id, after string, stamped, follow bool, w io.Writer) error {
+	r := &logReader{next: -1, w: w, stamped: stamped}
 	if !idPattern.MatchString(id) {
 		return fmt.Errorf("machine id %q is malformed, expected 1 to 14 of a-z and 0-9", id)
 	}
@@ -35,6 +35,11 @@ func (d *Driver) readLogs(ctx context.Context, id string, follow bool, r *logRea
 	}
 	r.dir = dir
 	defer r.close()
+	if after != "" {
+		if err := r.seek(after); err != nil {
+			return err
+		}
+	}
 	for {
 		if err := r.readAvailable(); err != nil {
 			return err
@@ -67,6 +72,58 @@ type logReader struct {
 func (r *logReader) close() {
 	if r.file != nil {
 		r.file.Close()
+	}
+}
+
+// seek goes to the first line of a time, if there is one.
+func (r *logReader) seek(stamp string) error {
+	numbers, err := logNumbers(r.dir)
+	if err != nil {
+		return err
+	}
+	inside := false // a line of which a piece was read
+	for _, number := range numbers {
+		f, err := os.Open(logPath(r.dir, number))
+		if errors.Is(err, os.ErrNotExist) {
+			continue // removed by the rotation just now
+		}
+		if err != nil {
+			return err
+		}
+		at, found, err := findStamp(f, stamp, &inside)
+		if err == nil && found {
+			_, err = f.Seek(at, io.SeekStart)
+			r.file, r.next = f, number
+			return err
+		}
+		f.Close()
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// findStamp is where in a file the first line of a time begins. inside is whether the
+// file goes on with a line of the one before.
+func findStamp(f io.Reader, stamp string, inside *bool) (at int64, found bool, err error) {
+	for lines := bufio.NewReader(f); ; {
+		line, err := lines.ReadBytes('\n')
+		if errors.Is(err, io.EOF) {
+			return 0, false, nil
+		}
+		if err != nil {
+			return 0, false, err
+		}
+		if !*inside && bytes.HasPrefix(line, []byte(stamp+" ")) {
+			return at, true, nil
+		}
+		_, _, _, full, err := parseLogLine(line[:len(line)-1])
+		if err != nil {
+			return 0, false, err
+		}
+		*inside = !full
+		at += int64(len(line))
 	}
 }
 

@@ -103,7 +103,7 @@ func TestStampedLogs(t *testing.T) {
 	d := newDriver(t)
 	run(t, d, shell("stamped", "head -c 100000 /dev/zero | tr '\\0' x; echo; echo end"))
 	var b buffer
-	if err := d.StampedLogs(t.Context(), "stamped", false, &b); err != nil {
+	if err := d.LogsAfter(t.Context(), "stamped", "", true, false, &b); err != nil {
 		t.Fatal(err)
 	}
 	pattern := regexp.MustCompile(`^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z (x+)\n\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z end\n$`)
@@ -133,5 +133,37 @@ func TestLogsOfUnknownMachine(t *testing.T) {
 	d := newDriver(t)
 	if err := d.Logs(t.Context(), "none", false, &buffer{}); err == nil || !strings.Contains(err.Error(), "no logs") {
 		t.Errorf("error %v, expected it to say that there are none", err)
+	}
+}
+
+// Read again from a time, a log begins with the first line of that time, whichever file
+// that is in; from one that is not kept, with the oldest.
+func TestLogsAfter(t *testing.T) {
+	d := newDriver(t)
+	spec := shell("after", "i=0; while [ $i -lt 100 ]; do i=$((i+1)); echo $i; done; head -c 50000 /dev/zero | tr '\\0' x; echo; echo end")
+	spec.Logs = machine.LogLimits{MaxBytes: 20_000, MaxFiles: 100}
+	run(t, d, spec)
+	read := func(after string) string {
+		t.Helper()
+		var b buffer
+		if err := d.LogsAfter(t.Context(), "after", after, true, false, &b); err != nil {
+			t.Fatal(err)
+		}
+		return b.String()
+	}
+	all := read("")
+	stamps := map[string]bool{}
+	for rest := all; rest != ""; {
+		stamp, _, _ := strings.Cut(rest, " ")
+		if !stamps[stamp] {
+			if got := read(stamp); got != rest {
+				t.Errorf("from %s on there are %d bytes that begin with %.60q, expected %d and %.60q", stamp, len(got), got, len(rest), rest)
+			}
+		}
+		stamps[stamp] = true
+		_, rest, _ = strings.Cut(rest, "\n")
+	}
+	if got := read("2006-01-02T15:04:05.000000000Z"); got != all {
+		t.Errorf("from a time that is not kept there are %d bytes, expected all %d", len(got), len(all))
 	}
 }

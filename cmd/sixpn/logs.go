@@ -1,13 +1,10 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"sync"
 	"time"
@@ -24,7 +21,8 @@ func logsCommand(c *cli) *cobra.Command {
 		Use:   "logs -a APP",
 		Short: "Show what the Machines of an app write",
 		Long: `Show what the Machines of an app wrote to their standard output and error, and go on
-with what they write, those that start meanwhile included, on whichever hosts they are.
+with what they write, those that start meanwhile included, on whichever hosts they are,
+also after a restart of an agent.
 With --no-tail show what there is, in the order of time.`,
 		Example: "  sixpn logs -a web\n  sixpn logs -a web --no-tail\n  sixpn logs -a web --region ams --json",
 		Args:    cobra.NoArgs,
@@ -85,14 +83,13 @@ func (l *appLogs) show(ctx context.Context) error {
 type tail struct {
 	instance string // run that the stream is of
 	running  bool
-	seen     int64 // bytes that were shown
+	seen     logPlace // of the stream's alone while it is running
 }
 
 // ended is how the stream of one Machine ended.
 type ended struct {
-	id   string
-	seen int64
-	err  error
+	id  string
+	err error
 }
 
 func (l *appLogs) follow(ctx context.Context) error {
@@ -104,9 +101,13 @@ func (l *appLogs) follow(ctx context.Context) error {
 	ends := make(chan ended)
 	look := time.NewTicker(l.cli.poll)
 	defer look.Stop()
+	var heard time.Time // when the agent last answered
 	for {
 		machines, err := l.machines(ctx)
-		if err != nil {
+		switch {
+		case err == nil:
+			heard = time.Now()
+		case ctx.Err() != nil, heard.IsZero(), !goesOn(err), time.Since(heard) > l.cli.patience:
 			return err
 		}
 		for _, m := range machines {
@@ -119,11 +120,13 @@ func (l *appLogs) follow(ctx context.Context) error {
 				continue
 			}
 			t.running, t.instance = true, m.InstanceID
-			skip := t.seen
 			streams.Go(func() {
-				seen, err := l.copy(ctx, m, true, skip)
+				err := l.cli.follow(ctx, l.client, l.app, m.ID, &t.seen, func(piece []byte) error { return l.print(m, piece) })
+				if api.IsStatus(err, http.StatusNotFound) {
+					err = nil // it is gone, and has written all
+				}
 				select {
-				case ends <- ended{m.ID, seen, err}:
+				case ends <- ended{m.ID, err}:
 				case <-ctx.Done():
 				}
 			})
@@ -135,7 +138,7 @@ func (l *appLogs) follow(ctx context.Context) error {
 			if end.err != nil {
 				return end.err
 			}
-			tails[end.id].running, tails[end.id].seen = false, end.seen
+			tails[end.id].running = false
 		case <-look.C:
 		}
 	}
@@ -147,40 +150,6 @@ type logEntry struct {
 	Instance string `json:"instance"`
 	Region   string `json:"region"`
 	Message  string `json:"message"`
-}
-
-// copy shows what a Machine wrote after the first bytes, which were shown before,
-// and returns how many there are. One that is gone has written nothing.
-func (l *appLogs) copy(ctx context.Context, m api.Machine, follow bool, skip int64) (int64, error) {
-	answer, err := l.client.MachineLogs(ctx, l.app, m.ID, &api.MachineLogsParams{Follow: follow})
-	err = api.CheckResponse(answer, err)
-	if api.IsStatus(err, http.StatusNotFound) {
-		return skip, nil
-	}
-	if err != nil {
-		return skip, err
-	}
-	defer answer.Body.Close()
-	// A line longer than this is shown in pieces.
-	lines := bufio.NewReaderSize(answer.Body, 64<<10)
-	seen, err := io.CopyN(io.Discard, lines, skip)
-	for err == nil {
-		var line []byte
-		line, err = lines.ReadSlice('\n')
-		seen += int64(len(line))
-		if len(line) > 0 {
-			if err := l.print(m, line); err != nil {
-				return seen, err
-			}
-		}
-		if errors.Is(err, bufio.ErrBufferFull) {
-			err = nil
-		}
-	}
-	if errors.Is(err, io.EOF) {
-		return seen, nil
-	}
-	return seen, brokeOff(m.ID, err)
 }
 
 func (l *appLogs) print(m api.Machine, line []byte) error {

@@ -69,7 +69,8 @@ func TestLogsFollow(t *testing.T) {
 	}
 }
 
-// An agent that goes away is no end of the logs.
+// An agent that goes away is no end of the logs: one that stays away is said, and that
+// half a line was written is no line.
 func TestLogsBreakOff(t *testing.T) {
 	socket := filepath.Join(t.TempDir(), "s")
 	l, err := api.Listen(socket)
@@ -80,14 +81,14 @@ func TestLogsBreakOff(t *testing.T) {
 			_, _ = w.Write([]byte(`{"id":"00000000000001","state":"started"}`))
 			return
 		}
-		_, _ = w.Write([]byte("half"))
+		_, _ = w.Write([]byte("2026-01-02T03:04:05.000000000Z whole\n2026-01-02T03:04:06.000000000Z half"))
 		must(t, http.NewResponseController(w).Flush())
 		panic(http.ErrAbortHandler)
 	})}
 	go func() { _ = server.Serve(l) }()
 	t.Cleanup(func() { server.Close() })
-	r := sixpnRun(t, "--socket", socket, "machine", "logs", "-f", "-a", "web", "00000000000001")
-	if r.code != exitFailed || r.out != "half" || !strings.Contains(r.err, "broke off: the agent stopped") {
+	r := sixpnRun(t, "--socket", socket, "--wait-agent", "100ms", "machine", "logs", "-f", "-a", "web", "00000000000001")
+	if r.code != exitFailed || r.out != "whole\n" || !strings.Contains(r.err, "broke off: the agent stopped") {
 		t.Errorf("logs of an agent that stops: %+v", r)
 	}
 }

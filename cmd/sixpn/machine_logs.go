@@ -2,8 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"io"
 
 	"github.com/spf13/cobra"
@@ -15,8 +13,11 @@ func machineLogs(c *cli) *cobra.Command {
 	var app string
 	var follow bool
 	command := c.verb(&cobra.Command{
-		Use:     "logs ID",
-		Short:   "Show what a Machine wrote to its standard output and error",
+		Use:   "logs ID",
+		Short: "Show what a Machine wrote to its standard output and error",
+		Long: `Show what a Machine wrote to its standard output and error. With --follow go on with
+what it writes, also after a restart of the agent or of that of the Machine's host, until
+the Machine has ended.`,
 		Example: "  sixpn machine logs 148e21dad76789\n  sixpn machine logs --follow 148e21dad76789",
 		Args:    cobra.ExactArgs(1),
 	}, func(ctx context.Context, client *api.ClientWithResponses, args []string) error {
@@ -35,8 +36,14 @@ func machineLogs(c *cli) *cobra.Command {
 }
 
 func (c *cli) copyLogs(ctx context.Context, client *api.ClientWithResponses, app, id string, follow bool) error {
+	if follow {
+		return c.follow(ctx, client, app, id, &logPlace{}, func(piece []byte) error {
+			_, err := c.out.Write(piece)
+			return err
+		})
+	}
 	// The generated method with "WithResponse" would read to the end first.
-	answer, err := client.MachineLogs(ctx, app, id, &api.MachineLogsParams{Follow: follow})
+	answer, err := client.MachineLogs(ctx, app, id, &api.MachineLogsParams{})
 	if err := api.CheckResponse(answer, err); err != nil {
 		return err
 	}
@@ -45,12 +52,4 @@ func (c *cli) copyLogs(ctx context.Context, client *api.ClientWithResponses, app
 		return brokeOff(id, err)
 	}
 	return nil
-}
-
-// brokeOff is that logs ended before they were complete.
-func brokeOff(id string, err error) error {
-	if errors.Is(err, io.ErrUnexpectedEOF) {
-		return fmt.Errorf("the logs of Machine %s broke off: the agent stopped; try again when it is back", id)
-	}
-	return fmt.Errorf("the logs of Machine %s broke off: %w", id, err)
 }

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -39,6 +40,8 @@ type cli struct {
 	json         bool
 	wait         bool // for the kernel and DNS, see change
 	running      bool // arguments were right, the command itself has begun
+
+	saying sync.Mutex // of err, for what several goroutines say
 }
 
 // run is the whole command line: it returns the exit code.

@@ -250,12 +250,21 @@ func (w *world) Exec(ctx context.Context, _ string, c api.Command) (int, error) 
 // Logs is api.Machines.
 func (w *world) Logs(ctx context.Context, id string, q api.LogQuery, out io.Writer) error {
 	written := 0
+	if q.After != "" {
+		w.mu.Lock()
+		written = max(0, bytes.Index(append([]byte("\n"), w.stamped[id]...), []byte("\n"+q.After+" ")))
+		w.mu.Unlock()
+		if !q.Stamped {
+			return errors.New("this host only knows where stamped lines begin")
+		}
+	}
 	for {
 		w.mu.Lock()
-		more := bytes.Clone(w.logs[id][written:])
+		text := w.logs[id]
 		if q.Stamped {
-			more = bytes.Clone(w.stamped[id][written:])
+			text = w.stamped[id]
 		}
+		more := bytes.Clone(text[written:])
 		w.mu.Unlock()
 		written += len(more)
 		if _, err := out.Write(more); err != nil || !q.Follow {
