@@ -223,7 +223,9 @@ func (a *agent) openTables(context.Context) (err error) {
 	if a.pacer, err = flycast.NewPacer(flycast.PacerConfig{Flows: flows, Period: t.Expiry, Log: a.log}); err != nil {
 		return err
 	}
-	a.openExchange()
+	if err := a.openExchange(); err != nil {
+		return err
+	}
 	a.loop, err = reconcile.NewLoop(reconcile.Config{
 		Host: a.host.ID, Store: a.store, Tables: syncTables{a}, Settings: a.settings(a.loader.Maps()), OnGone: a.pacer.Hurry, OnApplied: a.applied, Log: a.log,
 	})

@@ -272,6 +272,7 @@ func (c *Config) machineRun() string    { return filepath.Join(c.RunDir, "machin
 func (c *Config) idDir() string         { return filepath.Join(c.RunDir, "ids") }
 func (c *Config) storeDir() string      { return filepath.Join(c.StateDir, "store") }
 func (c *Config) lastStatePath() string { return filepath.Join(c.StateDir, "last-state") }
+func (c *Config) ledgerPath() string    { return filepath.Join(c.StateDir, "shares") }
 func (c *Config) identityPath() string  { return filepath.Join(c.StateDir, "host.json") }
 
 // router is the configuration of this agent's loader.

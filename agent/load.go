@@ -8,6 +8,7 @@ import (
 	"github.com/sixpn/sixpn"
 	"github.com/sixpn/sixpn/bpf"
 	"github.com/sixpn/sixpn/flycast"
+	"github.com/sixpn/sixpn/machine"
 	"github.com/sixpn/sixpn/maps"
 	"github.com/sixpn/sixpn/netns"
 	"github.com/sixpn/sixpn/reconcile"
@@ -15,14 +16,36 @@ import (
 
 // openExchange makes what agrees with other hosts on the limits of backends. A host that
 // is alone has its limits for itself.
-func (a *agent) openExchange() {
+func (a *agent) openExchange() error {
 	if a.alone() {
-		return
+		return nil
 	}
+	boot, err := machine.BootID()
+	if err != nil {
+		return err
+	}
+	ledger := flycast.OpenLedger(a.config.ledgerPath(), boot)
+	a.closers = append(a.closers, ledger.Close)
 	a.exchange = flycast.NewExchanger(flycast.ExchangerConfig{
-		Host: a.host.ID, Times: flycast.ExchangeTimes{Interval: a.config.Timeouts.Load}, Seats: a.tables, Wants: a.tables.Wants,
-		Learn: a.learner(), Open: a.loadSocket, Log: a.log,
+		Host: a.host.ID, Times: flycast.ExchangeTimes{Interval: a.config.Timeouts.Load}, Seats: seats{a.tables, a}, Wants: a.tables.Wants,
+		Learn: a.learner(), Open: a.loadSocket, Ledger: ledger, Log: a.log,
 	})
+	return nil
+}
+
+// seats are the tables', of which a Sync ends what is void.
+type seats struct {
+	*maps.Tables
+	agent *agent
+}
+
+func (s seats) Void(void []maps.Seat) error {
+	if len(void) == 0 {
+		return nil
+	}
+	err := s.Tables.Void(void)
+	s.agent.loop.Recompile()
+	return err
 }
 
 // alone is whether there is no way to other hosts.

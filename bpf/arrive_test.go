@@ -19,11 +19,15 @@ func arriveTables() []table {
 		service      = bpf.RouterDropReasonDROP_HOST_SERVICE
 		forged       = bpf.RouterDropReasonDROP_NEIGHBOUR_SPOOFING
 		wall         = bpf.RouterDropReasonDROP_WALL
+		fenced       = bpf.RouterDropReasonDROP_FENCED
 	)
 	data := make([]byte, 20)
 	allocated := func(w *world) {
 		withMesh(w)
 		w.allocate(red, w.foreign, protocolTCP, backendPort)
+	}
+	withFence := func(client sixpn.Host, protocol uint8, port uint16) func(*world) {
+		return func(w *world) { w.fence(client, w.server, protocol, port) }
 	}
 	asUDP := func(port uint16) func(*world, *shot) {
 		return func(w *world, s *shot) {
@@ -94,6 +98,24 @@ func arriveTables() []table {
 			},
 		},
 		{
+			name: "of a flow of another host", world: withMesh,
+			shot: func(w *world) shot {
+				return fromAs(w.mesh, far(red, 0x8123), w.server.addr(), protocolTCP, tcp(40000, backendPort, flagACK, 1, 1))
+			},
+			to: toServer,
+			rows: []row{
+				{name: "behind a fence", reason: fenced, world: withFence(farHost, protocolTCP, backendPort)},
+				{name: "behind a fence, its first packet", reason: fenced, world: withFence(farHost, protocolTCP, backendPort), change: flags(flagSYN)},
+				{name: "behind a fence, no flow's address", world: withFence(farHost, protocolTCP, backendPort), change: source(far(red, otherLow)), to: toServer},
+				{name: "a fence for another host", world: withFence(otherHost, protocolTCP, backendPort), to: toServer},
+				{name: "a fence of another port", world: withFence(farHost, protocolTCP, backendPort+1), to: toServer},
+				{name: "a fence of another protocol", world: withFence(farHost, protocolUDP, backendPort), to: toServer},
+				{name: "by udp behind a fence", reason: fenced, world: withFence(farHost, protocolUDP, datagramInner), change: func(w *world, s *shot) {
+					*s = fromAs(w.mesh, far(red, 0x8123), w.server.addr(), protocolUDP, udp(40000, datagramInner, data...))
+				}},
+			},
+		},
+		{
 			name: "from another host and network", world: allocated,
 			shot: func(w *world) shot {
 				return fromAs(w.mesh, far(red, 0x8123), w.foreign.addr(), protocolTCP, tcp(40000, backendPort, flagSYN, 1, 0))
@@ -102,6 +124,7 @@ func arriveTables() []table {
 			rows: []row{
 				{name: "data", change: flags(flagACK | flagPSH), to: toForeign},
 				{name: "another address of the backend", change: func(w *world, s *shot) { target(w.foreign.low(otherLow))(w, s) }, to: toForeign},
+				{name: "behind a fence", reason: fenced, world: func(w *world) { w.fence(farHost, w.foreign, protocolTCP, backendPort) }},
 				{name: "without the allocation", reason: otherNetwork, world: func(w *world) { w.empty(w.Allocations) }},
 				{name: "from a third network", reason: otherNetwork, change: source(far(blue+1, 0x8123))},
 				{name: "to another port", reason: otherNetwork, change: toPort(backendPort + 1)},

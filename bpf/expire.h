@@ -76,8 +76,11 @@ static long expire_step(__u32 index, void *unused)
 		return 0;
 	}
 	if (status != FLOW_GONE && lost_backend(&copy) &&
-	    move_state(flow, copy.state, (copy.state & ~FLOW_STATE_MASK) | FLOW_GONE)) {
+	    move_state(flow, copy.state, (copy.state & ~FLOW_STATE_MASK) | FLOW_GONE | FLOW_UNCOUNTED)) {
 		pass->gone++;
+		/* So that it shows when no flow of a backend that is gone passes any more. */
+		if (!(copy.state & FLOW_UNCOUNTED))
+			backend_give(copy.backend, copy.backend_generation);
 		/* One that was closing has nobody to tell. */
 		if (key.protocol == IPPROTO_TCP && status != FLOW_CLOSING)
 			announce_reset(&copy);

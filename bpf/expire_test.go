@@ -139,7 +139,8 @@ func (w *world) resetEvents() (events []bpf.RouterResetEvent) {
 	return events
 }
 
-// A flow whose backend is gone is marked once, told once, and counted until it ends.
+// A flow whose backend is gone is marked once and told once. From then on no packet of it
+// passes, and it counts for its client only, until it ends.
 func TestGoneBackend(t *testing.T) {
 	w := newWorld(t)
 	for name, lose := range map[string]func(*bpf.RouterBackend){
@@ -156,6 +157,12 @@ func TestGoneBackend(t *testing.T) {
 			w.changeBackend(streamBackend, lose)
 			w.changeBackend(datagramBackend, lose)
 			w.requirePass(t, patient, 2, 0, 2)
+			for _, backend := range []uint32{streamBackend, datagramBackend} {
+				if live := w.load(backend).Live; live != 0 {
+					t.Errorf("backend %d, which is gone, has still %d live flows", backend, live)
+				}
+			}
+			w.requireLedger(t)
 			w.requirePass(t, patient, 2, 0, 0)
 			want := []bpf.RouterResetEvent{{
 				Network: uint32(red), Host: uint32(thisHost), Machine: uint32(w.client.machine), Vip: testVIP,

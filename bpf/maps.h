@@ -16,6 +16,7 @@
 #define MAX_BACKENDS 131072
 #define MAX_MAGLEV (4 << 20)
 #define MAX_FLOWS (1 << 18)
+#define MAX_FENCES 65536
 
 /* The devices of the router, by ifindex. Written by Go before the device is raised. */
 struct {
@@ -181,6 +182,23 @@ struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, 1 << 12);
 } wants SEC(".maps");
+
+/* Whose flows get no further, and to which backend. The value says nothing yet. Written by Go. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, MAX_FENCES);
+	__type(key, struct fence_key);
+	__type(value, __u32);
+} fences SEC(".maps");
+
+/* Whether there is any fence: nearly always there is none, and nobody looks. Written by Go. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u32);
+} fenced SEC(".maps");
 
 /* One entry a Flycast flow, on the client's host. Written and expired here. The layout is fixed for good. */
 struct {

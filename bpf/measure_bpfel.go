@@ -38,6 +38,8 @@ const (
 	MeasureMapEvents               = "events"
 	MeasureMapExpiry               = "expiry"
 	MeasureMapExpiryKeys           = "expiry_keys"
+	MeasureMapFenced               = "fenced"
+	MeasureMapFences               = "fences"
 	MeasureMapFlows                = "flows"
 	MeasureMapFrameTemplate        = "frame_template"
 	MeasureMapHostPort             = "host_port"
@@ -146,6 +148,8 @@ type MeasureMapSpecs struct {
 	Events             *ebpf.MapSpec `ebpf:"events"`
 	Expiry             *ebpf.MapSpec `ebpf:"expiry"`
 	ExpiryKeys         *ebpf.MapSpec `ebpf:"expiry_keys"`
+	Fenced             *ebpf.MapSpec `ebpf:"fenced"`
+	Fences             *ebpf.MapSpec `ebpf:"fences"`
 	Flows              *ebpf.MapSpec `ebpf:"flows"`
 	FrameTemplate      *ebpf.MapSpec `ebpf:"frame_template"`
 	HostPort           *ebpf.MapSpec `ebpf:"host_port"`
@@ -214,6 +218,8 @@ type MeasureMaps struct {
 	Events             *ebpf.Map `ebpf:"events"`
 	Expiry             *ebpf.Map `ebpf:"expiry"`
 	ExpiryKeys         *ebpf.Map `ebpf:"expiry_keys"`
+	Fenced             *ebpf.Map `ebpf:"fenced"`
+	Fences             *ebpf.Map `ebpf:"fences"`
 	Flows              *ebpf.Map `ebpf:"flows"`
 	FrameTemplate      *ebpf.Map `ebpf:"frame_template"`
 	HostPort           *ebpf.Map `ebpf:"host_port"`
@@ -247,6 +253,8 @@ func (m *MeasureMaps) Close() error {
 		m.Events,
 		m.Expiry,
 		m.ExpiryKeys,
+		m.Fenced,
+		m.Fences,
 		m.Flows,
 		m.FrameTemplate,
 		m.HostPort,

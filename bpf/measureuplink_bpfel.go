@@ -31,6 +31,8 @@ const (
 	MeasureUplinkMapEvents             = "events"
 	MeasureUplinkMapExpiry             = "expiry"
 	MeasureUplinkMapExpiryKeys         = "expiry_keys"
+	MeasureUplinkMapFenced             = "fenced"
+	MeasureUplinkMapFences             = "fences"
 	MeasureUplinkMapFlows              = "flows"
 	MeasureUplinkMapHostPort           = "host_port"
 	MeasureUplinkMapLiveUplink         = "live_uplink"
@@ -115,6 +117,8 @@ type MeasureUplinkMapSpecs struct {
 	Events             *ebpf.MapSpec `ebpf:"events"`
 	Expiry             *ebpf.MapSpec `ebpf:"expiry"`
 	ExpiryKeys         *ebpf.MapSpec `ebpf:"expiry_keys"`
+	Fenced             *ebpf.MapSpec `ebpf:"fenced"`
+	Fences             *ebpf.MapSpec `ebpf:"fences"`
 	Flows              *ebpf.MapSpec `ebpf:"flows"`
 	HostPort           *ebpf.MapSpec `ebpf:"host_port"`
 	LiveUplink         *ebpf.MapSpec `ebpf:"live_uplink"`
@@ -171,6 +175,8 @@ type MeasureUplinkMaps struct {
 	Events             *ebpf.Map `ebpf:"events"`
 	Expiry             *ebpf.Map `ebpf:"expiry"`
 	ExpiryKeys         *ebpf.Map `ebpf:"expiry_keys"`
+	Fenced             *ebpf.Map `ebpf:"fenced"`
+	Fences             *ebpf.Map `ebpf:"fences"`
 	Flows              *ebpf.Map `ebpf:"flows"`
 	HostPort           *ebpf.Map `ebpf:"host_port"`
 	LiveUplink         *ebpf.Map `ebpf:"live_uplink"`
@@ -201,6 +207,8 @@ func (m *MeasureUplinkMaps) Close() error {
 		m.Events,
 		m.Expiry,
 		m.ExpiryKeys,
+		m.Fenced,
+		m.Fences,
 		m.Flows,
 		m.HostPort,
 		m.LiveUplink,

@@ -59,6 +59,15 @@ func (w *world) allocate(client sixpn.Network, m *member, protocol uint8, port u
 	}, uint32(0))
 }
 
+// fence keeps the flows of a host's clients from a port of a Machine.
+func (w *world) fence(client sixpn.Host, m *member, protocol uint8, port uint16) {
+	w.t.Helper()
+	w.put(w.Fences, bpf.RouterFenceKey{
+		ClientHost: uint32(client), Network: uint32(m.network), Machine: uint32(m.machine), Port: port, Protocol: protocol,
+	}, uint32(0))
+	w.put(w.Fenced, uint32(0), uint32(1))
+}
+
 // turned is a frame with its addresses rotated, and those that an error in it quotes.
 func turned(frame []byte) []byte {
 	frame = slices.Clone(frame)

@@ -64,6 +64,24 @@ static __always_inline int resolve_agent(struct packet *packet, const struct por
 	return reason;
 }
 
+/*
+ * Whether this is of a flow that has lost its place. A client that chose itself an address
+ * with the slot bit is taken for one while there is a fence, which is seldom and short.
+ */
+static __always_inline int is_fenced(const struct packet *packet)
+{
+	__u32 zero = 0, *any = bpf_map_lookup_elem(&fenced, &zero);
+	struct fence_key key = {
+		.client_host = packet->source.host,
+		.network = packet->destination.network,
+		.machine = packet->destination.machine,
+		.port = packet->destination_port,
+		.protocol = packet->protocol,
+	};
+
+	return any && *any && bpf_map_lookup_elem(&fences, &key);
+}
+
 /* From another host; admit has seen that the destination is here. */
 static __always_inline int resolve_mesh(struct packet *packet)
 {
@@ -86,6 +104,8 @@ static __always_inline int resolve_mesh(struct packet *packet)
 	}
 	if (destination->low & SLOT_BIT && resolve_reply(packet))
 		return DROP_NONE;
+	if (packet->source.low & SLOT_BIT && is_fenced(packet))
+		return DROP_FENCED;
 	if (same_network)
 		return DROP_NONE;
 	if (packet->fragment)

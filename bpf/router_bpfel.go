@@ -102,9 +102,10 @@ const (
 	RouterDropReasonDROP_NETWORK_QUOTA        RouterDropReason = 35
 	RouterDropReasonDROP_FLOW_TABLE_FULL      RouterDropReason = 36
 	RouterDropReasonDROP_SLOTS_TAKEN          RouterDropReason = 37
-	RouterDropReasonDROP_WALL                 RouterDropReason = 38
-	RouterDropReasonDROP_INTERNAL             RouterDropReason = 39
-	RouterDropReasonDROP_REASONS              RouterDropReason = 40
+	RouterDropReasonDROP_FENCED               RouterDropReason = 38
+	RouterDropReasonDROP_WALL                 RouterDropReason = 39
+	RouterDropReasonDROP_INTERNAL             RouterDropReason = 40
+	RouterDropReasonDROP_REASONS              RouterDropReason = 41
 )
 
 type RouterExpiryPass struct {
@@ -122,6 +123,16 @@ type RouterExpiryRequest struct {
 	_     structs.HostLayout
 	Count uint32
 	Pad   uint32
+}
+
+type RouterFenceKey struct {
+	_          structs.HostLayout
+	ClientHost uint32
+	Network    uint32
+	Machine    uint32
+	Port       uint16
+	Protocol   uint8
+	Pad        uint8
 }
 
 type RouterFlow struct {
@@ -338,6 +349,8 @@ const (
 	RouterMapEvents               = "events"
 	RouterMapExpiry               = "expiry"
 	RouterMapExpiryKeys           = "expiry_keys"
+	RouterMapFenced               = "fenced"
+	RouterMapFences               = "fences"
 	RouterMapFlows                = "flows"
 	RouterMapHostPort             = "host_port"
 	RouterMapMachineSlots         = "machine_slots"
@@ -434,6 +447,8 @@ type RouterMapSpecs struct {
 	Events             *ebpf.MapSpec `ebpf:"events"`
 	Expiry             *ebpf.MapSpec `ebpf:"expiry"`
 	ExpiryKeys         *ebpf.MapSpec `ebpf:"expiry_keys"`
+	Fenced             *ebpf.MapSpec `ebpf:"fenced"`
+	Fences             *ebpf.MapSpec `ebpf:"fences"`
 	Flows              *ebpf.MapSpec `ebpf:"flows"`
 	HostPort           *ebpf.MapSpec `ebpf:"host_port"`
 	MachineSlots       *ebpf.MapSpec `ebpf:"machine_slots"`
@@ -498,6 +513,8 @@ type RouterMaps struct {
 	Events             *ebpf.Map `ebpf:"events"`
 	Expiry             *ebpf.Map `ebpf:"expiry"`
 	ExpiryKeys         *ebpf.Map `ebpf:"expiry_keys"`
+	Fenced             *ebpf.Map `ebpf:"fenced"`
+	Fences             *ebpf.Map `ebpf:"fences"`
 	Flows              *ebpf.Map `ebpf:"flows"`
 	HostPort           *ebpf.Map `ebpf:"host_port"`
 	MachineSlots       *ebpf.Map `ebpf:"machine_slots"`
@@ -527,6 +544,8 @@ func (m *RouterMaps) Close() error {
 		m.Events,
 		m.Expiry,
 		m.ExpiryKeys,
+		m.Fenced,
+		m.Fences,
 		m.Flows,
 		m.HostPort,
 		m.MachineSlots,

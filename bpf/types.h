@@ -61,6 +61,7 @@ enum drop_reason {
 	DROP_NETWORK_QUOTA,
 	DROP_FLOW_TABLE_FULL,
 	DROP_SLOTS_TAKEN,
+	DROP_FENCED,
 
 	/* leave */
 	DROP_WALL,

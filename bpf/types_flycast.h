@@ -156,4 +156,19 @@ struct share {
 };
 ASSERT_SIZE(struct share, 16);
 
+/*
+ * Key of `fences`: a backend of this host, and another host that counted as lost while
+ * clients of it had flows there. Their places are others' by now, so no packet of such a
+ * flow gets in until that host has said that it has none.
+ */
+struct fence_key {
+	__u32 client_host;
+	__u32 network; /* of the backend, as the rest */
+	__u32 machine;
+	__u16 port;    /* internal port */
+	__u8 protocol; /* IPPROTO_TCP or IPPROTO_UDP */
+	__u8 pad;
+};
+ASSERT_SIZE(struct fence_key, 16);
+
 #endif

@@ -25,6 +25,8 @@ const (
 	UplinkMapEvents             = "events"
 	UplinkMapExpiry             = "expiry"
 	UplinkMapExpiryKeys         = "expiry_keys"
+	UplinkMapFenced             = "fenced"
+	UplinkMapFences             = "fences"
 	UplinkMapFlows              = "flows"
 	UplinkMapHostPort           = "host_port"
 	UplinkMapMachineSlots       = "machine_slots"
@@ -106,6 +108,8 @@ type UplinkMapSpecs struct {
 	Events             *ebpf.MapSpec `ebpf:"events"`
 	Expiry             *ebpf.MapSpec `ebpf:"expiry"`
 	ExpiryKeys         *ebpf.MapSpec `ebpf:"expiry_keys"`
+	Fenced             *ebpf.MapSpec `ebpf:"fenced"`
+	Fences             *ebpf.MapSpec `ebpf:"fences"`
 	Flows              *ebpf.MapSpec `ebpf:"flows"`
 	HostPort           *ebpf.MapSpec `ebpf:"host_port"`
 	MachineSlots       *ebpf.MapSpec `ebpf:"machine_slots"`
@@ -161,6 +165,8 @@ type UplinkMaps struct {
 	Events             *ebpf.Map `ebpf:"events"`
 	Expiry             *ebpf.Map `ebpf:"expiry"`
 	ExpiryKeys         *ebpf.Map `ebpf:"expiry_keys"`
+	Fenced             *ebpf.Map `ebpf:"fenced"`
+	Fences             *ebpf.Map `ebpf:"fences"`
 	Flows              *ebpf.Map `ebpf:"flows"`
 	HostPort           *ebpf.Map `ebpf:"host_port"`
 	MachineSlots       *ebpf.Map `ebpf:"machine_slots"`
@@ -190,6 +196,8 @@ func (m *UplinkMaps) Close() error {
 		m.Events,
 		m.Expiry,
 		m.ExpiryKeys,
+		m.Fenced,
+		m.Fences,
 		m.Flows,
 		m.HostPort,
 		m.MachineSlots,

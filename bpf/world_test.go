@@ -161,13 +161,14 @@ func (w *world) reset() {
 			must(w.t, bpf.MachineSlots(w.MachineSlots).Delete(m.key()))
 		}
 	}
-	for _, table := range []*ebpf.Map{w.Flows, w.Quotas, w.Vips, w.Services, w.ServiceRanges, w.Allocations} {
+	for _, table := range []*ebpf.Map{w.Flows, w.Quotas, w.Vips, w.Services, w.ServiceRanges, w.Allocations, w.Fences} {
 		w.empty(table)
 	}
 	for ; w.backend > 0; w.backend-- {
 		w.put(w.Backends, w.backend, bpf.RouterBackend{})
 		w.put(w.BackendLoad, w.backend, bpf.RouterLoad{})
 	}
+	w.put(w.Fenced, uint32(0), uint32(0))
 	w.put(w.MeshDevice, uint32(0), bpf.RouterHostDevice{})
 	w.members, w.mesh, w.region = nil, nil, 0
 

@@ -10,6 +10,7 @@ import (
 	"os"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -20,7 +21,7 @@ import (
 
 // TestHardLimitOfAllHosts has clients on two hosts open more connections than a Machine
 // may have: it never has more at any moment, whoever waits gets what becomes free, and
-// what a lost host had goes to the others.
+// what a lost host had goes to the others, and is not its own again when it is back.
 func TestHardLimitOfAllHosts(t *testing.T) {
 	const limit, connections = 5, 14
 	ctx := nettest.Context(t)
@@ -104,18 +105,66 @@ func TestHardLimitOfAllHosts(t *testing.T) {
 	for range limit {
 		go open(lostCtx, 1)
 	}
+	var away []net.Conn
 	for range limit {
-		defer take().conn.Close()
+		away = append(away, take().conn)
+		defer away[len(away)-1].Close()
 	}
 	cancel()
+	deadline, _ := ctx.Deadline()
+	for _, conn := range away {
+		nettest.Must(t, conn.SetDeadline(deadline))
+		nettest.Must(t, echoes(conn))
+	}
 	nettest.Must(t, second.KillAgent())
 	nettest.Must(t, second.Uplink.Cut())
 	for range limit {
 		go open(ctx, 0)
 	}
+	var kept []net.Conn
 	for range limit {
-		defer take().conn.Close()
+		kept = append(kept, take().conn)
+		defer kept[len(kept)-1].Close()
 	}
+	nettest.Must(t, kept[0].SetDeadline(deadline))
+
+	// It is back, and its kernel has the connections still: their places are others' now,
+	// whether its agent runs or not.
+	nettest.Must(t, second.Uplink.Heal())
+	for _, conn := range away {
+		_, err := conn.Write([]byte("x"))
+		nettest.Must(t, err)
+	}
+	nettest.Must(t, nettest.Eventually(ctx, "the first host drops what comes of lost connections", func(ctx context.Context) error {
+		dropped, err := first.Drops(ctx, "fenced")
+		if err == nil && dropped < 2*limit {
+			err = fmt.Errorf("it dropped %d packets", dropped)
+		}
+		return err
+	}))
+	for _, conn := range away {
+		nettest.Must(t, conn.SetReadDeadline(time.Now().Add(time.Millisecond)))
+		if n, err := conn.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("a connection whose place is another's goes on: %d bytes, %v", n, err)
+		}
+		nettest.Must(t, conn.SetReadDeadline(deadline))
+	}
+	nettest.Must(t, second.StartAgent(ctx))
+	for _, conn := range away {
+		if _, err := conn.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("a connection whose place is another's ends with %v, expected a reset", err)
+		}
+	}
+	nettest.Must(t, echoes(kept[0]))
+}
+
+// echoes is whether a server answers over a connection.
+func echoes(conn net.Conn) error {
+	if _, err := conn.Write([]byte("x")); err != nil {
+		return err
+	}
+	_, err := conn.Read(make([]byte, 1))
+	return err
 }
 
 // watchConnections looks, again and again, at how many connections a namespace has to

@@ -20,6 +20,13 @@ type Seats interface {
 	// SetShares takes effect at once: what Seats reads afterwards has every flow that began
 	// by what was before.
 	SetShares([]maps.Share) error
+	// Void ends the flows that seats have now. Those that go on for a moment stay in what
+	// Seats reads.
+	Void([]maps.Seat) error
+	// Fences are those there are. SetFences adds some, which hold when it returns, and
+	// takes some away.
+	Fences() ([]maps.Fence, error)
+	SetFences(add, remove []maps.Fence) error
 }
 
 // ExchangeTimes are the intervals of an Exchange. 0: the default.
@@ -48,19 +55,28 @@ const (
 //
 //	the bounds of all other hosts + what this host has or can begin ≤ the hard limit
 //
-// or, where flows exceed it because the limit was lowered or a lost host came back, no
-// share grows. A bound shrinks only by what c says, and c says so after its kernel lets
-// no more begin; or when c is lost. A host of which nothing is known yet in this run
-// stops all growth, for it may have any share of the run before.
+// or, where flows exceed it because the limit was lowered, no share grows. A bound shrinks
+// only by what c says, and c says so after its kernel lets no more begin. Bounds are in a
+// Ledger before what raises them is sent, so another run goes on with them.
+//
+// A host that is lost says nothing more, and still may not keep its places for ever: they
+// are given to others after a fence was put up, behind which no packet of its flows passes
+// whatever its kernel lets begin or keeps. When it is back the fence falls as soon as what
+// it says it has finds room; if that finds none it is told to end those flows first.
 type Exchange struct {
-	self   sixpn.Host
-	run    uint64
-	number uint64 // of the last datagram
-	times  ExchangeTimes
-	limits map[maps.Seat]maps.Limits // of backends here
-	peers  map[sixpn.Host]*peer      // hosts that are not lost
-	wanted map[maps.Seat]time.Time   // until when a flow here waits for a share
-	short  map[maps.Seat]bool        // somebody would get more if somebody else had less
+	self           sixpn.Host
+	run            uint64
+	number         uint64 // of the last datagram
+	times          ExchangeTimes
+	limits         map[maps.Seat]maps.Limits // of backends here
+	peers          map[sixpn.Host]*peer      // hosts that are not lost, or not yet behind fences
+	fences         map[maps.Fence]bool
+	book           book
+	begun, learned bool // what an earlier run left, and the limits, are known
+	// Seats of which an earlier run, or build, may have granted what no ledger says.
+	doubtful map[maps.Seat]bool
+	wanted   map[maps.Seat]time.Time // until when a flow here waits for a share
+	short    map[maps.Seat]bool      // somebody would get more if somebody else had less
 }
 
 // Outgoing is a datagram to the agent of a host.
@@ -69,32 +85,43 @@ type Outgoing struct {
 	Data []byte
 }
 
-// NewExchange begins a run. It knows nothing of the one before: that is in the kernels.
-func NewExchange(self sixpn.Host, times ExchangeTimes) *Exchange {
+// NewExchange begins a run. What it has to know of the one before is in the kernels and in
+// the ledger.
+func NewExchange(self sixpn.Host, times ExchangeTimes, ledger Ledger) *Exchange {
 	times.Interval = cmp.Or(times.Interval, 100*time.Millisecond)
 	times.Refresh = cmp.Or(times.Refresh, time.Second)
 	times.Waiting = cmp.Or(times.Waiting, 5*time.Second)
 	return &Exchange{
 		self: self, run: rand.Uint64() | 1, times: times, limits: map[maps.Seat]maps.Limits{}, peers: map[sixpn.Host]*peer{},
-		wanted: map[maps.Seat]time.Time{}, short: map[maps.Seat]bool{},
+		fences: map[maps.Fence]bool{}, book: book{ledger: ledger}, doubtful: map[maps.Seat]bool{}, wanted: map[maps.Seat]time.Time{}, short: map[maps.Seat]bool{},
 	}
 }
 
 // Learn says what the limits of the backends of this host are, and which other hosts
 // there are.
 func (x *Exchange) Learn(limits map[maps.Seat]maps.Limits, hosts map[sixpn.Host]Reach) {
-	x.limits = limits
-	for host, reach := range hosts {
-		switch p := x.peers[host]; {
-		case reach == Lost:
-			delete(x.peers, host)
-			continue
-		case p == nil:
-			x.peers[host] = newPeer(host)
+	if !x.learned { // of those that come later nobody was ever granted anything
+		for seat := range limits {
+			x.doubtful[seat] = true
 		}
-		x.peers[host].silent = reach == Silent
 	}
-	stdmaps.DeleteFunc(x.peers, func(host sixpn.Host, _ *peer) bool { _, exists := hosts[host]; return !exists })
+	x.limits, x.learned = limits, true
+	for host, reach := range hosts {
+		p := x.peers[host]
+		if p == nil && (reach != Lost || !x.begun) {
+			p = newPeer(host)
+			p.settled = x.begun // else it was fenced, or is new
+			x.peers[host] = p
+		}
+		if p != nil {
+			p.silent, p.lost = reach == Silent, reach == Lost
+		}
+	}
+	for host, p := range x.peers {
+		if _, exists := hosts[host]; !exists {
+			p.lost = true
+		}
+	}
 }
 
 // Receive takes up a datagram of a host. It returns whether a Step should follow at once.
@@ -104,9 +131,10 @@ func (x *Exchange) Receive(from sixpn.Host, raw []byte) (urgent bool, err error)
 		return false, err
 	}
 	p := x.peers[from]
-	if p == nil {
+	if p == nil || p.lost {
 		return false, errors.New("load of a host that is not known, or lost")
 	}
+	p.spoke = true
 	if !p.hear(d, x.run, x.number+1) {
 		return p.owes, nil
 	}
@@ -114,7 +142,7 @@ func (x *Exchange) Receive(from sixpn.Host, raw []byte) (urgent bool, err error)
 	urgent = p.take(d, x.self, x.short)
 	for _, g := range d.grants {
 		g.seat.Host = from
-		urgent = urgent || p.offers[g.seat].share != g.share
+		urgent = urgent || p.offers[g.seat].share != g.share || g.void
 		p.offers[g.seat] = g
 	}
 	return urgent || !p.known, nil
@@ -127,9 +155,15 @@ func (x *Exchange) Step(now time.Time, kernel Seats) (out []Outgoing, again bool
 	if err != nil || !complete {
 		return nil, false, err
 	}
+	if err := x.begin(kernel); err != nil {
+		return nil, false, err
+	}
+	if err := x.expel(kernel); err != nil {
+		return nil, false, err
+	}
 	x.noteWanted(seats, now)
-	if shares := x.accept(seats); len(shares) > 0 {
-		if err := kernel.SetShares(shares); err != nil {
+	if shares, void := x.accept(seats); len(shares)+len(void) > 0 {
+		if err := errors.Join(kernel.SetShares(shares), kernel.Void(void)); err != nil {
 			return nil, false, err
 		}
 		if seats, _, err = kernel.Seats(); err != nil {
@@ -137,11 +171,18 @@ func (x *Exchange) Step(now time.Time, kernel Seats) (out []Outgoing, again bool
 		}
 		x.noteWanted(seats, now)
 	}
+	x.noteSilence(now)
+	if err := x.readmit(kernel, seats); err != nil {
+		return nil, false, err
+	}
 	if shares := x.plan(seats); len(shares) > 0 {
 		again = true
 		if err := kernel.SetShares(shares); err != nil {
 			return nil, false, err
 		}
+	}
+	if err := x.record(); err != nil {
+		return nil, false, err
 	}
 	for _, host := range slices.Sorted(stdmaps.Keys(x.peers)) {
 		out = append(out, x.datagrams(x.peers[host], seats, now)...)
@@ -168,15 +209,23 @@ func (x *Exchange) waits(s maps.SeatLoad) bool {
 // accept is what other hosts granted and the kernel has not yet. A host that no packet
 // passes to may count this one as lost and grant its share to others: it is given back
 // before, which costs nothing, for no flow can begin there.
-func (x *Exchange) accept(seats []maps.SeatLoad) (shares []maps.Share) {
+//
+// Flows that end count in what was granted until they have: so much less may begin.
+func (x *Exchange) accept(seats []maps.SeatLoad) (shares []maps.Share, void []maps.Seat) {
 	for _, s := range seats {
-		want := maps.Share{Seat: s.Seat, Limit: s.Share, Elsewhere: s.Elsewhere}
+		if s.Element == 0 {
+			continue
+		}
+		want := maps.Share{Seat: s.Seat, Element: s.Element, Limit: s.Share, Elsewhere: s.Elsewhere}
 		if p := x.peers[s.Host]; p != nil && p.silent {
 			delete(p.offers, s.Seat)
 			want.Limit = 0
 		} else if p != nil {
 			if g, ok := p.offers[s.Seat]; ok {
-				want.Limit, want.Elsewhere = g.share, g.elsewhere
+				want.Limit, want.Elsewhere = g.share-min(g.share, s.Ending), g.elsewhere
+				if g.void && s.Live+s.Share > 0 {
+					void = append(void, s.Seat)
+				}
 			}
 		} else if s.Host != x.self {
 			want.Limit = 0
@@ -185,94 +234,7 @@ func (x *Exchange) accept(seats []maps.SeatLoad) (shares []maps.Share) {
 			shares = append(shares, want)
 		}
 	}
-	return shares
-}
-
-// plan divides the limits of the backends here. It changes what other hosts are granted,
-// and returns what this host's own kernel should have.
-func (x *Exchange) plan(seats []maps.SeatLoad) (shares []maps.Share) {
-	own := map[maps.Seat]maps.SeatLoad{}
-	all := map[maps.Seat]bool{}
-	for _, s := range seats {
-		if s.Host == x.self {
-			own[s.Seat], all[s.Seat] = s, true
-		}
-	}
-	for _, p := range x.peers {
-		for seat := range p.holds {
-			all[seat] = true
-		}
-	}
-	x.short = map[maps.Seat]bool{}
-	for seat := range all {
-		s, here := own[seat]
-		if share, changed := x.divide(seat, s, here); changed {
-			shares = append(shares, share)
-		}
-	}
-	return shares
-}
-
-// divide divides one limit. s is this host's own load, if it has the seat.
-func (x *Exchange) divide(seat maps.Seat, s maps.SeatLoad, here bool) (share maps.Share, changed bool) {
-	limits := x.limits[seat]
-	share = maps.Share{Seat: seat, Limit: s.Share, Elsewhere: 0}
-	var users []user
-	taken := uint64(0)
-	if here {
-		users = append(users, user{x.self, s.Live, s.Share, x.waits(s)})
-		taken += uint64(max(s.Live, s.Share))
-	}
-	frozen := false
-	for host, p := range x.peers {
-		frozen = frozen || !p.known
-		h := p.holds[seat]
-		if h == nil {
-			continue
-		}
-		taken += uint64(h.bound())
-		if h.listed {
-			share.Elsewhere += h.live
-		}
-		if h.listed && p.known {
-			users = append(users, user{host, h.live, h.granted, h.wanted})
-		}
-	}
-	free := uint32(0)
-	if !frozen && taken < uint64(limits.Hard) {
-		free = limits.Hard - uint32(taken)
-	}
-	if limits.Hard == 0 {
-		users = nil // shares mean nothing, and stay
-	}
-	targets := targets(limits.Hard, users)
-	for i, u := range users {
-		bound := max(s.Live, s.Share)
-		var h *hold
-		if u.host != x.self {
-			h = x.peers[u.host].holds[seat]
-			bound = h.bound()
-			if len(h.sent) >= maxSent {
-				continue
-			}
-		}
-		next := targets[i]
-		if next > u.share {
-			if next > bound+free {
-				next, x.short[seat] = bound+free, true
-			}
-			next = max(next, u.share)
-			if next > bound {
-				free -= next - bound
-			}
-		}
-		if h != nil {
-			h.granted = next
-		} else {
-			share.Limit = next
-		}
-	}
-	return share, here && (share.Limit != s.Share || share.Elsewhere != s.Elsewhere)
+	return shares, void
 }
 
 // datagrams are what one host is to be told now, if anything.
@@ -314,16 +276,23 @@ func (x *Exchange) content(p *peer, seats []maps.SeatLoad) (reports []report, gr
 	here := map[maps.Seat]bool{}
 	for _, s := range seats {
 		if s.Host == p.host {
-			here[s.Seat] = true
-			held := max(s.Live, s.Share, p.offers[s.Seat].share)
-			reports = append(reports, report{s.Seat, s.Live, held, x.waits(s)})
+			here[s.Seat] = s.Element != 0
+			most := held(s)
+			if here[s.Seat] {
+				most = max(most, p.offers[s.Seat].share)
+			}
+			reports = append(reports, report{s.Seat, s.Live + s.Ending, most, x.waits(s)})
 		}
 	}
 	stdmaps.DeleteFunc(p.offers, func(seat maps.Seat, _ grant) bool { return !here[seat] })
 	if p.known && p.run != 0 { // a run that is not proved is granted nothing
 		for seat, h := range p.holds {
 			if h.listed {
-				grants = append(grants, grant{seat, h.granted, x.elsewhere(seat, p.host, seats)})
+				void := x.fences[seat.Fence(p.host)]
+				if void {
+					h.granted = 0
+				}
+				grants = append(grants, grant{seat, h.granted, x.elsewhere(seat, p.host, seats), void})
 			}
 		}
 	}
@@ -336,11 +305,11 @@ func (x *Exchange) content(p *peer, seats []maps.SeatLoad) (reports []report, gr
 func (x *Exchange) elsewhere(seat maps.Seat, but sixpn.Host, seats []maps.SeatLoad) (live uint32) {
 	for _, s := range seats {
 		if s.Seat == seat {
-			live += s.Live
+			live += s.Live + s.Ending
 		}
 	}
 	for host, p := range x.peers {
-		if h := p.holds[seat]; h != nil && host != but && h.listed {
+		if h := p.holds[seat]; h != nil && host != but && h.listed && !x.fences[seat.Fence(host)] {
 			live += h.live
 		}
 	}

@@ -17,6 +17,8 @@ import (
 type peer struct {
 	host      sixpn.Host
 	silent    bool
+	lost      bool   // it is to be put behind fences, and forgotten
+	settled   bool   // no earlier run granted it anything that is not fenced
 	run       uint64 // 0: none is known
 	last      uint64 // that was known last
 	candidate uint64 // a run that is not proved yet, 0: none
@@ -26,6 +28,9 @@ type peer struct {
 	acked     uint64 // the highest number of ours that it has seen
 
 	owes    bool      // it waits for a datagram
+	spoke   bool      // something came from it since the last look
+	heardAt time.Time // when it did last
+	mute    bool      // that is so long ago that its agent seems not to run
 	sentAt  time.Time // the last datagram
 	said    string    // what that one said
 	content uint64    // its number, if it must be seen
@@ -96,6 +101,9 @@ func (h *hold) forget(seen uint64) {
 func newPeer(host sixpn.Host) *peer {
 	return &peer{host: host, holds: map[maps.Seat]*hold{}, offers: map[maps.Seat]grant{}}
 }
+
+// unknown is whether it may have more than its holds say, by a run of before.
+func (p *peer) unknown() bool { return !p.known && !p.settled }
 
 // to is the run that datagrams name.
 func (p *peer) to() uint64 { return p.run | p.candidate } // one of them is 0

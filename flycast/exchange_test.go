@@ -16,8 +16,18 @@ import (
 
 // element is what a kernel has of a seat.
 type element struct {
-	live, share, elsewhere uint32
-	wanted                 bool
+	live, ending, share, elsewhere uint32
+	wanted, gone                   bool
+}
+
+// memory is a ledger that outlives agents.
+type memory struct{ all map[maps.Seat]flycast.Bounds }
+
+func (l *memory) Read() (map[maps.Seat]flycast.Bounds, error) { return l.all, nil }
+
+func (l *memory) Write(all, _ map[maps.Seat]flycast.Bounds, _ []maps.Seat) error {
+	l.all = all
+	return nil
 }
 
 // model is some hosts with a kernel and an agent each, and all that is on its way.
@@ -28,7 +38,11 @@ type model struct {
 	limits  map[maps.Seat]maps.Limits
 	kernels map[sixpn.Host]map[maps.Seat]*element
 	agents  map[sixpn.Host]*flycast.Exchange
-	lost    map[sixpn.Host]bool
+	ledgers map[sixpn.Host]*memory
+	fences  map[sixpn.Host]map[maps.Fence]bool // of the kernel of a backend's host
+	lost    map[sixpn.Host]bool                // it has crashed
+	dead    map[sixpn.Host]bool                // its agent has
+	views   map[[2]sixpn.Host]flycast.Reach    // what one takes the other for, rightly or not
 	flying  []flight
 	quiet   bool // nothing but agents acts
 }
@@ -46,6 +60,8 @@ func newModel(t *rapid.T) *model {
 	m := &model{
 		T: t, now: time.Unix(1_000_000, 0), hosts: []sixpn.Host{11, 12, 13}, limits: map[maps.Seat]maps.Limits{},
 		kernels: map[sixpn.Host]map[maps.Seat]*element{}, agents: map[sixpn.Host]*flycast.Exchange{}, lost: map[sixpn.Host]bool{},
+		ledgers: map[sixpn.Host]*memory{}, fences: map[sixpn.Host]map[maps.Fence]bool{}, dead: map[sixpn.Host]bool{},
+		views: map[[2]sixpn.Host]flycast.Reach{},
 	}
 	for _, seat := range []maps.Seat{seatAt(11, 1), seatAt(11, 2), seatAt(12, 3)} {
 		m.limits[seat] = maps.Limits{Hard: rapid.Uint32Range(1, 7).Draw(t, "limit")}
@@ -55,6 +71,7 @@ func newModel(t *rapid.T) *model {
 		for _, seat := range m.seats() {
 			m.kernels[host][seat] = &element{}
 		}
+		m.ledgers[host], m.fences[host] = &memory{}, map[maps.Fence]bool{}
 		m.start(host)
 	}
 	return m
@@ -66,7 +83,8 @@ func (m *model) seats() []maps.Seat {
 
 // start is a new run of a host's agent.
 func (m *model) start(host sixpn.Host) {
-	m.agents[host] = flycast.NewExchange(host, flycast.ExchangeTimes{})
+	m.agents[host] = flycast.NewExchange(host, flycast.ExchangeTimes{}, m.ledgers[host])
+	m.dead[host] = false
 	m.learn(host)
 }
 
@@ -81,41 +99,12 @@ func (m *model) learn(host sixpn.Host) {
 		if other == host {
 			continue
 		}
-		others[other] = flycast.Reachable
+		others[other] = m.views[[2]sixpn.Host{host, other}]
 		if m.lost[other] {
 			others[other] = rapid.SampledFrom([]flycast.Reach{flycast.Silent, flycast.Lost}).Draw(m.T, "reach")
 		}
 	}
 	m.agents[host].Learn(limits, others)
-}
-
-// kernel is a host's, in which flows begin whenever the agent looks away.
-type kernel struct {
-	*model
-	host sixpn.Host
-}
-
-func (k kernel) Seats() (all []maps.SeatLoad, complete bool, err error) {
-	k.meanwhile()
-	for _, seat := range k.seats() {
-		if e := k.kernels[k.host][seat]; e != nil {
-			all = append(all, maps.SeatLoad{Seat: seat, Limits: k.limits[seat], Live: e.live, Share: e.share, Elsewhere: e.elsewhere, Wanted: e.wanted})
-			e.wanted = false
-		}
-	}
-	k.meanwhile()
-	return all, true, nil
-}
-
-func (k kernel) SetShares(shares []maps.Share) error {
-	for _, s := range shares {
-		k.meanwhile()
-		if e := k.kernels[k.host][s.Seat]; e != nil {
-			e.share, e.elsewhere = s.Limit, s.Elsewhere
-		}
-		k.check()
-	}
-	return nil
 }
 
 // meanwhile flows begin and end.
@@ -132,6 +121,9 @@ func (m *model) flow(host sixpn.Host) {
 	e := m.kernels[host][rapid.SampledFrom(m.seats()).Draw(m.T, "seat")]
 	switch {
 	case e == nil:
+	case e.ending > 0 && rapid.Bool().Draw(m.T, "stopped"):
+		e.ending--
+	case e.gone:
 	case rapid.IntRange(0, 2).Draw(m.T, "ends") == 0:
 		e.live -= min(1, e.live)
 	case e.live < e.share:
@@ -142,13 +134,14 @@ func (m *model) flow(host sixpn.Host) {
 	m.check()
 }
 
-// check is the invariant: what all hosts have or can begin never exceeds the limit.
+// check is the invariant: what all hosts have or can begin never exceeds the limit, but for
+// what no packet passes of, behind a fence of the backend's host.
 func (m *model) check() {
 	for seat, l := range m.limits {
 		sum := uint32(0)
 		for _, host := range m.hosts {
-			if e := m.kernels[host][seat]; e != nil {
-				sum += max(e.live, e.share)
+			if e := m.kernels[host][seat]; e != nil && !m.fences[seat.Host][seat.Fence(host)] {
+				sum += max(e.live, e.share) + e.ending
 			}
 		}
 		if sum > l.Hard {
@@ -160,7 +153,7 @@ func (m *model) check() {
 func (m *model) describe(seat maps.Seat) (s string) {
 	for _, host := range m.hosts {
 		if e := m.kernels[host][seat]; e != nil {
-			s += fmt.Sprintf(" host %d: %+v", host, *e)
+			s += fmt.Sprintf(" host %d: %+v, fenced %v", host, *e, m.fences[seat.Host][seat.Fence(host)])
 		}
 	}
 	return s
@@ -181,7 +174,7 @@ func (m *model) crash(host sixpn.Host) {
 }
 
 func (m *model) step(host sixpn.Host) {
-	if m.lost[host] {
+	if m.lost[host] || m.dead[host] {
 		return
 	}
 	out, _, err := m.agents[host].Step(m.now, kernel{m, host})
@@ -195,7 +188,7 @@ func (m *model) step(host sixpn.Host) {
 
 func (m *model) deliver(i int) {
 	f := m.flying[i]
-	if m.lost[f.to] {
+	if m.lost[f.to] || m.dead[f.to] {
 		return
 	}
 	// A host that is not known, or lost, is not heard.
@@ -205,7 +198,7 @@ func (m *model) deliver(i int) {
 // act is something that happens: most often what makes progress.
 func (m *model) act() {
 	host := rapid.SampledFrom(m.hosts).Draw(m.T, "host")
-	switch rapid.IntRange(0, 14).Draw(m.T, "what") {
+	switch rapid.IntRange(0, 19).Draw(m.T, "what") {
 	case 0, 1, 2:
 		m.step(host)
 	case 3, 4, 5, 6:
@@ -234,15 +227,37 @@ func (m *model) act() {
 		if rapid.IntRange(0, 3).Draw(m.T, "crashes") == 0 {
 			m.crash(host)
 		}
-	case 14: // a seat comes or goes, its flows with it
+	case 14: // a seat comes or goes; its flows go on until they are stopped
 		if m.lost[host] {
 			return
 		}
 		seat := rapid.SampledFrom(m.seats()).Draw(m.T, "seat")
-		if m.kernels[host][seat] == nil {
-			m.kernels[host][seat] = &element{}
+		if e := m.kernels[host][seat]; e.gone {
+			e.gone = false
 		} else {
-			delete(m.kernels[host], seat)
+			*e = element{ending: e.ending + e.live, gone: true}
+		}
+	case 15: // cut, or healed: each end may see it, or not
+		other := rapid.SampledFrom(m.hosts).Draw(m.T, "other")
+		m.views[[2]sixpn.Host{host, other}] = rapid.SampledFrom([]flycast.Reach{flycast.Reachable, flycast.Silent, flycast.Lost}).Draw(m.T, "view")
+		m.learn(host)
+	case 16:
+		m.dead[host] = true
+	default:
+		m.round()
+	}
+}
+
+// round is a moment without misfortune between agents.
+func (m *model) round() {
+	for _, host := range m.hosts {
+		m.step(host)
+	}
+	flying := m.flying
+	m.flying = nil
+	for _, f := range flying {
+		if !m.lost[f.to] && !m.dead[f.to] {
+			_, _ = m.agents[f.to].Receive(f.from, f.data)
 		}
 	}
 }
@@ -253,49 +268,104 @@ func (m *model) settle() {
 	for range 60 { // longer than a flow is taken to wait
 		m.now = m.now.Add(150 * time.Millisecond)
 		for _, host := range m.hosts {
+			for _, e := range m.kernels[host] {
+				e.ending = 0
+			}
 			m.step(host)
 		}
 		for range 4 { // answers to answers
-			flying := m.flying
-			m.flying = nil
-			for _, f := range flying {
-				_, _ = m.agents[f.to].Receive(f.from, f.data)
-			}
-			for _, host := range m.hosts {
-				m.step(host)
-			}
+			m.round()
 		}
 		m.check()
 	}
 }
 
-// Whatever is lost, late, or twice, and whichever agent or host dies: the limit holds at every
-// moment, and once all is quiet it is dealt out as a whole.
+// heal is the end of all misfortune.
+func (m *model) heal() {
+	clear(m.views)
+	for _, host := range m.hosts {
+		switch {
+		case m.lost[host]:
+			m.crash(host)
+		case m.dead[host]:
+			m.start(host)
+		}
+	}
+	for _, host := range m.hosts {
+		m.learn(host)
+	}
+}
+
+// checkDealtOut is what there is no reason not to reach.
+func (m *model) checkDealtOut(when string) {
+	for _, seat := range m.seats() {
+		sum, users := uint32(0), 0
+		for _, host := range m.hosts {
+			if e := m.kernels[host][seat]; e != nil && !e.gone {
+				sum += m.having(host, seat)
+				users++
+			}
+			if m.fences[seat.Host][seat.Fence(host)] {
+				m.Fatalf("%s there is a fence for host %d: %s", when, host, m.describe(seat))
+			}
+		}
+		if users > 0 && sum != m.limits[seat].Hard {
+			m.Fatalf("%s of %+v %d of %d are dealt out: %s", when, seat.Backend, sum, m.limits[seat].Hard, m.describe(seat))
+		}
+	}
+}
+
+// Whatever is lost, late, or twice, whoever is cut off or taken for it, and whichever agent
+// or host dies: the limit holds at every moment, and once all is quiet it is dealt out as a
+// whole; also among the others while one agent is dead.
 func TestSharesModel(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		m := newModel(t)
+		if rapid.Bool().Draw(t, "settled") {
+			m.settle()
+			m.quiet = false
+		}
 		for range rapid.IntRange(0, 120).Draw(t, "acts") {
 			m.act()
 			m.check()
 		}
-		for _, host := range m.hosts {
-			if m.lost[host] {
-				m.crash(host)
+		m.heal()
+		m.settle()
+		m.checkDealtOut("in the end")
+
+		dead := rapid.SampledFrom(m.hosts).Draw(t, "dead")
+		for _, e := range m.kernels[dead] {
+			e.wanted = true
+		}
+		for range 10 { // until it has what it can get: what is on its way to it is nobody's for now
+			m.round()
+		}
+		if rapid.Bool().Draw(t, "others begin anew") {
+			for _, host := range m.hosts {
+				m.start(host)
+			}
+		}
+		m.dead[dead] = true
+		m.settle()
+		alive := slices.DeleteFunc(slices.Clone(m.hosts), func(host sixpn.Host) bool { return host == dead })
+		for _, seat := range m.seats() { // what one of the others does not need the other wants
+			if from, to := m.kernels[alive[0]][seat], m.kernels[alive[1]][seat]; !from.gone && !to.gone {
+				from.live, to.wanted = 0, true
 			}
 		}
 		m.settle()
 		for _, seat := range m.seats() {
-			sum, users := uint32(0), 0
-			for _, host := range m.hosts {
-				if e := m.kernels[host][seat]; e != nil {
-					sum += e.share
-					users++
-				}
-			}
-			if users > 0 && sum != m.limits[seat].Hard {
-				t.Fatalf("of %+v %d of %d are dealt out: %s", seat.Backend, sum, m.limits[seat].Hard, m.describe(seat))
+			from, to := m.kernels[alive[0]][seat], m.kernels[alive[1]][seat]
+			if seat.Host != dead && !from.gone && !to.gone && (from.share+to.share+m.having(dead, seat) != m.limits[seat].Hard || to.share < from.share) {
+				t.Fatalf("while host %d's agent is dead, host %d does not get what it waits for: %s", dead, alive[1], m.describe(seat))
 			}
 		}
 	})
+}
+
+// having is how many flows a host has or can begin.
+func (m *model) having(host sixpn.Host, seat maps.Seat) uint32 {
+	e := m.kernels[host][seat]
+	return max(e.share, e.live)
 }

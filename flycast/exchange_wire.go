@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 
 	"github.com/sixpn/sixpn"
 	"github.com/sixpn/sixpn/maps"
@@ -17,7 +18,7 @@ import (
 //	seen 8                 the highest number of the receiver's run that came here
 //	first 8, count 2       this report is in datagrams first … first+count-1
 //	reports                seat 21, live 4, held 4, wanted 1
-//	grants                 seat 21, share 4, elsewhere 4
+//	grants                 seat 21, share 4 (all ones: none, and all flows must end), elsewhere 4
 //
 // A seat is without its host: a report's is the receiver, a grant's the sender.
 const (
@@ -47,7 +48,11 @@ type grant struct {
 	seat      maps.Seat
 	share     uint32
 	elsewhere uint32
+	void      bool // the share is 0, and all flows must end: their places are others'
 }
+
+// voidShare stands for the share of a grant that is void.
+const voidShare = math.MaxUint32
 
 type datagram struct {
 	answer       bool
@@ -83,7 +88,11 @@ func (d datagram) encode() []byte {
 	}
 	for _, g := range d.grants {
 		raw = appendSeat(raw, g.seat)
-		raw = binary.BigEndian.AppendUint32(raw, g.share)
+		share := g.share
+		if g.void {
+			share = voidShare
+		}
+		raw = binary.BigEndian.AppendUint32(raw, share)
 		raw = binary.BigEndian.AppendUint32(raw, g.elsewhere)
 	}
 	return raw
@@ -115,7 +124,11 @@ func decodeDatagram(raw []byte) (d datagram, err error) {
 		raw = raw[reportBytes:]
 	}
 	for range grants {
-		d.grants = append(d.grants, grant{readSeat(raw), binary.BigEndian.Uint32(raw[seatBytes:]), binary.BigEndian.Uint32(raw[seatBytes+4:])})
+		g := grant{seat: readSeat(raw), share: binary.BigEndian.Uint32(raw[seatBytes:]), elsewhere: binary.BigEndian.Uint32(raw[seatBytes+4:])}
+		if g.void = g.share == voidShare; g.void {
+			g.share = 0
+		}
+		d.grants = append(d.grants, g)
 		raw = raw[grantBytes:]
 	}
 	return d, nil

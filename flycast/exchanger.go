@@ -27,7 +27,9 @@ type ExchangerConfig struct {
 	// Open opens the socket to the agents of other hosts, at the load port of this one's
 	// address among them.
 	Open func(context.Context) (net.PacketConn, error)
-	Log  *slog.Logger
+	// Ledger has what earlier runs granted.
+	Ledger Ledger
+	Log    *slog.Logger
 }
 
 // leastPause lies between two steps, so that what comes together is answered together.
@@ -49,7 +51,7 @@ type packet struct {
 // NewExchanger begins the run of an agent.
 func NewExchanger(config ExchangerConfig) *Exchanger {
 	return &Exchanger{
-		config: config, exchange: NewExchange(config.Host, config.Times), hurry: make(chan struct{}, 1), packets: make(chan packet, 256),
+		config: config, exchange: NewExchange(config.Host, config.Times, config.Ledger), hurry: make(chan struct{}, 1), packets: make(chan packet, 256),
 	}
 }
 

@@ -62,7 +62,7 @@ func (w *worker) connectAttached(ctx context.Context, record state.Machine, atte
 	if err := w.detach(ctx); err != nil { // what an earlier try left
 		return err
 	}
-	boot, err := bootID()
+	boot, err := BootID()
 	if err != nil {
 		return err
 	}

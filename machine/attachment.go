@@ -62,7 +62,7 @@ func (d *Driver) removeAttachment(id string) error {
 
 // present says whether the device that was attached is there still.
 func (a attachment) present() bool {
-	boot, err := bootID()
+	boot, err := BootID()
 	if err != nil || boot != a.BootID {
 		return false
 	}

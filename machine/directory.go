@@ -25,7 +25,7 @@ const (
 type record struct {
 	Spec    Spec   `json:"spec"`
 	Run     string `json:"run"`      // random, tells this run from the ones before it
-	BootID  string `json:"boot_id"`  // of the host, see bootID
+	BootID  string `json:"boot_id"`  // of the host, see BootID
 	Cgroup  string `json:"cgroup"`   // directory of the Machine's cgroup
 	FirstID uint32 `json:"first_id"` // user and group 0 inside
 	IDs     uint32 `json:"ids"`      // how many ids the Machine has
@@ -74,7 +74,7 @@ func readExit(dir string, r record) (ExitStatus, error) {
 			return ExitStatus{}, err
 		}
 	}
-	boot, err := bootID()
+	boot, err := BootID()
 	if err != nil {
 		return ExitStatus{}, err
 	}
@@ -95,8 +95,8 @@ func readExit(dir string, r record) (ExitStatus, error) {
 	return s, nil
 }
 
-// bootID is the kernel's name for the time since the host was started.
-func bootID() (string, error) {
+// BootID is the kernel's name for the time since the host was started.
+func BootID() (string, error) {
 	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
 		return "", err

@@ -180,7 +180,7 @@ func (d *Driver) prepare(ctx context.Context, spec Spec) (record, error) {
 		return record{}, err
 	}
 	d.reached("ids claimed")
-	boot, err := bootID()
+	boot, err := BootID()
 	if err != nil {
 		return record{}, err
 	}

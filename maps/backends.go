@@ -32,7 +32,7 @@ func (p *pass) indexBackends() {
 	p.nextFree = 1
 	for index := uint32(1); index <= p.highest; index++ {
 		element := p.backends.all[index]
-		if !free(element) && !isGone(element) {
+		if !free(element) && !isGone(element) && !p.void[index] {
 			p.users[userOf(element)] = index
 		}
 	}

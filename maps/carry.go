@@ -36,6 +36,8 @@ func Carry(from, to *bpf.RouterMaps) error {
 		carry[bpf.RouterServiceRangeKey, bpf.RouterService](tableRanges, from.ServiceRanges, to.ServiceRanges),
 		carry[bpf.RouterVipKey, uint32](tableVIPs, from.Vips, to.Vips),
 		carry[bpf.RouterAllocationKey, uint32](tableAllocations, from.Allocations, to.Allocations),
+		carry[bpf.RouterFenceKey, uint32](tableFences, from.Fences, to.Fences),
+		carry[uint32, uint32](tableFenced, from.Fenced, to.Fenced),
 	)
 }
 

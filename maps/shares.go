@@ -25,8 +25,10 @@ type Limits struct{ Soft, Hard uint32 }
 type SeatLoad struct {
 	Seat
 	Limits
-	Live      uint32 // flows now
-	Share     uint32 // flows that they may have, if there is a hard limit
+	Element   uint32 // where it is in the kernel; 0: nowhere any more, it only ends
+	Live      uint32 // flows now, without those that end
+	Ending    uint32 // flows of before the backend went, or Void, until they are stopped
+	Share     uint32 // flows that may be live, if there is a hard limit
 	Elsewhere uint32 // flows of other hosts, as it was last set
 	Wanted    bool   // a flow was refused for want of a share since the last look
 }
@@ -34,6 +36,7 @@ type SeatLoad struct {
 // Share is what hosts agreed on for a seat.
 type Share struct {
 	Seat
+	Element   uint32 // SeatLoad's: of another one it is not; 0: of any
 	Limit     uint32 // live flows that this host may have, of the hard limit
 	Elsewhere uint32 // live flows that other hosts have
 }
@@ -42,6 +45,13 @@ type Share struct {
 type seat struct {
 	Limits
 	index uint32
+}
+
+// endedSeat is an element that was a Seat's, until a Sync flagged it gone.
+type endedSeat struct {
+	name       Seat
+	limits     Limits
+	generation uint32
 }
 
 // Places in struct share of types_flycast.h.
@@ -72,23 +82,59 @@ func (p *pass) seats() map[Seat]seat {
 	return seats
 }
 
+// endedSeats finds the elements of seats that are gone, of which packets may still pass.
+func (p *pass) endedSeats() map[uint32]endedSeat {
+	ended := map[uint32]endedSeat{}
+	for index, one := range p.ended { // its service may be gone as well
+		if element := p.backends.all[index]; isGone(element) && element.Generation == one.generation {
+			ended[index] = one
+		}
+	}
+	for name, where := range p.Tables.seats {
+		if element := p.backends.all[where.index]; isGone(element) {
+			ended[where.index] = endedSeat{name, where.Limits, element.Generation}
+		}
+	}
+	services := map[uint32]Service{} // after a start it is they that tell
+	for _, service := range p.want.Services {
+		if service.Flags&Shared != 0 {
+			services[p.placed[service.key()].id] = service
+		}
+	}
+	for index := uint32(1); index <= p.highest; index++ {
+		element := p.backends.all[index]
+		service, ok := services[element.Service]
+		if ok && isGone(element) && !free(element) {
+			ended[index] = endedSeat{
+				Seat{service.VIP, service.Protocol, service.First, backendOf(element)}, Limits{service.SoftLimit, service.HardLimit}, element.Generation,
+			}
+		}
+	}
+	return ended
+}
+
 // Seats reads the load of all services with shared limits, in no order, and forgets what
-// was wanted. A flow that began by a share that is lowered before is in what is read.
+// was wanted. A flow that began by a share that is lowered before is in what is read. So
+// is every flow of a backend that is gone, until the expiry program has seen it.
 // Before a Sync of a complete Want it is not known what there is, and complete is false.
 func (t *Tables) Seats() (all []SeatLoad, complete bool, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	ending, err := t.ending()
+	if err != nil {
+		return nil, false, err
+	}
 	for name, where := range t.seats {
-		var load bpf.RouterLoad
-		if err := t.maps.BackendLoad.Lookup(where.index, &load); err != nil {
-			return nil, false, fmt.Errorf("maps: read the load of %s: %w", elementName(where.index), err)
+		load, err := t.loadOf(where.index)
+		if err != nil {
+			return nil, false, err
 		}
 		raw := make([]byte, shareBytes)
 		if _, err := t.shares.ReadAt(raw, int64(where.index)*shareBytes); err != nil {
 			return nil, false, fmt.Errorf("maps: read the share of %s: %w", elementName(where.index), err)
 		}
 		one := SeatLoad{
-			Seat: name, Limits: where.Limits, Live: uint32(max(0, int32(load.Live))),
+			Seat: name, Limits: where.Limits, Element: where.index, Live: uint32(max(0, int32(load.Live))), Ending: ending[name].Ending,
 			Share: binary.NativeEndian.Uint32(raw), Elsewhere: binary.NativeEndian.Uint32(raw[shareElsewhere:]),
 			Wanted: binary.NativeEndian.Uint32(raw[shareWanted:]) != 0,
 		}
@@ -98,17 +144,73 @@ func (t *Tables) Seats() (all []SeatLoad, complete bool, err error) {
 			}
 		}
 		all = append(all, one)
+		delete(ending, name)
+	}
+	for _, one := range ending {
+		all = append(all, one)
 	}
 	return all, t.seats != nil, nil
 }
 
-// SetShares writes shares. Those of seats that are not in the tables are left out: who
-// comes into the tables has none.
+// ending counts the flows of backends that are gone. An element without any is done with:
+// nothing leads a new one to it.
+func (t *Tables) ending() (map[Seat]SeatLoad, error) {
+	all := map[Seat]SeatLoad{}
+	for index, one := range t.ended {
+		load, err := t.loadOf(index)
+		if err != nil {
+			return nil, err
+		}
+		if load.Generation != one.generation || int32(load.Live) <= 0 {
+			continue
+		}
+		sum := all[one.name]
+		sum.Seat, sum.Limits = one.name, one.limits
+		sum.Ending += load.Live
+		all[one.name] = sum
+	}
+	return all, nil
+}
+
+func (t *Tables) loadOf(index uint32) (load bpf.RouterLoad, err error) {
+	if err := t.maps.BackendLoad.Lookup(index, &load); err != nil {
+		return load, fmt.Errorf("maps: read the load of %s: %w", elementName(index), err)
+	}
+	return load, nil
+}
+
+// Void has the next Sync end all flows that seats have now, as if their backends had gone:
+// until the expiry program has seen them they are among those that end. Until then the
+// seats are as they were.
+func (t *Tables) Void(seats []Seat) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, name := range seats {
+		where, ok := t.seats[name]
+		if !ok {
+			continue
+		}
+		load, err := t.loadOf(where.index)
+		if err != nil {
+			return err
+		}
+		if int32(load.Live) > 0 {
+			if t.void == nil {
+				t.void = map[uint32]bool{}
+			}
+			t.void[where.index] = true
+		}
+	}
+	return nil
+}
+
+// SetShares writes shares. Those of seats that are not in the tables, or by now elsewhere
+// in them, are left out: who comes into the tables has none.
 func (t *Tables) SetShares(shares []Share) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, share := range shares {
-		if where, ok := t.seats[share.Seat]; ok {
+		if where, ok := t.seats[share.Seat]; ok && (share.Element == 0 || share.Element == where.index) {
 			if err := t.storeShare(where.index, share.Limit, share.Elsewhere); err != nil {
 				return err
 			}

@@ -39,7 +39,7 @@ func (t *Tables) Sync(ctx context.Context, want Want) (Changes, error) {
 	}
 	t.known = true
 	t.used = k.used()
-	t.seats = pass.seats()
+	t.seats, t.ended, t.void = pass.seats(), pass.endedSeats(), nil
 	w.changes.Waiting = pass.waiting()
 	w.changes.Gone = pass.newlyGone
 	if len(w.refused) > 0 {

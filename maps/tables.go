@@ -27,6 +27,8 @@ const (
 	tableBackends     = bpf.RouterMapBackends
 	tableBackendLoad  = bpf.RouterMapBackendLoad
 	tableShares       = bpf.RouterMapShares
+	tableFences       = bpf.RouterMapFences
+	tableFenced       = bpf.RouterMapFenced
 	tableQuotas       = bpf.RouterMapQuotas
 	tablePortCounters = bpf.RouterMapPortCounters
 	tablePortDrops    = bpf.RouterMapPortDrops
@@ -74,6 +76,8 @@ type Tables struct {
 	unused       map[bpf.RouterMachineKey]time.Time // unwanted quotas that nobody uses
 	spreads      map[serviceKey][]spread            // what Maglev said last, by region
 	seats        map[Seat]seat                      // of services with shared limits, as the last Sync left them
+	ended        map[uint32]endedSeat               // elements that were theirs and are gone, by index
+	void         map[uint32]bool                    // elements that the next Sync takes for gone
 	used         map[string]uint32                  // elements in use after the last Sync that did end well, by table
 }
 
