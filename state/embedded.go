@@ -51,6 +51,7 @@ const (
 	dataName      = "etcd"
 	bootstrapName = "etcd.new"
 	socketName    = "etcd.sock"
+	peersName     = "peer.sock" // not longer than socketName
 	lockName      = "etcd.lock"
 
 	// socketPathLimit is what a unix socket's address holds, without the final NUL.
@@ -84,14 +85,17 @@ type Embedded struct {
 	end    func() // of what goes on beside the server
 }
 
-// server is etcd and the switch that silences it while it is closed.
+// server is etcd, the switch that silences it while it is closed, and its gates.
 type server struct {
 	*embed.Etcd
 	quiet *atomic.Bool
+	gates *gates
 }
 
 func (s *server) close() {
 	s.quiet.Store(true)
+	s.gates.closeClients()
+	defer s.gates.close()
 	select {
 	case <-s.Server.ReadyNotify():
 	default:
@@ -253,8 +257,16 @@ func startServer(ctx context.Context, c EmbeddedConfig, name string) (s *server,
 		}
 	}()
 	s = &server{quiet: new(atomic.Bool)}
+	if s.gates, err = openGates(c); err != nil {
+		return nil, err
+	}
 	s.Etcd, err = embed.StartEtcd(serverConfig(c, name, s.quiet))
 	if err != nil {
+		s.gates.close()
+		return nil, fmt.Errorf("start the store in %s: %w", c.Dir, err)
+	}
+	if err := s.gates.serve(ctx, s.Server); err != nil {
+		s.close()
 		return nil, fmt.Errorf("start the store in %s: %w", c.Dir, err)
 	}
 	if c.Async {
@@ -296,7 +308,7 @@ func serverConfig(c EmbeddedConfig, name string, quiet *atomic.Bool) *embed.Conf
 	config.WarningApplyDuration = time.Second
 	config.WarningUnaryRequestDuration = 2 * time.Second
 	if c.Listen != nil {
-		c.Listen.listen(config)
+		c.Listen.listen(config, filepath.Join(c.Dir, peersName))
 		c.Listen.join(config, c.Members)
 	}
 	return config

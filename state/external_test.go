@@ -45,7 +45,7 @@ func TestListenAfterwards(t *testing.T) {
 
 	l := a.listen(t)
 	e = startListening(t, dir, l)
-	from := remote(t, state.RemoteConfig{Endpoints: []string{state.StoreURL(l.Underlay)}, TLS: a.client(t, "other")})
+	from := remote(t, state.RemoteConfig{Endpoints: []string{state.StoreURL(l.Underlay)}, TLS: a.admitted(t, e, "other")})
 	s, err := state.Open(within(t), from, logTo(t))
 	must(t, err)
 	run(t, s)
@@ -81,11 +81,12 @@ func TestListenRefusesStrangers(t *testing.T) {
 	l := a.listen(t)
 	e := startListening(t, directory(t), l)
 	defer func() { must(t, e.Close()) }()
-	known := a.client(t, "other")
+	known := a.admitted(t, e, "other")
 	anonymous := known.Clone()
 	anonymous.Certificates = nil
 	foreign := known.Clone()
 	foreign.Certificates = stranger.client(t, "other").Certificates
+	record(t, e, "foreign", foreign.Certificates[0].Leaf) // which is of no use to it
 	remote(t, state.RemoteConfig{Endpoints: []string{state.StoreURL(l.Underlay)}, TLS: known})
 	for name, config := range map[string]*tls.Config{"no certificate": anonymous, "another authority's": foreign, "another authority for the store's": stranger.client(t, "other")} {
 		_, err := state.OpenRemote(within(t), state.RemoteConfig{Endpoints: []string{state.StoreURL(l.Underlay)}, TLS: config, Patience: 2 * time.Second})
@@ -155,7 +156,7 @@ func TestDeadEndpointsArePassedOver(t *testing.T) {
 	must(t, err)
 	defer silent.Close()
 	client := remote(t, state.RemoteConfig{
-		Endpoints: []string{"https://" + silent.Addr().String(), "https://127.0.0.1:1", state.StoreURL(l.Underlay)}, TLS: a.client(t, "other"),
+		Endpoints: []string{"https://" + silent.Addr().String(), "https://127.0.0.1:1", state.StoreURL(l.Underlay)}, TLS: a.admitted(t, e, "other"),
 	})
 	for range 10 {
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)

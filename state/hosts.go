@@ -29,6 +29,8 @@ type NewHost struct {
 	PublicKey string // see Host
 	Endpoint  string
 	Version   string
+	// CertificateKey is the function of this name of the host's certificate.
+	CertificateKey string
 	// Mesh is how the host sends to the Endpoints of others. One that is native has no
 	// key, so that nobody makes a peer of it.
 	Mesh MeshMode
@@ -73,6 +75,7 @@ func (s *Store) JoinHost(ctx context.Context, h NewHost) (Host, int64, error) {
 		after.PublicKey = cmp.Or(h.PublicKey, before.PublicKey)
 		after.Endpoint = cmp.Or(h.Endpoint, before.Endpoint)
 		after.Version = cmp.Or(h.Version, before.Version)
+		after.CertificateKey = cmp.Or(h.CertificateKey, before.CertificateKey)
 		if h.Endpoint != "" {
 			after.Mesh = h.Mesh
 		}
@@ -168,8 +171,8 @@ func (s *Store) SetDraining(ctx context.Context, id sixpn.Host, draining bool) (
 }
 
 // RemoveHost takes a host out of the fleet. Its number is never given out again, and
-// an agent that says it is that host is refused from then on. While Machines are on
-// the host it is refused, unless force is set and the host is lost, which is that its
+// an agent that says it is that host is refused from then on; so is its certificate, by
+// every member of the store and every host. While Machines are on the host it is refused, unless force is set and the host is lost, which is that its
 // lease is over: then it is drained, and its Machines are removed with it, whatever
 // they were doing and whoever has leases of them. What was removed stays so when that
 // ends half-way; it can be asked for again.
@@ -197,7 +200,7 @@ func (s *Store) RemoveHost(ctx context.Context, id sixpn.Host, force bool) (int6
 		if record.Value.PublicKey != "" {
 			t.remove(nameHostKey(record.Value.PublicKey))
 		}
-		return nil
+		return t.forgetInvitations(record.Value)
 	})
 }
 

@@ -48,6 +48,9 @@ const (
 	// invitationKept is how long an expired one is kept, so that who comes too late is
 	// told that, and who lost the answer can ask again.
 	invitationKept = 24 * time.Hour
+	// joiningTime is how long a host that was let in at the last moment still has until
+	// it must have its record.
+	joiningTime = 10 * time.Minute
 )
 
 const askAgain = "ask for a new one with: sixpn hosts invite"
@@ -87,6 +90,30 @@ func (s *Store) CreateInvitation(ctx context.Context, n NewInvitation) (Invitati
 	return made, revision, err
 }
 
+// admitsUntil is until when the host that used an invitation may use the store, while it
+// has no record yet: as long as the invitation would have been good.
+func (i Invitation) admitsUntil() time.Time {
+	if end := i.UsedAt.Add(joiningTime); end.After(i.ExpiresAt) {
+		return end
+	}
+	return i.ExpiresAt
+}
+
+// forgetInvitations removes those that a host used, so that it cannot come back by them.
+func (t *transaction) forgetInvitations(h Host) error {
+	all, err := t.list(keyInvitations)
+	if err != nil {
+		return err
+	}
+	for _, kv := range all {
+		i, err := readable[Invitation](string(kv.Key), kv.Value, kv.ModRevision)
+		if err == nil && i.Value.UsedBy != "" && (i.Value.UsedBy == h.CertificateKey || i.Value.UsedName == h.Name) {
+			t.remove(string(kv.Key))
+		}
+	}
+	return nil
+}
+
 // UseInvitation is done once for each; again by the same key it changes nothing. The
 // error is of kind Invalid for a token that was forged, has expired or is for another
 // region, NotFound for one that the store does not know, Conflict for one that another
@@ -99,7 +126,7 @@ func (s *Store) UseInvitation(ctx context.Context, u UseOfInvitation) (Invitatio
 			return err
 		}
 		if !found {
-			return refuse(NotFound, "token", "this fleet knows no invitation %q: it is of another fleet, was forged, or expired long ago; %s", u.ID, askAgain)
+			return refuse(NotFound, "token", "this fleet knows no invitation %q: it is of another fleet, was forged, expired long ago, or let in a host that was removed since; %s", u.ID, askAgain)
 		}
 		i := &record.Value
 		// First, so that who only guesses learns nothing else.

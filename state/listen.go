@@ -14,7 +14,8 @@ import (
 	"go.etcd.io/etcd/server/v3/embed"
 )
 
-// Listen is where other hosts reach an embedded store, by mutual TLS only.
+// Listen is where other hosts reach an embedded store, by mutual TLS only, and only those
+// of which it holds a record: see CertificateKey.
 type Listen struct {
 	// Underlay is the address of this host between hosts. Clients are heard at its port
 	// + 1, the other members at + 2.
@@ -24,6 +25,9 @@ type Listen struct {
 	// should be replaced by a rename. CAFile has who may have signed those of others; it
 	// is read when the store starts.
 	CertFile, KeyFile, CAFile string
+	// Known is what this host has read of the store by other ways; it counts while the
+	// member that listens is behind. It may be nil, as what it returns.
+	Known func() *Store
 }
 
 const (
@@ -39,6 +43,10 @@ func httpsURL(underlay netip.AddrPort, offset uint16) *url.URL {
 	return &url.URL{Scheme: "https", Host: netip.AddrPortFrom(underlay.Addr(), underlay.Port()+offset).String()}
 }
 
+func (l *Listen) client() netip.AddrPort {
+	return netip.AddrPortFrom(l.Underlay.Addr(), l.Underlay.Port()+clientPortOffset)
+}
+
 // peer is where the other members are heard.
 func (l *Listen) peer() netip.AddrPort {
 	return netip.AddrPortFrom(l.Underlay.Addr(), l.Underlay.Port()+peerPortOffset)
@@ -51,18 +59,13 @@ func (l *Listen) check() error {
 	return nil
 }
 
-// listen adds the listeners to a server's configuration.
-func (l *Listen) listen(config *embed.Config) {
-	info := transport.TLSInfo{CertFile: l.CertFile, KeyFile: l.KeyFile, TrustedCAFile: l.CAFile, ClientCertAuth: true}
-	config.ClientTLSInfo, config.PeerTLSInfo = info, info
-	// What a certificate must prove is that it is of this fleet; the address that a
-	// connection comes from may be another one of the same host.
-	config.PeerTLSInfo.SkipClientSANVerify = true
-	client, peer := *httpsURL(l.Underlay, clientPortOffset), *httpsURL(l.Underlay, peerPortOffset)
-	config.ListenClientUrls = append(config.ListenClientUrls, client)
-	config.AdvertiseClientUrls = []url.URL{client}
-	config.ListenPeerUrls = []url.URL{peer}
-	config.AdvertisePeerUrls = []url.URL{peer}
+// listen adds the listeners to a server's configuration: sockets, which gates lead to.
+func (l *Listen) listen(config *embed.Config, peers string) {
+	// How the other members are called. They refuse whom they do not know.
+	config.PeerTLSInfo = transport.TLSInfo{CertFile: l.CertFile, KeyFile: l.KeyFile, TrustedCAFile: l.CAFile}
+	config.AdvertiseClientUrls = []url.URL{*httpsURL(l.Underlay, clientPortOffset)}
+	config.ListenPeerUrls = []url.URL{{Scheme: "unix", Host: peers}} // etcd looks for the path there
+	config.AdvertisePeerUrls = []url.URL{*httpsURL(l.Underlay, peerPortOffset)}
 }
 
 // join has a new store become a member of one that runs. The names of the others are

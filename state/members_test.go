@@ -63,10 +63,14 @@ func TestThreeMembers(t *testing.T) {
 		listens, dirs, endpoints = append(listens, l), append(dirs, directory(t)), append(endpoints, state.StoreURL(l.Underlay))
 	}
 	servers := []*state.Embedded{startListening(t, dirs[0], listens[0])}
-	client := remote(t, state.RemoteConfig{Endpoints: endpoints, TLS: a.client(t, "other")})
+	record(t, servers[0], "members", shown(t, listens[0])) // they show one certificate
+	client := remote(t, state.RemoteConfig{Endpoints: endpoints, TLS: a.admitted(t, servers[0], "other")})
 	s, err := state.Open(within(t), client, logTo(t))
 	must(t, err)
 	run(t, s)
+	for _, l := range listens {
+		l.Known = func() *state.Store { return s }
+	}
 	w := populate(t, s)
 	for i := 1; i < 3; i++ {
 		servers = append(servers, join(t, client, listens[i], dirs[i]))

@@ -77,6 +77,31 @@ func (a *authority) client(t *testing.T, name string) *tls.Config {
 	return &tls.Config{RootCAs: roots, Certificates: []tls.Certificate{pair}}
 }
 
+// admitted is client for one that the store knows as a host.
+func (a *authority) admitted(t *testing.T, e *state.Embedded, name string) *tls.Config {
+	t.Helper()
+	config := a.client(t, name)
+	record(t, e, name, config.Certificates[0].Leaf)
+	return config
+}
+
+// record makes a host of whoever shows a certificate.
+func record(t *testing.T, e *state.Embedded, name string, certificate *x509.Certificate) state.Host {
+	t.Helper()
+	key := state.CertificateKey(certificate)
+	host, _, err := open(t, e).JoinHost(within(t), state.NewHost{Name: name, Region: "fra", Token: key, CertificateKey: key})
+	must(t, err)
+	return host
+}
+
+// shown is the certificate that a store shows.
+func shown(t *testing.T, l *state.Listen) *x509.Certificate {
+	t.Helper()
+	pair, err := tls.LoadX509KeyPair(l.CertFile, l.KeyFile)
+	must(t, err)
+	return pair.Leaf
+}
+
 // listen is where a store may be heard, at three ports that nobody uses.
 func (a *authority) listen(t *testing.T) *state.Listen {
 	t.Helper()

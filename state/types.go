@@ -47,6 +47,9 @@ type Host struct {
 	Gateway   bool       `json:"gateway,omitempty"`    // WireGuard peers can connect there
 	Draining  bool       `json:"draining,omitempty"`   // takes no new Machines
 	Version   string     `json:"version,omitempty"`    // of its agent
+	// CertificateKey is what the host shows itself by: see the function of this name. ""
+	// for a host that is alone.
+	CertificateKey string `json:"certificate_key,omitempty"`
 }
 
 // MeshMode is how a host sends packets to other hosts, and expects theirs.

@@ -1,7 +1,9 @@
 package state
 
 import (
+	"crypto/sha256"
 	"encoding/base64"
+	"encoding/hex"
 	"net/netip"
 	"strings"
 	"unicode"
@@ -30,6 +32,9 @@ func validateNewHost(h NewHost) error {
 	}
 	if h.Mesh != "" && h.Mesh != MeshWireGuard && h.Mesh != MeshNative {
 		return refuse(Invalid, "mesh", "%.40q is no mode of the mesh: expected %s or %s", h.Mesh, MeshWireGuard, MeshNative)
+	}
+	if _, err := hex.DecodeString(h.CertificateKey); err != nil || h.CertificateKey != "" && len(h.CertificateKey) != 2*sha256.Size {
+		return refuse(Invalid, "certificate_key", "%.80q is not the key of a certificate: expected its SHA-256 in hex", h.CertificateKey)
 	}
 	if len(h.Version) > 100 || !utf8.ValidString(h.Version) || strings.ContainsFunc(h.Version, unicode.IsControl) {
 		return refuse(Invalid, "version", "%.40q is not the version of an agent: expected at most 100 bytes, printable", h.Version)

@@ -1,0 +1,210 @@
+package state
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"errors"
+	"log/slog"
+	"strings"
+	"sync"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+// CertificateKey is what the fleet knows a host by, when it shows its certificate: the
+// SHA-256 of the public key in it, in hex. It stays when the certificate is renewed, no
+// other host can have it, and it does not help to be able to sign certificates.
+func CertificateKey(c *x509.Certificate) string {
+	sum := sha256.Sum256(c.RawSubjectPublicKeyInfo)
+	return hex.EncodeToString(sum[:])
+}
+
+// HostOf finds the host that a certificate is of, by its key. It does not look at who
+// signed it.
+func (s *Snapshot) HostOf(c *x509.Certificate) (Host, bool) { return s.hostWithKey(CertificateKey(c)) }
+
+func (s *Snapshot) hostWithKey(key string) (Host, bool) {
+	for _, h := range s.Hosts {
+		if h.CertificateKey == key {
+			return h, true
+		}
+	}
+	return Host{}, false
+}
+
+var errNotAdmitted = errors.New("the key of this certificate is that of no host of the fleet")
+
+// admission is who may talk to this host's member of the store, by what the member itself
+// holds: the hosts that have a record, and those on their way to one. It reads from its
+// own disk and asks nobody, so that members which start together hear each other before
+// one of them is elected.
+type admission struct {
+	client  *clientv3.Client // of this member alone, without a socket
+	known   func() *Store    // what the agent has read, see newest
+	cluster uint64
+	log     *slog.Logger
+	changed func() // called when somebody may be admitted no more
+
+	mu       sync.Mutex
+	revision int64                 // of what follows
+	hosts    map[string]string     // keys of certificates, by that of the host's record
+	invited  map[string]Invitation // that were used, by their keys
+}
+
+// admits says whether the host of this key may talk to the member now.
+func (a *admission) admits(key string) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.recorded(key) || !a.invitedUntil(key).IsZero() {
+		return nil
+	}
+	return errNotAdmitted
+}
+
+// recorded believes whoever knows more: a member that was away, or is new, may hold a
+// state of long ago, in which the others are not yet hosts, or no host was removed yet.
+func (a *admission) recorded(key string) bool {
+	if a.known != nil {
+		if store := a.known(); store != nil && store.Cluster() == a.cluster {
+			if snapshot := store.Snapshot(); snapshot.Revision > a.revision {
+				_, found := snapshot.hostWithKey(key)
+				return found
+			}
+		}
+	}
+	for _, has := range a.hosts {
+		if has == key {
+			return true
+		}
+	}
+	return false
+}
+
+// invitedUntil is until when a host counts as on its way in, zero for one that is not.
+func (a *admission) invitedUntil(key string) (until time.Time) {
+	for _, i := range a.invited {
+		if end := i.admitsUntil(); i.UsedBy == key && end.After(now()) && end.After(until) {
+			until = end
+		}
+	}
+	return until
+}
+
+// next is when somebody's time is over who is on the way in, zero if nobody is.
+func (a *admission) next() (next time.Time) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, i := range a.invited {
+		if end := i.admitsUntil(); end.After(now()) && (next.IsZero() || end.Before(next)) {
+			next = end
+		}
+	}
+	return next
+}
+
+// admissionPause is before the member's own state is read again after an error.
+const admissionPause = 100 * time.Millisecond
+
+// follow keeps up with the member until the context ends.
+func (a *admission) follow(ctx context.Context) {
+	for {
+		if err := a.watch(ctx); ctx.Err() == nil {
+			a.log.Debug("who is in the fleet is read again", "because", err)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(admissionPause):
+		}
+		if err := a.read(ctx); err != nil && ctx.Err() == nil {
+			a.log.Warn("who is in the fleet cannot be read: nobody new is let into the store", "error", err)
+		}
+		a.changed()
+	}
+}
+
+// read begins anew with all that the member holds. Its answer needs no other member.
+func (a *admission) read(ctx context.Context) error {
+	got, err := a.client.Get(ctx, admissionFrom, admissionRange, clientv3.WithSerializable())
+	if err != nil {
+		return err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.revision, a.hosts, a.invited = got.Header.Revision, map[string]string{}, map[string]Invitation{}
+	for _, kv := range got.Kvs {
+		a.put(kv)
+	}
+	return nil
+}
+
+// Invitations and hosts are read and watched as one range, so that neither is ever newer
+// than the other. The few keys between them are passed over.
+const admissionFrom = keyInvitations
+
+var admissionRange = clientv3.WithRange(clientv3.GetPrefixRangeEnd(keyHosts()))
+
+// put takes a record. Of one that cannot be read nobody is admitted.
+func (a *admission) put(kv *mvccpb.KeyValue) {
+	key := string(kv.Key)
+	delete(a.hosts, key)
+	delete(a.invited, key)
+	if strings.HasPrefix(key, keyInvitations) {
+		if i, err := readable[Invitation](key, kv.Value, kv.ModRevision); err == nil && i.Value.UsedBy != "" {
+			a.invited[key] = i.Value
+		}
+	} else if parseKey(key).kind == kindHost {
+		if h, err := readable[Host](key, kv.Value, kv.ModRevision); err == nil && h.Value.CertificateKey != "" {
+			a.hosts[key] = h.Value.CertificateKey
+		}
+	}
+}
+
+// watch takes what changes, and ends when it is to be read anew.
+func (a *admission) watch(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	events := a.client.Watch(ctx, admissionFrom, admissionRange, clientv3.WithRev(a.revision+1))
+	for {
+		var over <-chan time.Time
+		if next := a.next(); !next.IsZero() {
+			over = time.After(time.Until(next))
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-over:
+			a.changed()
+		case response := <-events:
+			if err := response.Err(); err != nil || len(response.Events) == 0 {
+				return errors.Join(err, errors.New("the watch has ended"))
+			}
+			if a.take(response) {
+				a.changed()
+			}
+		}
+	}
+}
+
+// take says whether somebody may be admitted no more.
+func (a *admission) take(response clientv3.WatchResponse) (fewer bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, e := range response.Events {
+		key := string(e.Kv.Key)
+		host, invited := a.hosts[key], a.invited[key].UsedBy
+		if e.Type == clientv3.EventTypeDelete {
+			delete(a.hosts, key)
+			delete(a.invited, key)
+		} else {
+			a.put(e.Kv)
+		}
+		fewer = fewer || host != a.hosts[key] && host != "" || invited != a.invited[key].UsedBy && invited != ""
+	}
+	a.revision = response.Header.Revision
+	return fewer
+}
