@@ -44,6 +44,7 @@ type agent struct {
 	client   *clientv3.Client // of the store
 	member   *state.Embedded  // of the fleet's store, on this host; nil: none, or it is embedded
 	store    *state.Store
+	read     atomic.Pointer[state.Store] // store, for the member, which is there before it
 	host     state.Host
 	// unregistered: the store was away at the start, so that it has this host's record as
 	// it was before.

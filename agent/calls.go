@@ -34,13 +34,13 @@ func (a *agent) carrier() http.RoundTripper {
 	return a.calling.Transport
 }
 
-// findHost is where another host's agent is, as its record has it now.
-func (a *agent) findHost(name string) (netip.AddrPort, error) {
+// findHost is another host, as its record is now.
+func (a *agent) findHost(name string) (state.Host, error) {
 	host, ok := a.store.Snapshot().HostNamed(name)
 	if !ok {
-		return netip.AddrPort{}, errors.New("there is no such host in the fleet any more")
+		return state.Host{}, errors.New("there is no such host in the fleet any more")
 	}
-	return netip.ParseAddrPort(host.Endpoint)
+	return host, nil
 }
 
 // calls is what other hosts may ask of this one, beside letting them in.

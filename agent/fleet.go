@@ -140,7 +140,7 @@ func (a *agent) openFleet(ctx context.Context) error {
 func (a *agent) joinFleet(ctx context.Context, known identity) error {
 	expired := a.fleet.Expired()
 	switch {
-	case a.fleet.Joined() && expired.IsZero():
+	case a.fleet.Joined() && expired.IsZero() && (known.Host != 0 || a.config.Join == ""):
 		if a.config.Join != "" {
 			a.log.Info("this host has joined the fleet before: the token is not used")
 		}
@@ -188,6 +188,14 @@ func (a *agent) foundFleet(ctx context.Context) error {
 		return err
 	}
 	return a.openOwnStore(ctx, true)
+}
+
+// certificateKey is what the other hosts know this one by; empty for one that is alone.
+func (a *agent) certificateKey() string {
+	if a.fleet == nil {
+		return ""
+	}
+	return a.fleet.CertificateKey()
 }
 
 // keepCertificate has this host's certificate renewed.

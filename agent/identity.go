@@ -58,7 +58,7 @@ func (a *agent) outlive(ctx context.Context, limit time.Duration) (state.Host, e
 	end := time.Now().Add(t.HostExpiry + t.Heartbeat + leaseGrain)
 	for waits := false; ; waits = true {
 		limited, cancel := context.WithTimeout(ctx, limit)
-		host, _, err := register(limited, a.config, a.store, a.meshKey())
+		host, _, err := register(limited, a.config, a.store, a.meshKey(), a.certificateKey())
 		cancel()
 		if !state.AtWorkElsewhere(err) || time.Now().After(end) {
 			return host, err
@@ -79,9 +79,9 @@ func (a *agent) outlive(ctx context.Context, limit time.Duration) (state.Host, e
 const leaseGrain = 2 * time.Second
 
 // register gives this host its number, the same one for good: its Machines'
-// addresses have it in them. meshKey is empty without a mesh. The store has the
-// host's record, with all that, at the revision.
-func register(ctx context.Context, c Config, store *state.Store, meshKey string) (host state.Host, revision int64, err error) {
+// addresses have it in them. meshKey is empty without a mesh, certificateKey for a host
+// that is alone. The store has the host's record, with all that, at the revision.
+func register(ctx context.Context, c Config, store *state.Store, meshKey, certificateKey string) (host state.Host, revision int64, err error) {
 	known, err := readIdentity(c.identityPath())
 	if err != nil {
 		return state.Host{}, 0, fmt.Errorf("read which host this is: %w", err)
@@ -92,7 +92,7 @@ func register(ctx context.Context, c Config, store *state.Store, meshKey string)
 			return state.Host{}, 0, fmt.Errorf("remember which host this is: %w", err)
 		}
 	}
-	join := state.NewHost{Name: known.Name, Region: c.Region, Known: known.Host, Token: known.Token, Version: c.Version, PublicKey: meshKey}
+	join := state.NewHost{Name: known.Name, Region: c.Region, Known: known.Host, Token: known.Token, Version: c.Version, PublicKey: meshKey, CertificateKey: certificateKey}
 	if at := c.underlay(); at.IsValid() {
 		join.Endpoint, join.Mesh = at.String(), state.MeshMode(c.Mesh)
 	}

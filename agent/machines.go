@@ -17,7 +17,8 @@ var _ machine.Store = state.HostStore{}
 // has.
 type fleetStore struct {
 	*state.Store
-	whole *state.Whole
+	whole  *state.Whole
+	unseat func(context.Context, state.Host) // of a host that was removed
 }
 
 var _ api.Store = fleetStore{}
@@ -28,6 +29,16 @@ func (s fleetStore) Snapshot() *state.Snapshot { return s.whole.Snapshot() }
 // Wait is api.Store.
 func (s fleetStore) Wait(ctx context.Context, after int64) (*state.Snapshot, error) {
 	return s.whole.Wait(ctx, after)
+}
+
+// RemoveHost is api.Store. The host's member of the store goes with it.
+func (s fleetStore) RemoveHost(ctx context.Context, id sixpn.Host, force bool) (int64, error) {
+	host := s.whole.Snapshot().Hosts[id]
+	revision, err := s.Store.RemoveHost(ctx, id, force)
+	if err == nil {
+		s.unseat(ctx, host)
+	}
+	return revision, err
 }
 
 // insides is the API's way into the Machines of this host.

@@ -91,7 +91,7 @@ func (a *agent) RotateKey(ctx context.Context) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	_, revision, err := register(ctx, a.config, a.store, key)
+	_, revision, err := register(ctx, a.config, a.store, key, a.certificateKey())
 	return revision, err
 }
 

@@ -49,7 +49,7 @@ func (a *agent) openStore(ctx context.Context) (err error) {
 func (a *agent) openOwnStore(ctx context.Context, heard bool) (err error) {
 	c := state.EmbeddedConfig{Dir: a.config.storeDir(), Log: a.log}
 	if heard {
-		c.Listen = a.fleet.Listen()
+		c.Listen = a.fleet.Listen(a.read.Load)
 	}
 	if a.embedded, err = state.StartEmbedded(ctx, c); err != nil {
 		return err
@@ -71,6 +71,7 @@ func (a *agent) readStore(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	a.read.Store(a.store)
 	// It has the client of the store, so it ends before that.
 	a.whole = state.NewWhole(a.store, 0)
 	a.closers = append(a.closers, func() error { a.whole.Close(); return nil })

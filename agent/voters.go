@@ -19,9 +19,10 @@ const memberTimeout = 2 * time.Minute
 // out one that is lost.
 type voters struct {
 	*agent
-	life  context.Context      // of the task
-	since map[uint64]time.Time // when each member was first seen without its host
-	ended chan error           // of this host's own member
+	life  context.Context       // of the task
+	since map[uint64]time.Time  // when each member was first seen without its host
+	of    map[uint64]sixpn.Host // whose each member was when that was last seen
+	ended chan error            // of this host's own member
 }
 
 // openMember starts this host's member of the store, if it was one. It serves once
@@ -30,7 +31,7 @@ func (a *agent) openMember(ctx context.Context) {
 	if !state.HasData(a.config.storeDir()) {
 		return
 	}
-	member, err := state.StartEmbedded(ctx, state.EmbeddedConfig{Dir: a.config.storeDir(), Log: a.log, Listen: a.fleet.Listen(), Async: true})
+	member, err := state.StartEmbedded(ctx, state.EmbeddedConfig{Dir: a.config.storeDir(), Log: a.log, Listen: a.fleet.Listen(a.read.Load), Async: true})
 	if err != nil {
 		// The others have the store too; this one is replaced, or repaired by hand.
 		a.log.Error("this host's member of the store does not start: the host goes on as a client of the others", "error", err)
@@ -45,7 +46,7 @@ func (a *agent) keepVoters(ctx context.Context) error {
 		<-ctx.Done()
 		return nil
 	}
-	v := &voters{agent: a, life: ctx, since: map[uint64]time.Time{}}
+	v := &voters{agent: a, life: ctx, since: map[uint64]time.Time{}, of: map[uint64]sixpn.Host{}}
 	v.watch()
 	ticker := time.NewTicker(a.config.Timeouts.Members)
 	defer ticker.Stop()
@@ -121,6 +122,9 @@ func (v *voters) next(ctx context.Context) (fleet.Change, []state.StoreMember, e
 	gone := map[uint64]bool{}
 	for _, m := range members {
 		id, ok := at[m.Underlay]
+		if ok {
+			v.of[m.ID] = id
+		}
 		if ok && snapshot.Present(id) {
 			delete(v.since, m.ID)
 			continue
@@ -128,7 +132,10 @@ func (v *voters) next(ctx context.Context) (fleet.Change, []state.StoreMember, e
 		if v.since[m.ID].IsZero() {
 			v.since[m.ID] = now
 		}
-		gone[m.ID] = now.Sub(v.since[m.ID]) >= v.config.Timeouts.Replace
+		// A host that moves keeps its number; one that was removed loses it.
+		_, there := snapshot.Hosts[v.of[m.ID]]
+		removed := v.of[m.ID] != 0 && !there
+		gone[m.ID] = removed || now.Sub(v.since[m.ID]) >= v.config.Timeouts.Replace
 		for i := range hosts {
 			hosts[i].Lost = hosts[i].Lost || ok && hosts[i].ID == id && gone[m.ID]
 		}
@@ -143,6 +150,26 @@ func (v *voters) next(ctx context.Context) (fleet.Change, []state.StoreMember, e
 		}
 	}
 	return fleet.NextChange(hosts, members, func(m state.StoreMember) bool { return gone[m.ID] }), members, nil
+}
+
+// unseat takes the member of a host out of the store that was removed from the fleet: the
+// others would go on to send it all that is written. What fails here the task does later.
+func (a *agent) unseat(ctx context.Context, host state.Host) {
+	at, err := netip.ParseAddrPort(host.Endpoint)
+	if err != nil || a.fleet == nil || len(a.config.Store) > 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), membersTimeout)
+	defer cancel()
+	members, err := state.StoreMembers(ctx, a.client)
+	for _, m := range members {
+		if m.Underlay == at {
+			err = errors.Join(err, state.RemoveMember(ctx, a.client, m.ID))
+		}
+	}
+	if err != nil {
+		a.log.Warn("the member of the store on the removed host is still to be taken out", "host", host.Name, "error", err)
+	}
 }
 
 // moveSelf tells the others where this host's member is now.
@@ -205,7 +232,7 @@ func (v *voters) join(ctx context.Context, members []state.StoreMember) error {
 	if err != nil {
 		return err
 	}
-	member, err := state.StartEmbedded(ctx, state.EmbeddedConfig{Dir: v.config.storeDir(), Log: v.log, Listen: v.fleet.Listen(), Members: others})
+	member, err := state.StartEmbedded(ctx, state.EmbeddedConfig{Dir: v.config.storeDir(), Log: v.log, Listen: v.fleet.Listen(v.read.Load), Members: others})
 	if err != nil {
 		// Else nobody could be added as long as this one does not come.
 		undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), membersTimeout)

@@ -23,7 +23,7 @@ func TestHostsAreRefused(t *testing.T) {
 	}
 	stranger := newPair(t)
 	removed := member(t, p.store, "three", "127.0.0.1:1")
-	three := p.join("three", "192.0.2.3:51821")
+	three := p.join("three", "192.0.2.3:51821", removed)
 	revision, err := p.store.RemoveHost(t.Context(), three.ID, false)
 	must(t, err)
 	p.seen(revision)

@@ -54,13 +54,16 @@ func newPairThatWaits(t *testing.T, dial, silence time.Duration) *pair {
 	p := &pair{there: newPlayedMachines(), asked: &playedNames{}, dial: dial, silence: silence}
 	p.world = newWorld(t, func(w *world, c *api.Config) {
 		p.one = member(t, w.store, "one", "127.0.0.1:1")
+		_, revision, err := w.store.JoinHost(t.Context(), state.NewHost{Name: "one", Region: "ams", Known: w.host, CertificateKey: p.one.CertificateKey()})
+		must(t, err)
+		w.seen(revision)
 		c.Carrier = p.transport(p.one, w.store)
 	})
 	p.seed()
 	listener, err := net.Listen("tcp4", "127.0.0.1:0")
 	must(t, err)
-	p.host = p.join("two", listener.Addr().String())
 	p.two = member(t, p.store, "two", listener.Addr().String())
+	p.host = p.join("two", listener.Addr().String(), p.two)
 	p.machine = p.createOn(p.host)
 	p.at = "/v1/apps/web/machines/" + p.machine.ID
 	p.serve(listener, p.store)
@@ -109,21 +112,21 @@ func member(t *testing.T, store fleet.Authorities, name, underlay string) *fleet
 
 // transport calls as a host that knows the others by the records of a store.
 func (p *pair) transport(f *fleet.Fleet, store *state.Store) *http.Transport {
-	return f.Transport(fleet.CallConfig{Dial: p.dial, Silence: p.silence, Find: func(name string) (netip.AddrPort, error) {
+	return f.Transport(fleet.CallConfig{Dial: p.dial, Silence: p.silence, Find: func(name string) (state.Host, error) {
 		h, ok := store.Snapshot().HostNamed(name)
 		if !ok {
-			return netip.AddrPort{}, errors.New("there is no such host")
+			return state.Host{}, errors.New("there is no such host")
 		}
-		return netip.ParseAddrPort(h.Endpoint)
+		return h, nil
 	}})
 }
 
 // join registers a host that is reached at an endpoint.
-func (w *world) join(name, endpoint string) state.Host {
+func (w *world) join(name, endpoint string, f *fleet.Fleet) state.Host {
 	w.t.Helper()
 	key := sha256.Sum256([]byte(name))
 	h, revision, err := w.store.JoinHost(w.t.Context(), state.NewHost{
-		Name: name, Region: "fra", Token: name, Endpoint: endpoint, PublicKey: base64.StdEncoding.EncodeToString(key[:]), Version: "v2",
+		Name: name, Region: "fra", Token: name, Endpoint: endpoint, PublicKey: base64.StdEncoding.EncodeToString(key[:]), Version: "v2", CertificateKey: f.CertificateKey(),
 	})
 	must(w.t, err)
 	w.seen(revision)

@@ -4,17 +4,20 @@ import (
 	"cmp"
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
 	"net/netip"
 	"time"
+
+	"github.com/sixpn/sixpn/state"
 )
 
 // CallConfig is how this host calls the services of others.
 type CallConfig struct {
-	// Find is where a host is now, by its name.
-	Find func(name string) (netip.AddrPort, error)
+	// Find is the record of a host, by its name.
+	Find func(name string) (state.Host, error)
 	// Dial is the longest wait for a connection and its handshake. 0: 3 s.
 	Dial time.Duration
 	// Silence is how long a host that is asked something may say nothing before it is asked
@@ -48,8 +51,8 @@ func (e *UnreachableError) NotAsked() error { return e.Err }
 
 func (e *UnreachableError) Unwrap() error { return e.Err }
 
-// Transport carries requests to other hosts, as https://NAME/…. Who answers must have
-// that name in a certificate of the fleet, wherever it is reached. There is no limit on
+// Transport carries requests to other hosts, as https://NAME/…. Who answers must show the
+// certificate of the host that has that name now, wherever it is reached. There is no limit on
 // how long an answer takes; the request's context is that.
 func (f *Fleet) Transport(c CallConfig) *http.Transport {
 	c.Dial, c.Silence = cmp.Or(c.Dial, defaultDial), cmp.Or(c.Silence, defaultSilence)
@@ -70,14 +73,24 @@ func (f *Fleet) dial(ctx context.Context, c CallConfig, address string) (net.Con
 	if err != nil {
 		return nil, err
 	}
-	at, err := c.Find(name)
+	host, err := c.Find(name)
 	if err != nil {
 		return nil, &UnreachableError{Host: name, Err: err}
+	}
+	at, err := netip.ParseAddrPort(host.Endpoint)
+	if err != nil {
+		return nil, &UnreachableError{Host: name, Err: fmt.Errorf("its record does not say where it is: start its agent with --underlay: %w", err)}
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.Dial)
 	defer cancel()
 	config := f.ClientTLS()
 	config.ServerName, config.NextProtos = name, []string{"h2", "http/1.1"}
+	config.VerifyConnection = func(s tls.ConnectionState) error {
+		if state.CertificateKey(s.PeerCertificates[0]) != host.CertificateKey {
+			return errors.New("it shows the certificate of another host, which had this name before, or pretends to")
+		}
+		return nil
+	}
 	conn, err := (&tls.Dialer{Config: config}).DialContext(ctx, "tcp", at.String())
 	if err != nil {
 		return nil, &UnreachableError{Host: name, At: at, Err: err}

@@ -162,9 +162,9 @@ func (f *Fleet) SetEndpoints(endpoints []string) error {
 	return nil
 }
 
-// Listen is how an embedded store is heard by other hosts.
-func (f *Fleet) Listen() *state.Listen {
-	return &state.Listen{Underlay: f.config.Underlay, CertFile: f.path(hostFile), KeyFile: f.path(hostFile), CAFile: f.path(caFile)}
+// Listen is how an embedded store is heard by other hosts; known is its field Known.
+func (f *Fleet) Listen(known func() *state.Store) *state.Listen {
+	return &state.Listen{Underlay: f.config.Underlay, CertFile: f.path(hostFile), KeyFile: f.path(hostFile), CAFile: f.path(caFile), Known: known}
 }
 
 // Found gives the fleet its authority, if it has none, and this host a certificate of
@@ -206,9 +206,10 @@ func (f *Fleet) due() bool {
 	return left < f.config.Life/3 || left > f.config.Life
 }
 
-// renew makes a key and a certificate for it. Whoever is connected stays connected.
+// renew makes a certificate. Its key stays as long as there is one, as the others know this
+// host by it. Whoever is connected stays connected.
 func (f *Fleet) renew(ca *authority) error {
-	key, err := newKey()
+	key, err := f.key()
 	if err != nil {
 		return err
 	}
@@ -221,6 +222,26 @@ func (f *Fleet) renew(ca *authority) error {
 	}
 	f.log.Info("this host has a new certificate", "name", f.config.Name, "address", f.config.Underlay.Addr(), "until", f.pair.Leaf.NotAfter)
 	return nil
+}
+
+func (f *Fleet) key() (*ecdsa.PrivateKey, error) {
+	if f.pair != nil {
+		if key, ok := f.pair.PrivateKey.(*ecdsa.PrivateKey); ok {
+			return key, nil
+		}
+	}
+	return newKey()
+}
+
+// CertificateKey is what the others know this host by: see state.CertificateKey. "" while
+// it has no certificate.
+func (f *Fleet) CertificateKey() string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.pair == nil {
+		return ""
+	}
+	return state.CertificateKey(f.pair.Leaf)
 }
 
 // keep writes a certificate and has it used from now on.

@@ -13,6 +13,7 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
+	"github.com/sixpn/sixpn"
 	"github.com/sixpn/sixpn/fleet"
 	"github.com/sixpn/sixpn/state"
 )
@@ -106,6 +107,28 @@ func (h *home) newcomer() *fleet.Fleet {
 	f, err := fleet.Open(fleet.Config{Dir: h.dir, Name: "host-2", Underlay: netip.MustParseAddrPort("127.0.0.2:51821"), Log: logTo(h.t)})
 	must(h.t, err)
 	return f
+}
+
+// register gives a host its record, and waits until the service knows it.
+func (h *home) register(f *fleet.Fleet, name string) state.Host {
+	h.t.Helper()
+	host, revision, err := h.store.JoinHost(within(h.t), state.NewHost{Name: name, Region: "fra", Token: f.CertificateKey(), CertificateKey: f.CertificateKey()})
+	must(h.t, err)
+	h.seen(revision)
+	return host
+}
+
+func (h *home) remove(id sixpn.Host) {
+	h.t.Helper()
+	revision, err := h.store.RemoveHost(within(h.t), id, false)
+	must(h.t, err)
+	h.seen(revision)
+}
+
+func (h *home) seen(revision int64) {
+	h.t.Helper()
+	_, err := h.store.Wait(within(h.t), revision-1)
+	must(h.t, err)
 }
 
 func (h *home) invite(region string, life time.Duration) string {

@@ -102,8 +102,14 @@ func (f *Fleet) Join(ctx context.Context, encoded string, n Newcomer) error {
 		t.Addresses[0].Port(), errors.Join(tried...))
 }
 
-// joinKey is the key that this host joins with, the same one until it has joined.
+// joinKey is the key that this host joins with: that of its certificate if it has one,
+// else the same one until it has joined.
 func (f *Fleet) joinKey() (*ecdsa.PrivateKey, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.pair != nil {
+		return f.key()
+	}
 	content, err := os.ReadFile(f.path(joinFile))
 	if err == nil {
 		if block, _ := pem.Decode(content); block != nil {

@@ -55,10 +55,7 @@ func TestJoin(t *testing.T) {
 	if code, err := h.get(clientOf(again)); err != nil || code != http.StatusForbidden {
 		t.Errorf("a host that is not in the store yet is answered %d, %v", code, err)
 	}
-	_, revision, err := h.store.RegisterHost(within(t), "host-2", "fra", 0)
-	must(t, err)
-	_, err = h.store.Wait(within(t), revision-1)
-	must(t, err)
+	h.register(again, "host-2")
 	if code, err := h.get(clientOf(again)); err != nil || code != http.StatusOK || caller != "host-2" {
 		t.Errorf("a member is answered %d, %v, as host %q", code, err, caller)
 	}
@@ -81,10 +78,7 @@ func TestJoinAfterTheCertificateExpired(t *testing.T) {
 	t.Parallel()
 	h := newHome(t, nil)
 	must(t, h.newcomer().Join(within(t), h.invite("", time.Hour), anywhere))
-	host, revision, err := h.store.RegisterHost(within(t), "host-2", "fra", 0)
-	must(t, err)
-	_, err = h.store.Wait(within(t), revision-1)
-	must(t, err)
+	host := h.register(h.newcomer(), "host-2")
 	f, err := fleet.Open(fleet.Config{Dir: h.dir, Name: "host-2", Underlay: netip.MustParseAddrPort("127.0.0.2:51821"), Life: 2 * time.Second, Log: logTo(t)})
 	must(t, err)
 	_, err = f.Found(within(t), h.store)

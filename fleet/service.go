@@ -5,6 +5,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/sha256"
+	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
 	"errors"
@@ -23,6 +24,7 @@ type Members interface {
 	Authorities
 	UseInvitation(ctx context.Context, u state.UseOfInvitation) (state.Invitation, error)
 	Snapshot() *state.Snapshot
+	Next(ctx context.Context, than *state.Snapshot) (*state.Snapshot, error)
 }
 
 // ServiceConfig is what the service of one host is told.
@@ -73,6 +75,11 @@ func (f *Fleet) Serve(ctx context.Context, l net.Listener, c ServiceConfig) erro
 		BaseContext:       func(net.Listener) context.Context { return ctx },
 		ErrorLog:          slog.NewLogLogger(f.log.Handler(), slog.LevelDebug), // strangers cause them at will
 	}
+	connected := &callers{log: f.log, open: map[*tls.Conn]bool{}}
+	server.ConnState = connected.note
+	serving, done := context.WithCancel(ctx)
+	defer done()
+	go connected.expel(serving, c.Store) // ends with it
 	stopped := make(chan error, 1)
 	stop := context.AfterFunc(ctx, func() {
 		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.Grace)
@@ -92,7 +99,7 @@ func (f *Fleet) Serve(ctx context.Context, l net.Listener, c ServiceConfig) erro
 
 type callerKey struct{}
 
-// Caller is the name of the host that asks, by its certificate.
+// Caller is the name of the host that asks, which its certificate is of.
 func Caller(ctx context.Context) string {
 	name, _ := ctx.Value(callerKey{}).(string)
 	return name
@@ -116,17 +123,18 @@ func (f *Fleet) handler(c ServiceConfig) http.Handler {
 			answer(w, http.StatusUnauthorized, failure{"only hosts of this fleet may ask: a certificate of its authority is needed"})
 			return
 		}
-		name := r.TLS.PeerCertificates[0].Subject.CommonName
+		certificate := r.TLS.PeerCertificates[0]
 		// A certificate outlives the host that was removed.
-		if _, ok := c.Store.Snapshot().HostNamed(name); !ok {
-			answer(w, http.StatusForbidden, failure{fmt.Sprintf("host %q is not of this fleet any more", name)})
+		host, ok := c.Store.Snapshot().HostOf(certificate)
+		if !ok {
+			answer(w, http.StatusForbidden, failure{fmt.Sprintf("host %q is not of this fleet any more, by this certificate: %s", certificate.Subject.CommonName, state.JoinAgain)})
 			return
 		}
 		if c.Handler == nil {
 			answer(w, http.StatusNotFound, failure{fmt.Sprintf("there is nothing at %s", r.URL.Path)})
 			return
 		}
-		c.Handler.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), callerKey{}, name)))
+		c.Handler.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), callerKey{}, host.Name)))
 	})
 	return mux
 }

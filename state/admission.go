@@ -36,6 +36,9 @@ func (s *Snapshot) hostWithKey(key string) (Host, bool) {
 	return Host{}, false
 }
 
+// JoinAgain is what to do on a host whose certificate is refused.
+const JoinAgain = "it was removed, or never came while its invitation was good, or the store was restored from a backup that does not know it; if it is to be of the fleet, stop its agent, remove the directory \"fleet\" in its state directory, and start it with --join and a new token"
+
 var errNotAdmitted = errors.New("the key of this certificate is that of no host of the fleet")
 
 // admission is who may talk to this host's member of the store, by what the member itself

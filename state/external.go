@@ -106,6 +106,9 @@ func explainRemote(c RemoteConfig, err error) error {
 				"the store at %s refuses this user (%v): give one that may read and write everything below %s, or none if it has no users", where, err, root)}
 		}
 	}
+	if refusesCertificate(err) {
+		return &Error{Kind: Unavailable, cause: err, Message: fmt.Sprintf("the store at %s refuses this host (%v): %s", where, err, refusedHere)}
+	}
 	return &Error{Kind: Unavailable, cause: err, Message: fmt.Sprintf(
 		"the store at %s does not answer (%v): check that it runs, that these addresses are reached from here, and that the certificates are of its authority", where, err)}
 }
