@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 )
 
 // ErrorKind is what a caller does about an error: each kind is one answer of the
@@ -71,20 +70,10 @@ func refuse(kind ErrorKind, field, format string, args ...any) error {
 func unavailable(doing string, err error) error {
 	remedy := "check that it runs, then try again"
 	switch {
-	case refusesCertificate(err):
-		remedy = refusedHere
 	case errors.Is(err, context.Canceled):
 		remedy = "the request was cancelled"
 	case errors.Is(err, context.DeadlineExceeded):
 		remedy = "it did not answer in time; check that it runs, then try again"
 	}
 	return &Error{Kind: Unavailable, Message: fmt.Sprintf("%s: the store failed (%v): %s", doing, err, remedy), cause: err}
-}
-
-// refusedHere is what a member of the store means that does not take this host's certificate.
-const refusedHere = "it does not take this host's certificate for that of a host of the fleet: " + JoinAgain
-
-// refusesCertificate is whether an error comes from a gate that does not admit this host.
-func refusesCertificate(err error) bool {
-	return strings.Contains(err.Error(), "remote error: tls: bad certificate")
 }

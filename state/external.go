@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -106,11 +107,40 @@ func explainRemote(c RemoteConfig, err error) error {
 				"the store at %s refuses this user (%v): give one that may read and write everything below %s, or none if it has no users", where, err, root)}
 		}
 	}
-	if refusesCertificate(err) {
-		return &Error{Kind: Unavailable, cause: err, Message: fmt.Sprintf("the store at %s refuses this host (%v): %s", where, err, refusedHere)}
+	if refusal := refusedAt(c); refusal != nil {
+		return &Error{Kind: Unavailable, cause: err, Message: fmt.Sprintf(
+			"the store at %s does not take this host's certificate for that of a host of the fleet (%v): %s", where, refusal, JoinAgain)}
 	}
 	return &Error{Kind: Unavailable, cause: err, Message: fmt.Sprintf(
 		"the store at %s does not answer (%v): check that it runs, that these addresses are reached from here, and that the certificates are of its authority", where, err)}
+}
+
+// refusalTime is how long is waited for a refusal: it comes at once or not at all.
+const refusalTime = 500 * time.Millisecond
+
+// refusedAt is the refusal of this host's certificate by the first endpoint that refuses
+// it, nil if none does: the client of etcd keeps what was said to itself.
+func refusedAt(c RemoteConfig) error {
+	for _, e := range c.Endpoints {
+		address, ok := strings.CutPrefix(e, "https://")
+		if !ok {
+			continue
+		}
+		config := c.TLS.Clone()
+		config.NextProtos = []string{"h2"}
+		conn, err := tls.DialWithDialer(&net.Dialer{Timeout: refusalTime}, "tcp", address, config)
+		if err != nil {
+			continue
+		}
+		// By TLS 1.3 who connects hears of it with the first answer.
+		_ = conn.SetReadDeadline(time.Now().Add(refusalTime)) // every connection can
+		_, err = conn.Read(make([]byte, 1))
+		conn.Close()
+		if err != nil && strings.Contains(err.Error(), "tls: bad certificate") {
+			return err
+		}
+	}
+	return nil
 }
 
 // StoreEndpoints is where clients reach the members of the fleet's own store now, for

@@ -26,6 +26,7 @@ type gate struct {
 	listener net.Listener
 	config   *tls.Config
 	socket   string
+	idle     time.Duration // after which a connection ends on which nothing comes or goes, 0: never
 	admits   func(key string) error
 	log      *slog.Logger
 
@@ -37,12 +38,12 @@ type gate struct {
 }
 
 // openGate listens, and lets nobody in before serve.
-func openGate(at netip.AddrPort, socket string, c *tls.Config, a *admission, log *slog.Logger) (*gate, error) {
+func openGate(at netip.AddrPort, socket string, c *tls.Config, idle time.Duration, a *admission) (*gate, error) {
 	listener, err := net.Listen("tcp", at.String())
 	if err != nil {
 		return nil, err
 	}
-	g := &gate{listener: listener, config: c.Clone(), socket: socket, admits: a.admits, log: log, open: map[net.Conn]string{}}
+	g := &gate{listener: listener, config: c.Clone(), socket: socket, idle: idle, admits: a.admits, log: a.log, open: map[net.Conn]string{}}
 	g.config.VerifyConnection = func(s tls.ConnectionState) error { return g.admits(CertificateKey(s.PeerCertificates[0])) }
 	return g, nil
 }
@@ -124,13 +125,30 @@ func (g *gate) relay(conn net.Conn) {
 		g.log.Debug("the store does not listen yet", "error", err)
 		return
 	}
+	moves := func() {}
+	if g.idle > 0 {
+		end := time.AfterFunc(g.idle, func() { conn.Close() })
+		moves = func() { end.Reset(g.idle) }
+	}
 	// Nobody who talks to a store closes one direction only.
 	g.work.Go(func() {
 		defer conn.Close()
-		_, _ = io.Copy(shown, etcd) // it ends with either
+		_, _ = io.Copy(shown, moving{etcd, moves}) // it ends with either
 	})
-	_, _ = io.Copy(etcd, shown)
+	_, _ = io.Copy(etcd, moving{shown, moves})
 	etcd.Close()
+}
+
+// moving tells when something was read.
+type moving struct {
+	io.Reader
+	moves func()
+}
+
+func (s moving) Read(b []byte) (int, error) {
+	n, err := s.Reader.Read(b)
+	s.moves()
+	return n, err
 }
 
 // refusalInterval is how often it is said that a host is refused, which tries again and again.

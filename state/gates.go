@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 
 	"go.etcd.io/etcd/server/v3/etcdserver"
+	"go.etcd.io/etcd/server/v3/etcdserver/api/rafthttp"
 	"go.etcd.io/etcd/server/v3/etcdserver/api/v3client"
 )
 
@@ -28,7 +29,8 @@ func openGates(c EmbeddedConfig) (*gates, error) {
 		g.clients.expel()
 		g.peers.expel()
 	}
-	// gRPC is HTTP/2; members talk by HTTP/1.1.
+	// gRPC is HTTP/2. Members talk by HTTP/1.1, several times within the time that etcd
+	// gives their connections.
 	client, err := l.gateTLS("h2", "http/1.1")
 	if err != nil {
 		return nil, err
@@ -37,10 +39,10 @@ func openGates(c EmbeddedConfig) (*gates, error) {
 	if err != nil {
 		return nil, err
 	}
-	if g.clients, err = openGate(l.client(), filepath.Join(c.Dir, socketName), client, &g.admission, c.Log); err != nil {
+	if g.clients, err = openGate(l.client(), filepath.Join(c.Dir, socketName), client, 0, &g.admission); err != nil {
 		return nil, err
 	}
-	if g.peers, err = openGate(l.peer(), filepath.Join(c.Dir, peersName), peer, &g.admission, c.Log); err != nil {
+	if g.peers, err = openGate(l.peer(), filepath.Join(c.Dir, peersName), peer, rafthttp.ConnReadTimeout, &g.admission); err != nil {
 		g.clients.close()
 		return nil, err
 	}

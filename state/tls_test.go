@@ -51,6 +51,12 @@ func (a *authority) issue(t *testing.T, name string) (path string) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	must(t, err)
+	return a.issueFor(t, name, key)
+}
+
+// issueFor is issue for a key that there is.
+func (a *authority) issueFor(t *testing.T, name string, key *ecdsa.PrivateKey) (path string) {
+	t.Helper()
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name}, NotAfter: time.Now().Add(time.Hour),
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
@@ -69,7 +75,12 @@ func (a *authority) issue(t *testing.T, name string) (path string) {
 // client is what a host that has such a certificate connects with.
 func (a *authority) client(t *testing.T, name string) *tls.Config {
 	t.Helper()
-	path := a.issue(t, name)
+	return a.clientWith(t, a.issue(t, name))
+}
+
+// clientWith is client for one that has its certificate in a file.
+func (a *authority) clientWith(t *testing.T, path string) *tls.Config {
+	t.Helper()
 	pair, err := tls.LoadX509KeyPair(path, path)
 	must(t, err)
 	roots := x509.NewCertPool()
