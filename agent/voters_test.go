@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sixpn/sixpn/api"
 	"github.com/sixpn/sixpn/internal/nettest"
 )
 
@@ -126,6 +127,35 @@ func TestStoreOnThreeHosts(t *testing.T) {
 		}
 		return nil
 	}))
+}
+
+// A host that is removed while its agent runs, a member of the store, is out of the fleet
+// and of the store at once: it changes nothing more, and does not start again.
+func TestRemovedVoter(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
+	defer cancel()
+	f := nettest.StartFleet(ctx, t, nettest.FleetConfig{
+		Regions: []string{"iad", "fra", "ams"}, Host: nettest.Config{AgentFlags: []string{"--members-interval", "300ms"}},
+	})
+	awaitStore(ctx, t, f, []int{0, 1, 2}, 0, 1, 2)
+	first, removed := f.Hosts[0], f.Hosts[2]
+	createOrg(ctx, t, removed, "before")
+	answer, err := first.Client.RemoveHostWithResponse(ctx, removed.Name, &api.RemoveHostParams{})
+	nettest.Must(t, api.Check(answer, err))
+	store, err := first.Client.GetStoreWithResponse(ctx)
+	nettest.Must(t, api.Check(store, err))
+	for _, m := range store.JSON200.Members {
+		if m.Host == removed.Name || m.Host == "" {
+			t.Errorf("the store still has the member %+v", m)
+		}
+	}
+	if err := removed.CreateOrg(ctx, "after"); err == nil {
+		t.Error("a removed host changes the fleet")
+	}
+	createOrg(ctx, t, first, "others")
+	nettest.Must(t, removed.KillAgent())
+	nettest.Must(t, os.RemoveAll(filepath.Join(removed.StateDir(), "last-state")))
+	refusesToStart(ctx, t, removed, "it was removed")
 }
 
 // refusesToStart wants an agent not to start, and to say why.

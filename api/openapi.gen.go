@@ -2316,9 +2316,8 @@ type ClientInterface interface {
 
 	// RemoveHost Ours: remove a host from the fleet
 	//
-	// Its number is never used again, and its agent is refused from then on. Its
-	// certificate stays good for the store until it ends: of a host that may have
-	// been broken into, keep the underlay away as well.
+	// Its number is never used again, and its agent is refused from then on, by every
+	// host and every member of the fleet's own store; what it is connected to ends.
 	//
 	// Corresponds with DELETE /v1/hosts/{host_name} (the `RemoveHost` operationId).
 	RemoveHost(ctx context.Context, hostName HostName, params *RemoveHostParams, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -3321,9 +3320,8 @@ func (c *Client) CreateInvitation(ctx context.Context, params *CreateInvitationP
 
 // RemoveHost Ours: remove a host from the fleet
 //
-// Its number is never used again, and its agent is refused from then on. Its
-// certificate stays good for the store until it ends: of a host that may have
-// been broken into, keep the underlay away as well.
+// Its number is never used again, and its agent is refused from then on, by every
+// host and every member of the fleet's own store; what it is connected to ends.
 //
 // Corresponds with DELETE /v1/hosts/{host_name} (the `RemoveHost` operationId).
 func (c *Client) RemoveHost(ctx context.Context, hostName HostName, params *RemoveHostParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -7651,9 +7649,8 @@ type ClientWithResponsesInterface interface {
 
 	// RemoveHostWithResponse Ours: remove a host from the fleet
 	//
-	// Its number is never used again, and its agent is refused from then on. Its
-	// certificate stays good for the store until it ends: of a host that may have
-	// been broken into, keep the underlay away as well.
+	// Its number is never used again, and its agent is refused from then on, by every
+	// host and every member of the fleet's own store; what it is connected to ends.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -11392,9 +11389,8 @@ func (c *ClientWithResponses) CreateInvitationWithResponse(ctx context.Context, 
 
 // RemoveHostWithResponse Ours: remove a host from the fleet
 //
-// Its number is never used again, and its agent is refused from then on. Its
-// certificate stays good for the store until it ends: of a host that may have
-// been broken into, keep the underlay away as well.
+// Its number is never used again, and its agent is refused from then on, by every
+// host and every member of the fleet's own store; what it is connected to ends.
 //
 // Returns a wrapper object for the known response body format(s).
 //

@@ -123,7 +123,8 @@ func hostsRemove(c *cli) *cobra.Command {
 		Aliases: []string{"rm"},
 		Short:   "Remove a host from the fleet",
 		Long: `Remove a host from the fleet, for good: its number is never used again, and its agent
-is refused from then on. A host that has Machines is refused, unless it is lost and
+is refused from then on, by every host and every member of the fleet's own store; what it
+is connected to ends at once. A host that has Machines is refused, unless it is lost and
 --force is given: then they are removed with it.`,
 		Example: `  sixpn hosts remove host-1 --yes
   sixpn hosts remove host-1 --force --yes`,
