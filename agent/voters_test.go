@@ -142,14 +142,23 @@ func TestRemovedVoter(t *testing.T) {
 	createOrg(ctx, t, removed, "before")
 	answer, err := first.Client.RemoveHostWithResponse(ctx, removed.Name, &api.RemoveHostParams{})
 	nettest.Must(t, api.Check(answer, err))
-	store, err := first.Client.GetStoreWithResponse(ctx)
-	nettest.Must(t, api.Check(store, err))
-	for _, m := range store.JSON200.Members {
-		if m.Host == removed.Name || m.Host == "" {
-			t.Errorf("the store still has the member %+v", m)
+	// Etcd takes no member out before all have been connected for five seconds.
+	nettest.Must(t, nettest.Eventually(ctx, "the member of the removed host is taken out", func(ctx context.Context) error {
+		store, err := first.Client.GetStoreWithResponse(ctx)
+		if err := api.Check(store, err); err != nil {
+			return err
 		}
-	}
-	if err := removed.CreateOrg(ctx, "after"); err == nil {
+		for _, m := range store.JSON200.Members {
+			if m.Host == removed.Name || m.Host == "" {
+				return fmt.Errorf("the store still has the member %+v", m)
+			}
+		}
+		return nil
+	}))
+	// It waits for a store that it does not reach.
+	limited, cancelLimited := context.WithTimeout(ctx, 3*time.Second)
+	defer cancelLimited()
+	if err := removed.CreateOrg(limited, "after"); err == nil {
 		t.Error("a removed host changes the fleet")
 	}
 	createOrg(ctx, t, first, "others")

@@ -117,7 +117,9 @@ func TestRenewalKeepsTheKey(t *testing.T) {
 // for what connects next.
 func TestRenewedWhileConnected(t *testing.T) {
 	t.Parallel()
-	h := newHome(t, func(c *fleet.ServiceConfig) { c.Handler = http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}) })
+	h := newHome(t, func(c *fleet.ServiceConfig) {
+		c.Handler = http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})
+	})
 	f := h.member("host-2", 4*time.Second)
 	h.register(f, "host-2")
 	h.task("renewal", func(ctx context.Context) error { return f.KeepCertificate(ctx, h.store) })

@@ -54,8 +54,8 @@ var connecting = grpc.ConnectParams{
 
 // OpenRemote returns a client of a store that runs elsewhere, once that has answered,
 // unless the configuration says Lazy. Of several endpoints those that do not answer are
-// passed over, then and later. The error is of kind Unavailable, or Invalid when the
-// endpoints or the credentials are wrong.
+// passed over, then and later. The error is of kind Unavailable, Invalid when the
+// endpoints or the credentials are wrong, or Conflict when the store refuses this host.
 func OpenRemote(ctx context.Context, c RemoteConfig) (*clientv3.Client, error) {
 	for _, e := range c.Endpoints {
 		if secure := strings.HasPrefix(e, "https://"); secure && c.TLS == nil || !secure && !strings.HasPrefix(e, "http://") {
@@ -108,7 +108,7 @@ func explainRemote(c RemoteConfig, err error) error {
 		}
 	}
 	if refusal := refusedAt(c); refusal != nil {
-		return &Error{Kind: Unavailable, cause: err, Message: fmt.Sprintf(
+		return &Error{Kind: Conflict, Field: "store", cause: err, Message: fmt.Sprintf(
 			"the store at %s does not take this host's certificate for that of a host of the fleet (%v): %s", where, refusal, JoinAgain)}
 	}
 	return &Error{Kind: Unavailable, cause: err, Message: fmt.Sprintf(

@@ -164,7 +164,7 @@ func TestRemovedHostIsCutOff(t *testing.T) {
 		}
 	}
 	_, err = state.OpenRemote(within(t), state.RemoteConfig{Endpoints: []string{state.StoreURL(g.listens[0].Underlay)}, TLS: removed, Patience: time.Second})
-	if refused(t, err, state.Unavailable, ""); !strings.Contains(err.Error(), "it was removed") {
+	if refused(t, err, state.Conflict, "store"); !strings.Contains(err.Error(), "it was removed") {
 		t.Errorf("the removed host is not told what to do: %v", err)
 	}
 
