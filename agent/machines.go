@@ -6,6 +6,7 @@ import (
 	"io"
 	"syscall"
 
+	"github.com/sixpn/sixpn"
 	"github.com/sixpn/sixpn/api"
 	"github.com/sixpn/sixpn/machine"
 	"github.com/sixpn/sixpn/state"
