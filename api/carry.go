@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httputil"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/sixpn/sixpn"
@@ -194,6 +195,12 @@ func (s *Server) ForHosts(caller func(context.Context) string) http.Handler {
 			s.fail(w, r, refuse(http.StatusForbidden, StatusForbidden, "", "%s %s is not for other hosts: ask this host's own agent", r.Method, r.URL.Path))
 			return
 		}
+		if !s.calls.enter(by.host) {
+			s.fail(w, r, refuse(http.StatusServiceUnavailable, StatusUnavailable, "",
+				"host %s is at work on %d requests of host %s, and takes no more of it at once: end some of what runs there or is followed from there, or try again", s.hostName(s.config.Host), s.config.HostCalls, by.host))
+			return
+		}
+		defer s.calls.leave(by.host)
 		log.InfoContext(r.Context(), "asked by another host")
 		if err := s.readBody(w, r); err != nil {
 			s.fail(w, r, err)
@@ -201,6 +208,32 @@ func (s *Server) ForHosts(caller func(context.Context) string) http.Handler {
 		}
 		s.handler.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), askingKey{}, by)))
 	})
+}
+
+// calls is how many requests of each other host are under way: a host that is overrun, or
+// was broken into, does not use up this one.
+type calls struct {
+	most int
+	mu   sync.Mutex
+	now  map[string]int
+}
+
+func (c *calls) enter(host string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.now[host] >= c.most {
+		return false
+	}
+	c.now[host]++
+	return true
+}
+
+func (c *calls) leave(host string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.now[host]--; c.now[host] == 0 {
+		delete(c.now, host)
+	}
 }
 
 // readBody reads what the asking agent has to send, in a limited time.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"sync/atomic"
@@ -174,6 +175,38 @@ func TestCarriedCancellation(t *testing.T) {
 		}
 	case <-time.After(20 * time.Second):
 		t.Error("the command goes on")
+	}
+}
+
+// One host has no more than its number of requests answered at once, and what has ended
+// counts no more.
+func TestHostsAskSoMuchAtOnce(t *testing.T) {
+	p := newPair(t)
+	p.stopTwo()
+	p.most = 1
+	listener, err := net.Listen("tcp4", p.host.Endpoint)
+	must(t, err)
+	p.serve(listener, p.store)
+	p.there.exec = func(context.Context, string, api.Command) (int, error) { return 0, nil }
+	p.there.append("one\n")
+	ctx, cancel := context.WithCancel(t.Context())
+	followed := p.follow(ctx)
+	if _, err := io.ReadFull(followed.Body, make([]byte, 4)); err != nil {
+		t.Fatal(err)
+	}
+	const says = "host two is at work on 1 requests of host one"
+	if a := p.post(p.at+"/exec", `{"cmd":"true"}`); a.code != http.StatusServiceUnavailable || !strings.Contains(a.failure.Error, says) {
+		t.Errorf("beside what is followed: %d %s, expected 503 and %q", a.code, a.body, says)
+	}
+	cancel()
+	for t.Context().Err() == nil {
+		a := p.post(p.at+"/exec", `{"cmd":"true"}`)
+		if a.code == http.StatusOK {
+			return
+		}
+		if !strings.Contains(a.failure.Error, says) {
+			t.Fatalf("after what was followed: %d %s", a.code, a.body)
+		}
 	}
 }
 

@@ -37,6 +37,7 @@ type pair struct {
 
 	dial, silence time.Duration
 	flood         api.Machines // instead of there, if it is not nil
+	most          int          // requests of one host that two answers at once, 0: the default
 }
 
 // patience is how long the hosts of a pair wait for each other where it is not that which
@@ -80,7 +81,7 @@ func (p *pair) serve(l net.Listener, store api.Store) {
 			p.t.Errorf("host two asks another one: %s", r.URL)
 			return nil, errors.New("carried twice")
 		}),
-		Host: p.host.ID, Region: "fra", Log: slog.New(slog.NewTextHandler(p.t.Output(), nil)), MaxBody: maxBody, MaxOutput: maxOutput,
+		Host: p.host.ID, Region: "fra", Log: slog.New(slog.NewTextHandler(p.t.Output(), nil)), MaxBody: maxBody, MaxOutput: maxOutput, HostCalls: p.most,
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)

@@ -35,6 +35,7 @@ type Config struct {
 
 	MaxBody       int64         // of a request, bytes; default 1 MiB
 	MaxOutput     int           // kept of each stream of an exec, bytes; default 1 MiB
+	HostCalls     int           // answered to one other host at once, see ForHosts; default 256
 	ReadBack      time.Duration // longest wait for this agent's own snapshot to have a write; default 5 s
 	ApplyTimeout  time.Duration // longest wait=applied; default 30 s
 	ShutdownGrace time.Duration // for requests under way when the server stops; default 5 s
@@ -45,12 +46,14 @@ type Server struct {
 	config  Config
 	mux     *http.ServeMux
 	handler http.Handler
+	calls   calls
 }
 
 // NewServer returns a server; Serve starts it.
 func NewServer(c Config) *Server {
 	setDefault(&c.MaxBody, 1<<20)
 	setDefault(&c.MaxOutput, 1<<20)
+	setDefault(&c.HostCalls, 256)
 	setDefault(&c.ReadBack, 5*time.Second)
 	setDefault(&c.ApplyTimeout, 30*time.Second)
 	setDefault(&c.ShutdownGrace, 5*time.Second)
@@ -65,7 +68,7 @@ func NewServer(c Config) *Server {
 		c.Hosts = unseen{}
 	}
 	mux := http.NewServeMux()
-	s := &Server{config: c, mux: mux}
+	s := &Server{config: c, mux: mux, calls: calls{most: c.HostCalls, now: map[string]int{}}}
 	strict := NewStrictHandlerWithOptions(&operations{s}, []StrictMiddlewareFunc{keepQuery, s.carry}, StrictHTTPServerOptions{
 		RequestErrorHandlerFunc:  s.failRequest,
 		ResponseErrorHandlerFunc: s.fail,

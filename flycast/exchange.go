@@ -184,8 +184,13 @@ func (x *Exchange) Step(now time.Time, kernel Seats) (out []Outgoing, again bool
 	if err := x.record(); err != nil {
 		return nil, false, err
 	}
+	of := map[sixpn.Host][]maps.SeatLoad{}
+	for _, s := range seats {
+		of[s.Host] = append(of[s.Host], s)
+	}
+	flows := x.flows(of[x.self])
 	for _, host := range slices.Sorted(stdmaps.Keys(x.peers)) {
-		out = append(out, x.datagrams(x.peers[host], seats, now)...)
+		out = append(out, x.datagrams(x.peers[host], of[host], flows, now)...)
 	}
 	return out, again, nil
 }
@@ -237,9 +242,10 @@ func (x *Exchange) accept(seats []maps.SeatLoad) (shares []maps.Share, void []ma
 	return shares, void
 }
 
-// datagrams are what one host is to be told now, if anything.
-func (x *Exchange) datagrams(p *peer, seats []maps.SeatLoad, now time.Time) (out []Outgoing) {
-	reports, grants := x.content(p, seats)
+// datagrams are what one host is to be told now, if anything. seats are those of its
+// backends, flows what the backends here have.
+func (x *Exchange) datagrams(p *peer, seats []maps.SeatLoad, flows map[maps.Seat]uint32, now time.Time) (out []Outgoing) {
+	reports, grants := x.content(p, seats, flows)
 	content := datagram{reports: reports, grants: grants}.encode()
 	nothing := len(reports)+len(grants) == 0
 	asks := p.candidate != 0 || !p.known && x.limited()
@@ -272,27 +278,27 @@ func (x *Exchange) datagrams(p *peer, seats []maps.SeatLoad, now time.Time) (out
 
 // content is all there is to say to a host. What it granted of seats that are not here
 // any more is forgotten with it: it is told so.
-func (x *Exchange) content(p *peer, seats []maps.SeatLoad) (reports []report, grants []grant) {
+func (x *Exchange) content(p *peer, seats []maps.SeatLoad, flows map[maps.Seat]uint32) (reports []report, grants []grant) {
 	here := map[maps.Seat]bool{}
 	for _, s := range seats {
-		if s.Host == p.host {
-			here[s.Seat] = s.Element != 0
-			most := held(s)
-			if here[s.Seat] {
-				most = max(most, p.offers[s.Seat].share)
-			}
-			reports = append(reports, report{s.Seat, s.Live + s.Ending, most, x.waits(s)})
+		here[s.Seat] = s.Element != 0
+		most := held(s)
+		if here[s.Seat] {
+			most = max(most, p.offers[s.Seat].share)
 		}
+		reports = append(reports, report{s.Seat, s.Live + s.Ending, most, x.waits(s)})
 	}
 	stdmaps.DeleteFunc(p.offers, func(seat maps.Seat, _ grant) bool { return !here[seat] })
 	if p.known && p.run != 0 { // a run that is not proved is granted nothing
 		for seat, h := range p.holds {
 			if h.listed {
-				void := x.fences[seat.Fence(p.host)]
+				elsewhere, void := flows[seat], x.fences[seat.Fence(p.host)]
 				if void {
 					h.granted = 0
+				} else {
+					elsewhere -= h.live
 				}
-				grants = append(grants, grant{seat, h.granted, x.elsewhere(seat, p.host, seats), void})
+				grants = append(grants, grant{seat, h.granted, elsewhere, void})
 			}
 		}
 	}
@@ -301,19 +307,21 @@ func (x *Exchange) content(p *peer, seats []maps.SeatLoad) (reports []report, gr
 	return reports, grants
 }
 
-// elsewhere is how many flows a backend here has of other hosts than one.
-func (x *Exchange) elsewhere(seat maps.Seat, but sixpn.Host, seats []maps.SeatLoad) (live uint32) {
-	for _, s := range seats {
-		if s.Seat == seat {
-			live += s.Live + s.Ending
-		}
+// flows is how many each backend here has, of all hosts that are not behind a fence. own
+// are those of this host.
+func (x *Exchange) flows(own []maps.SeatLoad) map[maps.Seat]uint32 {
+	flows := map[maps.Seat]uint32{}
+	for _, s := range own {
+		flows[s.Seat] += s.Live + s.Ending
 	}
 	for host, p := range x.peers {
-		if h := p.holds[seat]; h != nil && host != but && h.listed && !x.fences[seat.Fence(host)] {
-			live += h.live
+		for seat, h := range p.holds {
+			if h.listed && !x.fences[seat.Fence(host)] {
+				flows[seat] += h.live
+			}
 		}
 	}
-	return live
+	return flows
 }
 
 // limited is whether a backend here has a hard limit.

@@ -66,6 +66,10 @@ type sentShare struct {
 // nothing else is granted.
 const maxSent = 16
 
+// maxHolds bounds what a host that lies can have this one remember. No host has so many
+// backends with limits.
+const maxHolds = 1 << 16
+
 // bound is the highest number of flows that the host may have, or come to have by what
 // it was ever sent.
 func (h *hold) bound() uint32 {
@@ -169,6 +173,10 @@ func (p *peer) take(d datagram, self sixpn.Host, short map[maps.Seat]bool) (urge
 	for _, r := range d.reports {
 		r.seat.Host = self
 		h := p.holds[r.seat]
+		if h == nil && len(p.holds) >= maxHolds {
+			p.report = nil // so it is not all that it has
+			continue
+		}
 		if h == nil {
 			h = &hold{}
 			p.holds[r.seat] = h

@@ -94,6 +94,10 @@ func (e *Exchanger) listen(ctx context.Context, socket net.PacketConn) error {
 		}
 		if err != nil { // an ICMPv6 error about what was sent: its agent is away
 			e.config.Log.Debug("load of other hosts", "error", err)
+			select { // for an error that lasts
+			case <-ctx.Done():
+			case <-time.After(leastPause):
+			}
 			continue
 		}
 		at, ok := from.(*net.UDPAddr)
