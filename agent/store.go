@@ -80,7 +80,7 @@ func (a *agent) readStore(ctx context.Context) (err error) {
 
 func (a *agent) openJoinedStore(ctx context.Context) (err error) {
 	a.openMember(ctx)
-	c := state.RemoteConfig{Endpoints: a.fleet.Endpoints(), TLS: a.fleet.ClientTLS(), MayBeAway: true, Patience: awayPatience, Log: a.log}
+	c := state.RemoteConfig{Fleet: true, Endpoints: a.fleet.Endpoints(), TLS: a.fleet.ClientTLS(), MayBeAway: true, Patience: awayPatience, Log: a.log}
 	err = a.openRemoteStore(ctx, c)
 	if _, lost := os.Stat(a.config.lastStatePath()); state.KindOf(err) == state.Conflict && a.client == nil && lost == nil {
 		// It may be a mistake of a member that was away: what runs here goes on.

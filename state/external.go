@@ -31,6 +31,9 @@ type RemoteConfig struct {
 	MayBeAway bool
 	// Patience is how long the first answer may take. 0: ten seconds.
 	Patience time.Duration
+	// Fleet says that the store is the fleet's own, which knows each host by the key of its
+	// certificate; a cluster of the operator's has rules of its own.
+	Fleet bool
 	// Lazy does without a first answer: for a host that has a last state to go on with.
 	Lazy bool
 }
@@ -55,7 +58,8 @@ var connecting = grpc.ConnectParams{
 // OpenRemote returns a client of a store that runs elsewhere, once that has answered,
 // unless the configuration says Lazy. Of several endpoints those that do not answer are
 // passed over, then and later. The error is of kind Unavailable, Invalid when the
-// endpoints or the credentials are wrong, or Conflict when the store refuses this host.
+// endpoints or the credentials are wrong, or Conflict when the store of
+// the fleet refuses this host.
 func OpenRemote(ctx context.Context, c RemoteConfig) (*clientv3.Client, error) {
 	for _, e := range c.Endpoints {
 		if secure := strings.HasPrefix(e, "https://"); secure && c.TLS == nil || !secure && !strings.HasPrefix(e, "http://") {
@@ -119,8 +123,11 @@ func explainRemote(c RemoteConfig, err error) error {
 const refusalTime = 500 * time.Millisecond
 
 // refusedAt is the refusal of this host's certificate by the first endpoint that refuses
-// it, nil if none does: the client of etcd keeps what was said to itself.
+// it, nil if none does, or it is no fleet's: the client of etcd keeps what was said to itself.
 func refusedAt(c RemoteConfig) error {
+	if !c.Fleet {
+		return nil
+	}
 	for _, e := range c.Endpoints {
 		address, ok := strings.CutPrefix(e, "https://")
 		if !ok {

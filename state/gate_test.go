@@ -111,10 +111,11 @@ func TestRemovedHostIsCutOff(t *testing.T) {
 				must(t, err)
 				open = append(open, closed)
 			}
-			closed, err := connect(t, l, offset, other)
-			must(t, err)
-			stay = append(stay, closed)
 		}
+		// At the port for clients, where no connection ends for being idle.
+		closed, err := connect(t, l, 1, other)
+		must(t, err)
+		stay = append(stay, closed)
 		client := remote(t, state.RemoteConfig{Endpoints: []string{state.StoreURL(l.Underlay)}, TLS: removed})
 		clients = append(clients, client)
 		watches = append(watches, client.Watch(t.Context(), "/sixpn/", clientv3.WithPrefix(), clientv3.WithCreatedNotify()))
@@ -163,7 +164,7 @@ func TestRemovedHostIsCutOff(t *testing.T) {
 			}
 		}
 	}
-	_, err = state.OpenRemote(within(t), state.RemoteConfig{Endpoints: []string{state.StoreURL(g.listens[0].Underlay)}, TLS: removed, Patience: time.Second})
+	_, err = state.OpenRemote(within(t), state.RemoteConfig{Fleet: true, Endpoints: []string{state.StoreURL(g.listens[0].Underlay)}, TLS: removed, Patience: time.Second})
 	if refused(t, err, state.Conflict, "store"); !strings.Contains(err.Error(), "it was removed") {
 		t.Errorf("the removed host is not told what to do: %v", err)
 	}
