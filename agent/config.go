@@ -24,7 +24,7 @@ type Config struct {
 	StateDir string // durable
 	RunDir   string // sockets and namespace pins, shared by all agents
 	PinDir   string // under bpffs, shared by all agents
-	Cgroup   string // under which the Machines' cgroups are made
+	Cgroup   string // in which sixpn-NAME, with the Machines' cgroups, is made
 	HostName string // in the store
 	Region   string // where this host is
 

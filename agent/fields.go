@@ -60,7 +60,7 @@ var fields = []field{
 		of: func(c *Config) value { return text{&c.RunDir, absolute} }},
 	{key: "pin_dir", def: defaultPinDir, place: true, doc: "directory of the pinned eBPF objects, under a mounted bpffs, which all agents of a host share",
 		of: func(c *Config) value { return text{&c.PinDir, absolute} }},
-	{key: "cgroup", derived: "sixpn-NAME under the agent's own", place: true, doc: "cgroup under which those of the Machines are made",
+	{key: "cgroup", derived: "the agent's own", place: true, doc: "cgroup in which sixpn-NAME, with those of the Machines, is made",
 		example: "/sys/fs/cgroup/sixpn", of: func(c *Config) value { return text{&c.Cgroup, absolute} }},
 	{key: "host_name", derived: "that of the host", doc: "name of this host in the state",
 		example: "host-1", of: func(c *Config) value { return text{&c.HostName, checkHostName} }},

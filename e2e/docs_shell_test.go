@@ -60,6 +60,7 @@ func runPage(ctx context.Context, t *testing.T, tree, work string, steps []step)
 		// Whatever the page left running ends here; reset is what a reader would do.
 		_, _ = sh.run(ctx, `jobs -p | xargs -r kill; wait; sixpn agent reset --state`)
 		_, _ = sh.run(ctx, `for host in $(ls /run/netns); do nsenter --net=/run/netns/$host sixpn agent reset --name $host --state; done`)
+		_, _ = sh.run(ctx, `rmdir $SIXPN_AGENT_CGROUP`)
 		in.Close()
 		_ = cmd.Wait()
 		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)

@@ -77,7 +77,7 @@ func (w *world) agentThatDies(t *testing.T, killAt string) {
 	t.Helper()
 	order, err := json.Marshal(agentOrder{
 		Name: w.config.Name, Dir: w.config.Dir, RunDir: w.config.RunDir, IDDir: w.config.IDDir,
-		Cgroup: machine.CgroupOf(w.driver), Store: w.store.path, KillAt: killAt,
+		Cgroup: filepath.Dir(machine.CgroupOf(w.driver)), Store: w.store.path, KillAt: killAt,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -26,7 +27,7 @@ type DriverConfig struct {
 	Dir        string // durable, one directory a Machine, 0700
 	RunDir     string // sockets of the supervisors, 0700; its path is short, a socket's has at most 107 bytes
 	Executable string // what supervisors and inits run; default this program, even if its file was replaced
-	Cgroup     string // directory under which the Machines' cgroups are made; default "sixpn-NAME" under the agent's own
+	Cgroup     string // directory under which "sixpn-NAME" is made, with a cgroup a Machine in it; default the agent's own
 	IDDir      string // claims of id ranges, shared by all agents of the host; default /run/sixpn/ids
 	// CreateTimeout bounds how long a supervisor and its init may take to be
 	// ready, and EndTimeout how long killed processes may take to be gone.
@@ -95,8 +96,11 @@ func NewDriver(c DriverConfig) (*Driver, error) {
 		if err != nil {
 			return nil, err
 		}
-		c.Cgroup = filepath.Join(own, "sixpn-"+c.Name)
+		c.Cgroup = own
 	}
+	// Two agents of a host may be given one directory, and a Machine that migrates
+	// between them is one id that both know.
+	c.Cgroup = filepath.Join(c.Cgroup, "sixpn-"+c.Name)
 	d := &Driver{config: c, log: c.Log, reached: func(string) {}}
 	if longest := d.socketPath("12345678901234"); len(longest) > maxSocketPath {
 		return nil, fmt.Errorf("run directory %s is too long: socket paths such as %s have %d bytes, at most %d are possible; choose a shorter one", c.RunDir, longest, len(longest), maxSocketPath)
@@ -148,6 +152,8 @@ func (d *Driver) Create(ctx context.Context, spec Spec) (*Process, error) {
 		// never before it has written why.
 		if s, readErr := readExit(d.directory(spec.ID), r); readErr == nil && !s.Lost && s.Message != "" {
 			err = errors.New(s.Message)
+		} else if said := d.lastWords(spec.ID); said != "" {
+			err = fmt.Errorf("its supervisor ended: %s: %w", said, err)
 		}
 		// The context may be the reason, so the clean-up has one of its own.
 		endCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), d.config.EndTimeout)
@@ -155,6 +161,16 @@ func (d *Driver) Create(ctx context.Context, spec Spec) (*Process, error) {
 		return nil, errors.Join(fmt.Errorf("create machine %s: %w", spec.ID, err), d.sweep(endCtx, r))
 	}
 	return p, nil
+}
+
+// lastWords are what a supervisor wrote last, for an error.
+func (d *Driver) lastWords(id string) string {
+	b, err := os.ReadFile(filepath.Join(d.directory(id), supervisorLogFile))
+	if err != nil {
+		return ""
+	}
+	lines := strings.Split(strings.TrimSpace(string(b)), "\n")
+	return lines[len(lines)-1]
 }
 
 // prepare writes the record of a new run and makes what the record names.

@@ -1,6 +1,9 @@
 package machine_test
 
 import (
+	"errors"
+	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -77,6 +80,45 @@ func TestMachineThatCannotBeMadeSaysWhy(t *testing.T) {
 		if _, err := d.Create(await.Context(t), spec); err == nil || !strings.Contains(err.Error(), "set the host name") {
 			t.Fatalf("error %v, expected it to say that the host name was refused", err)
 		}
+	}
+}
+
+// TestAgentsShareCgroup lets two agents have a Machine of one id, as they do while it
+// migrates, below one cgroup that both were given.
+func TestAgentsShareCgroup(t *testing.T) {
+	shared := filepath.Dir(machine.CgroupOf(newDriver(t)))
+	var drivers [2]*machine.Driver
+	for i := range drivers {
+		c := driverConfig(t)
+		c.Cgroup = shared
+		d, err := machine.NewDriver(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		drivers[i] = d
+	}
+	start(t, drivers[0], shell("moved", "exec sleep 60"))
+	here := start(t, drivers[1], shell("moved", "exec sleep 60"))
+	if err := drivers[0].Remove(await.Context(t), "moved"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := here.NetNS(await.Context(t)); err != nil {
+		t.Errorf("the Machine of one agent ended with the other's: %v", err)
+	}
+}
+
+func TestSupervisorThatCannotWorkSaysWhy(t *testing.T) {
+	d := newDriver(t)
+	machine.OnStep(d, func(step string) {
+		if step == "socket made" { // its output can be kept nowhere
+			log := filepath.Join(machine.DirectoryOf(d, "mute"), "log")
+			if err := errors.Join(os.RemoveAll(log), os.WriteFile(log, nil, 0o600)); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	if _, err := d.Create(await.Context(t), shell("mute", "true")); err == nil || !strings.Contains(err.Error(), "log") || !strings.Contains(err.Error(), "not a directory") {
+		t.Errorf("error %v, expected it to say what the supervisor said", err)
 	}
 }
 

@@ -10,7 +10,10 @@ import (
 
 // What tests look at inside.
 
-// CgroupOf is the directory of the cgroups of a driver's Machines.
+// DirectoryOf is a Machine's directory.
+func DirectoryOf(d *Driver, id string) string { return d.directory(id) }
+
+// CgroupOf is where a driver makes the cgroups of its Machines.
 func CgroupOf(d *Driver) string { return d.config.Cgroup }
 
 // SupervisorProcesses lists the process ids of a Machine's supervisor.
