@@ -1,17 +1,22 @@
 package e2e_test
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/sixpn/sixpn/api"
 	"github.com/sixpn/sixpn/internal/nettest"
 	"github.com/sixpn/sixpn/internal/nettest/payload"
+	"github.com/sixpn/sixpn/netns"
 )
 
 // three are hosts in iad, ord and fra: of the two others, ord is the nearer one to iad on
@@ -40,6 +45,7 @@ func TestThreeHosts(t *testing.T) {
 	f.client = nettest.Get[*nettest.Machine](t)(iad.Run(ctx, "client", nettest.Options{}, iad.Payload("idle")...))
 	f.vip = nettest.Get[netip.Addr](t)(iad.AllocateVIP(ctx, "web", ""))
 	nettest.Must(t, f.Settle(ctx))
+	t.Run("one source port on three hosts", func(t *testing.T) { f.samePort(ctx, t) })
 	t.Run("nearest is what was measured", func(t *testing.T) { f.nearest(ctx, t) })
 	t.Run("a tunnel that works one way", func(t *testing.T) { f.oneWay(ctx, t) })
 }
@@ -68,6 +74,57 @@ func (f *three) nearest(ctx context.Context, t *testing.T) {
 			return err
 		}))
 		nettest.Must(t, row.slow.Uplink.Delay(0))
+	}
+}
+
+// samePort has clients on three hosts, one of them the backend's and one the backend
+// itself, use one source port towards one Flycast address: they all have the same slot. Each
+// connection gets what was sent over it, and goes on when another one is reset.
+func (f *three) samePort(ctx context.Context, t *testing.T) {
+	const port = 41000
+	ord := f.Hosts[1]
+	nettest.Must(t, f.Hosts[0].CreateApp(ctx, "alone", "acme"))
+	nettest.Must(t, f.Settle(ctx))
+	server := nettest.Get[*nettest.Machine](t)(ord.Run(ctx, "alone", nettest.Options{Services: []string{fmt.Sprintf("%d:%d/tcp", vipPort, tcpPort)}}, ord.Payload(serve...)...))
+	vip := on(nettest.Get[netip.Addr](t)(f.Hosts[0].AllocateVIP(ctx, "alone", "")), vipPort)
+	nettest.Must(t, f.Settle(ctx))
+
+	deadline, _ := ctx.Deadline()
+	clients := []*nettest.Machine{f.client, f.fra, f.ord, server}
+	var conns []*net.TCPConn
+	seen := map[string]bool{}
+	slots := map[string]bool{}
+	for _, client := range clients {
+		inside := nettest.Get[*netns.Namespace](t)(client.Namespace())
+		defer inside.Close()
+		conn := nettest.Get[net.Conn](t)(inside.Dial(ctx, "tcp6", &net.TCPAddr{Port: port}, vip)).(*net.TCPConn)
+		defer conn.Close()
+		nettest.Must(t, conn.SetDeadline(deadline))
+		greeting := nettest.Get[string](t)(bufio.NewReader(conn).ReadString('\n'))
+		id, from, _ := strings.Cut(strings.TrimSpace(greeting), " ")
+		if id != server.ID {
+			t.Fatalf("Machine %s of %s is greeted with %q, expected by Machine %s", client.ID, client.App, greeting, server.ID)
+		}
+		at := nettest.Get[netip.AddrPort](t)(netip.ParseAddrPort(from))
+		seen[from] = true
+		slots[fmt.Sprintf("%x:%d", at.Addr().AsSlice()[14:], at.Port())] = true
+		conns = append(conns, conn)
+	}
+	if len(seen) != len(clients) || len(slots) != 1 {
+		t.Errorf("the server sees the clients %v, expected %d with one slot", seen, len(clients))
+	}
+	for ended := range conns {
+		for i, conn := range conns[ended:] {
+			sent := fmt.Sprintf("%d of %d", ended+i, ended)
+			back := make([]byte, len(sent))
+			_, err := conn.Write([]byte(sent))
+			nettest.Must(t, err)
+			if _, err := io.ReadFull(conn, back); err != nil || string(back) != sent {
+				t.Fatalf("after %d connections were reset, %s sends %q and gets %q: %v", ended, clients[ended+i].App, sent, back, err)
+			}
+		}
+		nettest.Must(t, conns[ended].SetLinger(0))
+		nettest.Must(t, conns[ended].Close())
 	}
 }
 
