@@ -19,95 +19,136 @@ import (
 	"github.com/sixpn/sixpn/netns"
 )
 
-// TestHardLimitOfAllHosts has clients on two hosts open more connections than a Machine
-// may have: it never has more at any moment, whoever waits gets what becomes free, and
-// what a lost host had goes to the others, and is not its own again when it is back.
+// limited is a server on the first host, for each of whose ports there is one limit of all
+// hosts, and a client on each host.
+type limited struct {
+	regions
+	server *nettest.Machine
+}
+
+// sharedLimit is the hard limit of each port of a limited server, and less than want it.
+const sharedLimit, wantShares = 5, 14
+
+// TestHardLimitOfAllHosts has clients on two hosts ask for more connections, or flows of
+// datagrams, than a Machine may have: it never has more at any moment, whoever waits gets
+// what becomes free, and what a lost host had goes to the others, and is not its own again
+// when it is back. How the hosts reach each other does not matter.
 func TestHardLimitOfAllHosts(t *testing.T) {
-	const limit, connections = 5, 14
-	ctx := nettest.Context(t)
+	for _, row := range []struct {
+		name   string
+		native bool
+	}{{"wireguard", false}, {"native", true}} {
+		t.Run(row.name, func(t *testing.T) {
+			ctx := nettest.Context(t)
+			l := startLimited(ctx, t, row.native)
+			t.Run("datagrams", func(t *testing.T) { l.flowsOfDatagrams(ctx, t) })
+			t.Run("connections", func(t *testing.T) { l.connections(ctx, t) })
+			t.Run("a host is lost", func(t *testing.T) { l.loseHost(ctx, t) })
+		})
+	}
+}
+
+func startLimited(ctx context.Context, t *testing.T, native bool) *limited {
+	t.Helper()
 	fleet := nettest.StartFleet(ctx, t, nettest.FleetConfig{
-		Regions: []string{"iad", "iad"}, Host: nettest.Config{AgentFlags: []string{"--round-trip-interval", "100ms"}},
+		Regions: []string{"iad", "iad"}, Native: native,
+		Host: nettest.Config{AgentFlags: []string{"--round-trip-interval", "100ms", "--flow-timeout-udp", datagramLife.String(), "--expiry-interval", "200ms"}},
 	})
-	first, second := fleet.Hosts[0], fleet.Hosts[1]
+	first := fleet.Hosts[0]
 	nettest.Must(t, first.CreateOrg(ctx, "acme"))
 	nettest.Must(t, first.CreateApp(ctx, "web", "acme"))
 	nettest.Must(t, first.CreateApp(ctx, "clients", "acme"))
-	r := &regions{fleet: fleet}
-	server := r.create(ctx, t, "web", first, api.MachineConfig{
-		Init: api.Init{Exec: first.Payload("serve", "-tcp", "8080")},
-		Services: []api.Service{{
-			Protocol: "tcp", InternalPort: 8080, Ports: []api.ServicePort{{Port: 80}},
-			Concurrency: &api.Concurrency{Type: "connections", HardLimit: limit},
-		}},
+	l := &limited{regions: regions{fleet: fleet}}
+	service := func(protocol string) api.Service {
+		return api.Service{
+			Protocol: protocol, InternalPort: 8080, Ports: []api.ServicePort{{Port: 80}},
+			Concurrency: &api.Concurrency{Type: "connections", HardLimit: sharedLimit},
+		}
+	}
+	l.server = l.create(ctx, t, "web", first, api.MachineConfig{
+		Init:     api.Init{Exec: first.Payload("serve", "-tcp", "8080", "-udp", "8080")},
+		Services: []api.Service{service("tcp"), service("udp")},
 	})
 	for i, h := range fleet.Hosts {
-		r.clients[i] = nettest.Get[*nettest.Machine](t)(h.Run(ctx, "clients", nettest.Options{}, h.Payload("idle")...))
-		r.inside[i] = nettest.Get[*netns.Namespace](t)(r.clients[i].Namespace())
-		t.Cleanup(func() { r.inside[i].Close() })
+		l.clients[i] = nettest.Get[*nettest.Machine](t)(h.Run(ctx, "clients", nettest.Options{}, h.Payload("idle")...))
+		l.inside[i] = nettest.Get[*netns.Namespace](t)(l.clients[i].Namespace())
+		t.Cleanup(func() { l.inside[i].Close() })
 	}
-	r.vip = netip.AddrPortFrom(nettest.Get[netip.Addr](t)(first.AllocateVIP(ctx, "web", "acme")), 80)
+	l.vip = netip.AddrPortFrom(nettest.Get[netip.Addr](t)(first.AllocateVIP(ctx, "web", "acme")), 80)
 	for i := range fleet.Hosts {
-		r.reach(ctx, t, i, server)
+		l.reach(ctx, t, i, l.server)
 	}
+	return l
+}
 
-	inside := nettest.Get[*netns.Namespace](t)(server.Namespace())
+// held is a connection of a client.
+type held struct {
+	client int
+	conn   net.Conn
+}
+
+// open has a client try until it has a connection.
+func (l *limited) open(ctx context.Context, client int, opened chan<- held) {
+	for ctx.Err() == nil {
+		if conn, _, err := l.connectWithin(ctx, client, 3*time.Second); err == nil {
+			opened <- held{client, conn}
+			return
+		}
+	}
+}
+
+func take(ctx context.Context, t *testing.T, opened <-chan held) held {
+	t.Helper()
+	select {
+	case h := <-opened:
+		return h
+	case <-ctx.Done():
+		t.Fatal("nobody of who waits gets the place that became free")
+		return held{}
+	}
+}
+
+// connections has each client get half of the connections, one after the other.
+func (l *limited) connections(ctx context.Context, t *testing.T) {
+	inside := nettest.Get[*netns.Namespace](t)(l.server.Namespace())
 	defer inside.Close()
 	most, done := watchConnections(ctx, t, inside)
-
-	type held struct {
-		client int
-		conn   net.Conn
-	}
-	opened := make(chan held, connections)
-	open := func(ctx context.Context, client int) {
-		for ctx.Err() == nil {
-			if conn, _, err := r.connectWithin(ctx, client, 3*time.Second); err == nil {
-				opened <- held{client, conn}
-				return
-			}
-		}
-	}
-	for i := range connections {
-		go open(ctx, i%2)
-	}
-	take := func() held {
-		t.Helper()
-		select {
-		case h := <-opened:
-			return h
-		case <-ctx.Done():
-			t.Fatal("nobody of who waits gets the place that became free")
-			return held{}
-		}
+	opened := make(chan held, wantShares)
+	for i := range wantShares {
+		go l.open(ctx, i%2, opened)
 	}
 	var all []held
 	by := [2]int{}
-	for range limit {
-		all = append(all, take())
+	for range sharedLimit {
+		all = append(all, take(ctx, t, opened))
 	}
-	for i := range connections {
+	for i := range wantShares {
 		by[all[i].client]++
 		all[i].conn.Close()
-		if len(all) < connections {
-			all = append(all, take())
+		if len(all) < wantShares {
+			all = append(all, take(ctx, t, opened))
 		}
 	}
-	if by != [2]int{connections / 2, connections / 2} {
+	if by != [2]int{wantShares / 2, wantShares / 2} {
 		t.Errorf("the clients got %v connections, want half each", by)
 	}
-	if n := most.Load(); n != limit {
-		t.Errorf("the Machine had up to %d connections at once, its limit is %d", n, limit)
+	if n := most.Load(); n != sharedLimit {
+		t.Errorf("the Machine had up to %d connections at once, its limit is %d", n, sharedLimit)
 	}
 	done()
+}
 
-	// All places are the second host's, which is then lost with them.
-	lostCtx, cancel := context.WithCancel(ctx)
-	for range limit {
-		go open(lostCtx, 1)
+// loseHost has the second host be lost with all places, and come back.
+func (l *limited) loseHost(ctx context.Context, t *testing.T) {
+	first, second := l.fleet.Hosts[0], l.fleet.Hosts[1]
+	opened := make(chan held, wantShares)
+	openCtx, cancel := context.WithCancel(ctx)
+	for range sharedLimit {
+		go l.open(openCtx, 1, opened)
 	}
 	var away []net.Conn
-	for range limit {
-		away = append(away, take().conn)
+	for range sharedLimit {
+		away = append(away, take(ctx, t, opened).conn)
 		defer away[len(away)-1].Close()
 	}
 	cancel()
@@ -118,12 +159,12 @@ func TestHardLimitOfAllHosts(t *testing.T) {
 	}
 	nettest.Must(t, second.KillAgent())
 	nettest.Must(t, second.Uplink.Cut())
-	for range limit {
-		go open(ctx, 0)
+	for range sharedLimit {
+		go l.open(ctx, 0, opened)
 	}
 	var kept []net.Conn
-	for range limit {
-		kept = append(kept, take().conn)
+	for range sharedLimit {
+		kept = append(kept, take(ctx, t, opened).conn)
 		defer kept[len(kept)-1].Close()
 	}
 	nettest.Must(t, kept[0].SetDeadline(deadline))
@@ -137,7 +178,7 @@ func TestHardLimitOfAllHosts(t *testing.T) {
 	}
 	nettest.Must(t, nettest.Eventually(ctx, "the first host drops what comes of lost connections", func(ctx context.Context) error {
 		dropped, err := first.Drops(ctx, "fenced")
-		if err == nil && dropped < 2*limit {
+		if err == nil && dropped < 2*sharedLimit {
 			err = fmt.Errorf("it dropped %d packets", dropped)
 		}
 		return err
