@@ -61,6 +61,7 @@ type agent struct {
 	driver       *machine.Driver
 	manager      *machine.Manager
 	ports        *ports
+	prober       *flycast.Prober
 	metrics      *observe.Collector
 	listener     net.Listener // of the metrics, nil: they are off
 	names        *dns.Server
@@ -146,6 +147,7 @@ func run(ctx context.Context, c Config) (err error) {
 		{"router", a.openRouter},
 		{"tables", a.openTables},
 		{"machines", a.openMachines},
+		{"health checks", a.openChecks},
 		{"collector", a.openMetrics},
 		{"names", a.openNames},
 		{"api", a.openAPI},

@@ -11,6 +11,7 @@ import (
 
 	"github.com/sixpn/sixpn"
 	"github.com/sixpn/sixpn/api"
+	"github.com/sixpn/sixpn/bpf"
 	"github.com/sixpn/sixpn/flycast"
 	"github.com/sixpn/sixpn/maps"
 	"github.com/sixpn/sixpn/reconcile"
@@ -131,16 +132,21 @@ func (d dataPlane) portStatus(machines map[numbered]state.Machine) ([]api.PortSt
 	}
 	var ports []api.PortStatus
 	for _, c := range counts {
-		port := api.PortStatus{
-			Device: names[c.Ifindex], Ifindex: int(c.Ifindex), Kind: c.Kind.String(), MTU: int(c.MTU),
-			RxPackets: c.RxPackets, RxBytes: c.RxBytes, TxPackets: c.TxPackets, TxBytes: c.TxBytes, Dropped: c.Dropped,
-		}
-		if m, ok := machines[numbered{c.Network, c.Host, c.Machine}]; ok {
-			port.App, port.MachineID, port.Address = m.App, m.ID, m.Addr().String()
-		}
-		ports = append(ports, port)
+		ports = append(ports, portShown(c, names[c.Ifindex], machines[numbered{c.Network, c.Host, c.Machine}]))
 	}
 	return ports, nil
+}
+
+// portShown is a port of a Machine, or of none: the zero value.
+func portShown(c maps.PortCounts, device string, m state.Machine) api.PortStatus {
+	port := api.PortStatus{
+		Device: device, Ifindex: int(c.Ifindex), Kind: c.Kind.String(), MTU: int(c.MTU),
+		RxPackets: c.RxPackets, RxBytes: c.RxBytes, TxPackets: c.TxPackets, TxBytes: c.TxBytes, Dropped: c.Dropped,
+	}
+	if m.ID != "" {
+		port.App, port.MachineID, port.Address = m.App, m.ID, m.Addr().String()
+	}
+	return port
 }
 
 // serviceKey tells services apart as the kernel does.
@@ -205,7 +211,10 @@ func (d dataPlane) dropStatus() ([]api.DropStatus, error) {
 	if err != nil {
 		return nil, err
 	}
-	var drops []api.DropStatus
+	return dropsShown(counts), nil
+}
+
+func dropsShown(counts map[bpf.DropReason]uint64) (drops []api.DropStatus) {
 	for reason, packets := range counts {
 		if packets > 0 {
 			drops = append(drops, api.DropStatus{Reason: reason.String(), Packets: packets})
@@ -214,5 +223,5 @@ func (d dataPlane) dropStatus() ([]api.DropStatus, error) {
 	slices.SortFunc(drops, func(a, b api.DropStatus) int {
 		return cmp.Or(-cmp.Compare(a.Packets, b.Packets), strings.Compare(a.Reason, b.Reason))
 	})
-	return drops, nil
+	return drops
 }

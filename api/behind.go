@@ -120,6 +120,15 @@ type DataPlane interface {
 	Status(ctx context.Context) (Status, error)
 	// Applied returns when the data plane has this revision.
 	Applied(ctx context.Context, revision int64) error
+	// Live is what this host sees of a Machine of its own.
+	Live(ctx context.Context, m state.Machine) (Live, error)
+}
+
+// Live is what only a Machine's host knows of it.
+type Live struct {
+	Port   *PortStatus // nil: it has none
+	Drops  []DropStatus
+	Checks []state.CheckStatus // empty while they are not asked
 }
 
 // Resolver answers questions as the resolver of a network does.

@@ -24,6 +24,7 @@ var carried = map[string]bool{
 	"POST /v1/apps/{app_name}/machines/{machine_id}/exec":   true,
 	"POST /v1/apps/{app_name}/machines/{machine_id}/signal": true,
 	"GET /v1/apps/{app_name}/machines/{machine_id}/logs":    true,
+	"GET /v1/apps/{app_name}/machines/{machine_id}/live":    true,
 	"POST /v1/hosts/{host_name}/rotate-key":                 true,
 	"GET /v1/orgs/{org_slug}/dig":                           true,
 	"POST /v1/orgs/{org_slug}/ping":                         true,

@@ -138,6 +138,7 @@ func TestAloneAmongHosts(t *testing.T) {
 		"exec":   func() answer { return w.post("/v1/apps/web/machines/"+m.ID+"/exec", `{"cmd":"true"}`) },
 		"signal": func() answer { return w.post("/v1/apps/web/machines/"+m.ID+"/signal", `{"signal":"hup"}`) },
 		"logs":   func() answer { return w.get("/v1/apps/web/machines/" + m.ID + "/logs") },
+		"live":   func() answer { return w.get("/v1/apps/web/machines/" + m.ID + "/live") },
 	} {
 		t.Run(name, func(t *testing.T) {
 			w.refused(t, refusal{code: http.StatusServiceUnavailable, status: "unavailable"}, ask)

@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/sixpn/sixpn/api"
 	"github.com/sixpn/sixpn/state"
 )
@@ -49,6 +51,19 @@ func TestCarried(t *testing.T) {
 
 	if a := p.get(p.at + "/logs?timestamps=true"); string(a.body) != "2026-01-02T03:04:05.000000006Z one\n" {
 		t.Errorf("logs with their times: %d %q", a.code, a.body)
+	}
+	p.plane.live = api.Live{
+		Port: &api.PortStatus{Device: "m1", MTU: 1420, RxPackets: 3}, Drops: []api.DropStatus{{Reason: "no_machine", Packets: 2}},
+		Checks: []state.CheckStatus{{Name: "up", Status: state.CheckCritical, Output: "refused"}},
+	}
+	var live api.MachineLive
+	p.get(p.at+"/live").into(t, &live)
+	if want := (api.MachineLive{HostName: "two", Port: p.plane.live.Port, Drops: p.plane.live.Drops, Checks: []api.CheckStatus{{Name: "up", Status: "critical", Output: "refused"}}}); !cmp.Equal(live, want) {
+		t.Errorf("live: %+v, expected %+v", live, want)
+	}
+	p.plane.live = api.Live{}
+	if a := p.get(p.at + "/live"); string(a.body) != `{"checks":[],"drops":[],"host_name":"two"}`+"\n" {
+		t.Errorf("live, without a port: %d %s", a.code, a.body)
 	}
 	// What is asked from a host.
 	org := "/v1/orgs/acme"

@@ -50,6 +50,7 @@ var goods = []good{
 	{operation: "ListMachines", query: "metadata.role=db&region=ams&state=started&include_deleted=true&summary=false", code: 200},
 	{operation: "CreateMachine", body: everyMember, code: 200, writes: true},
 	{operation: "GetMachine", code: 200},
+	{operation: "GetMachineLive", code: 200},
 	{operation: "UpdateMachine", body: `{"config":{"init":{"exec":["sleep","61"]}},"lease_ttl":60}`, code: 200, writes: true},
 	{operation: "ReleaseLease", code: 200, held: true, writes: true},
 	{operation: "AcquireLease", query: "ttl=60", body: `{"description":"mine","owner":"me"}`, code: 201, writes: true},

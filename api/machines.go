@@ -53,6 +53,21 @@ func (o *operations) GetMachine(_ context.Context, r GetMachineRequestObject) (G
 	return GetMachine200JSONResponse(o.machineOf(m)), nil
 }
 
+// GetMachineLive writes nothing, and reads what the Machine's record has not.
+func (o *operations) GetMachineLive(ctx context.Context, r GetMachineLiveRequestObject) (GetMachineLiveResponseObject, error) {
+	m, err := o.inside(ctx, r.AppName, r.MachineID)
+	if err != nil {
+		return nil, err
+	}
+	live, err := o.config.DataPlane.Live(ctx, m)
+	if err != nil {
+		return nil, err
+	}
+	return GetMachineLive200JSONResponse{
+		HostName: o.hostName(o.config.Host), Port: live.Port, Drops: filled(live.Drops), Checks: filled(checksOf(live.Checks)),
+	}, nil
+}
+
 func (o *operations) UpdateMachine(ctx context.Context, r UpdateMachineRequestObject) (UpdateMachineResponseObject, error) {
 	if err := checkLeaseTTL(r.Body.LeaseTTL); err != nil {
 		return nil, err

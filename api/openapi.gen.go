@@ -230,8 +230,10 @@ type AgentStatus struct {
 	HostName string `json:"host_name"`
 
 	// Message What is wrong right now, for people; empty when all is well.
-	Message   string    `json:"message,omitempty,omitzero"`
-	Name      string    `json:"name"`
+	Message string `json:"message,omitempty,omitzero"`
+	Name    string `json:"name"`
+
+	// Pid Of the agent, on that host.
 	Pid       int       `json:"pid"`
 	Region    string    `json:"region"`
 	StartedAt time.Time `json:"started_at"`
@@ -273,7 +275,7 @@ type Attach struct {
 	// Netns Path of a network namespace, which gets an eth0.
 	Netns string `json:"netns,omitempty,omitzero"`
 
-	// Pid Of a process in the network namespace.
+	// Pid Of a process in the network namespace, on the Machine's host.
 	Pid int `json:"pid,omitempty,omitzero"`
 }
 
@@ -901,6 +903,21 @@ type MachineEventRequest struct {
 	ExitEvent *ExitEvent `json:"exit_event,omitempty"`
 }
 
+// MachineLive defines model for MachineLive.
+type MachineLive struct {
+	// Checks What its health checks said last; empty while they are not asked.
+	Checks []CheckStatus `json:"checks"`
+
+	// Drops Of what it sent by that device, the largest first.
+	Drops []DropStatus `json:"drops"`
+
+	// HostName The host that sees it.
+	HostName string `json:"host_name"`
+
+	// Port The device by which it is connected; missing while it has none.
+	Port *PortStatus `json:"port,omitempty"`
+}
+
 // MachinePage defines model for MachinePage.
 type MachinePage struct {
 	LastMachineID string    `json:"last_machine_id,omitempty,omitzero"`
@@ -1074,7 +1091,9 @@ type PortStatus struct {
 
 	// Dropped Of what it sent.
 	Dropped uint64 `json:"dropped"`
-	Ifindex int    `json:"ifindex"`
+
+	// Ifindex Number of the device, on the host that answers.
+	Ifindex int `json:"ifindex"`
 
 	// Kind `machine`, `host`, `mesh`, `gateway`, `wake` or `uplink`.
 	Kind      string `json:"kind"`
@@ -2131,6 +2150,15 @@ type ClientInterface interface {
 	// Corresponds with POST /v1/apps/{app_name}/machines/{machine_id}/lease (the `AcquireLease` operationId).
 	AcquireLease(ctx context.Context, appName AppName, machineID MachineID, params *AcquireLeaseParams, body AcquireLeaseJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// GetMachineLive Ours: what the host of a Machine sees of it at this moment
+	//
+	// Its port and its health checks, of which only the agent of its host knows; what the
+	// Machine's record has is written when it changes, and checks no more often than
+	// they should be.
+	//
+	// Corresponds with GET /v1/apps/{app_name}/machines/{machine_id}/live (the `GetMachineLive` operationId).
+	GetMachineLive(ctx context.Context, appName AppName, machineID MachineID, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// MachineLogs Ours: what a Machine wrote to its standard output and error
 	//
 	// Corresponds with GET /v1/apps/{app_name}/machines/{machine_id}/logs (the `MachineLogs` operationId).
@@ -2905,6 +2933,25 @@ func (c *Client) AcquireLeaseWithBody(ctx context.Context, appName AppName, mach
 // Corresponds with POST /v1/apps/{app_name}/machines/{machine_id}/lease (the `AcquireLease` operationId).
 func (c *Client) AcquireLease(ctx context.Context, appName AppName, machineID MachineID, params *AcquireLeaseParams, body AcquireLeaseJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewAcquireLeaseRequest(c.Server, appName, machineID, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetMachineLive Ours: what the host of a Machine sees of it at this moment
+//
+// Its port and its health checks, of which only the agent of its host knows; what the
+// Machine's record has is written when it changes, and checks no more often than
+// they should be.
+//
+// Corresponds with GET /v1/apps/{app_name}/machines/{machine_id}/live (the `GetMachineLive` operationId).
+func (c *Client) GetMachineLive(ctx context.Context, appName AppName, machineID MachineID, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetMachineLiveRequest(c.Server, appName, machineID)
 	if err != nil {
 		return nil, err
 	}
@@ -4924,6 +4971,47 @@ func NewAcquireLeaseRequestWithBody(server string, appName AppName, machineID Ma
 
 		req.Header.Set("fly-machine-lease-nonce", headerParam0)
 
+	}
+
+	return req, nil
+}
+
+// NewGetMachineLiveRequest constructs an http.Request for the GetMachineLive method
+func NewGetMachineLiveRequest(server string, appName AppName, machineID MachineID) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "app_name", appName, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "machine_id", machineID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/apps/%s/machines/%s/live", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
 	}
 
 	return req, nil
@@ -7444,6 +7532,17 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with POST /v1/apps/{app_name}/machines/{machine_id}/lease (the `AcquireLease` operationId).
 	AcquireLeaseWithResponse(ctx context.Context, appName AppName, machineID MachineID, params *AcquireLeaseParams, body AcquireLeaseJSONRequestBody, reqEditors ...RequestEditorFn) (*AcquireLeaseResponse, error)
 
+	// GetMachineLiveWithResponse Ours: what the host of a Machine sees of it at this moment
+	//
+	// Its port and its health checks, of which only the agent of its host knows; what the
+	// Machine's record has is written when it changes, and checks no more often than
+	// they should be.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/apps/{app_name}/machines/{machine_id}/live (the `GetMachineLive` operationId).
+	GetMachineLiveWithResponse(ctx context.Context, appName AppName, machineID MachineID, reqEditors ...RequestEditorFn) (*GetMachineLiveResponse, error)
+
 	// MachineLogsWithResponse Ours: what a Machine wrote to its standard output and error
 	//
 	// Returns a wrapper object for the known response body format(s).
@@ -8809,6 +8908,54 @@ func (r AcquireLeaseResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r AcquireLeaseResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetMachineLiveResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *MachineLive
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Failure
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetMachineLiveResponse) GetJSON200() *MachineLive {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r GetMachineLiveResponse) GetJSONDefault() *Failure {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetMachineLiveResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetMachineLiveResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetMachineLiveResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetMachineLiveResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -11052,6 +11199,23 @@ func (c *ClientWithResponses) AcquireLeaseWithResponse(ctx context.Context, appN
 	return ParseAcquireLeaseResponse(rsp)
 }
 
+// GetMachineLiveWithResponse Ours: what the host of a Machine sees of it at this moment
+//
+// Its port and its health checks, of which only the agent of its host knows; what the
+// Machine's record has is written when it changes, and checks no more often than
+// they should be.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/apps/{app_name}/machines/{machine_id}/live (the `GetMachineLive` operationId).
+func (c *ClientWithResponses) GetMachineLiveWithResponse(ctx context.Context, appName AppName, machineID MachineID, reqEditors ...RequestEditorFn) (*GetMachineLiveResponse, error) {
+	rsp, err := c.GetMachineLive(ctx, appName, machineID, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetMachineLiveResponse(rsp)
+}
+
 // MachineLogsWithResponse Ours: what a Machine wrote to its standard output and error
 //
 // Returns a wrapper object for the known response body format(s).
@@ -12471,6 +12635,39 @@ func ParseAcquireLeaseResponse(rsp *http.Response) (*AcquireLeaseResponse, error
 			headers.SixpnRevision = value
 		}
 		response.Headers201 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseGetMachineLiveResponse parses an HTTP response from a GetMachineLiveWithResponse call
+func ParseGetMachineLiveResponse(rsp *http.Response) (*GetMachineLiveResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetMachineLiveResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest MachineLive
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
 	}
 
 	return response, nil
@@ -13961,6 +14158,9 @@ type ServerInterface interface {
 	// AcquireLease Take or renew the lease of a Machine
 	// (POST /v1/apps/{app_name}/machines/{machine_id}/lease)
 	AcquireLease(w http.ResponseWriter, r *http.Request, appName AppName, machineID MachineID, params AcquireLeaseParams)
+	// GetMachineLive Ours: what the host of a Machine sees of it at this moment
+	// (GET /v1/apps/{app_name}/machines/{machine_id}/live)
+	GetMachineLive(w http.ResponseWriter, r *http.Request, appName AppName, machineID MachineID)
 	// MachineLogs Ours: what a Machine wrote to its standard output and error
 	// (GET /v1/apps/{app_name}/machines/{machine_id}/logs)
 	MachineLogs(w http.ResponseWriter, r *http.Request, appName AppName, machineID MachineID, params MachineLogsParams)
@@ -15066,6 +15266,41 @@ func (siw *ServerInterfaceWrapper) AcquireLease(w http.ResponseWriter, r *http.R
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.AcquireLease(w, r, appName, machineID, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// GetMachineLive operation middleware
+func (siw *ServerInterfaceWrapper) GetMachineLive(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "app_name" -------------
+	var appName AppName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "app_name", r.PathValue("app_name"), &appName, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "app_name", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "machine_id" -------------
+	var machineID MachineID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "machine_id", r.PathValue("machine_id"), &machineID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "machine_id", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetMachineLive(w, r, appName, machineID)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -17038,6 +17273,7 @@ func HandlerWithOptions(si ServerInterface, options StdHTTPServerOptions) http.H
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/v1/apps/{app_name}/machines/{machine_id}/restart", wrapper.RestartMachine)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/v1/apps/{app_name}/machines/{machine_id}/suspend", wrapper.SuspendMachine)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/v1/apps/{app_name}/machines/{machine_id}/signal", wrapper.SignalMachine)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/v1/apps/{app_name}/machines/{machine_id}/live", wrapper.GetMachineLive)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/v1/apps/{app_name}/machines/{machine_id}/migrate", wrapper.MigrateMachine)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/v1/apps/{app_name}/machines/{machine_id}/cordon", wrapper.CordonMachine)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/v1/apps/{app_name}/machines/{machine_id}/uncordon", wrapper.UncordonMachine)
@@ -17884,6 +18120,46 @@ type AcquireLeasedefaultJSONResponse struct {
 }
 
 func (response AcquireLeasedefaultJSONResponse) VisitAcquireLeaseResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetMachineLiveRequestObject struct {
+	AppName   AppName   `json:"app_name"`
+	MachineID MachineID `json:"machine_id"`
+}
+
+type GetMachineLiveResponseObject interface {
+	VisitGetMachineLiveResponse(w http.ResponseWriter) error
+}
+
+type GetMachineLive200JSONResponse MachineLive
+
+func (response GetMachineLive200JSONResponse) VisitGetMachineLiveResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetMachineLivedefaultJSONResponse struct {
+	Body       Failure
+	StatusCode int
+}
+
+func (response GetMachineLivedefaultJSONResponse) VisitGetMachineLiveResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -19559,6 +19835,9 @@ type StrictServerInterface interface {
 	// AcquireLease Take or renew the lease of a Machine
 	// (POST /v1/apps/{app_name}/machines/{machine_id}/lease)
 	AcquireLease(ctx context.Context, request AcquireLeaseRequestObject) (AcquireLeaseResponseObject, error)
+	// GetMachineLive Ours: what the host of a Machine sees of it at this moment
+	// (GET /v1/apps/{app_name}/machines/{machine_id}/live)
+	GetMachineLive(ctx context.Context, request GetMachineLiveRequestObject) (GetMachineLiveResponseObject, error)
 	// MachineLogs Ours: what a Machine wrote to its standard output and error
 	// (GET /v1/apps/{app_name}/machines/{machine_id}/logs)
 	MachineLogs(ctx context.Context, request MachineLogsRequestObject) (MachineLogsResponseObject, error)
@@ -20265,6 +20544,33 @@ func (sh *strictHandler) AcquireLease(w http.ResponseWriter, r *http.Request, ap
 		sh.options.ResponseErrorHandlerFunc(w, r, err)
 	} else if validResponse, ok := response.(AcquireLeaseResponseObject); ok {
 		if err := validResponse.VisitAcquireLeaseResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// GetMachineLive operation middleware
+func (sh *strictHandler) GetMachineLive(w http.ResponseWriter, r *http.Request, appName AppName, machineID MachineID) {
+	var request GetMachineLiveRequestObject
+
+	request.AppName = appName
+	request.MachineID = machineID
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.GetMachineLive(ctx, request.(GetMachineLiveRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetMachineLive")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(GetMachineLiveResponseObject); ok {
+		if err := validResponse.VisitGetMachineLiveResponse(w); err != nil {
 			sh.options.ResponseErrorHandlerFunc(w, r, err)
 		}
 	} else if response != nil {

@@ -31,6 +31,7 @@ type pair struct {
 	host     state.Host      // two
 	there    *playedMachines // of two
 	asked    *playedNames    // of two
+	plane    playedPlane     // of two
 	machine  state.Machine   // on two, of web
 	at       string          // its path
 	stopTwo  func()          // ends the service of two
@@ -74,7 +75,7 @@ func newPairThatWaits(t *testing.T, dial, silence time.Duration) *pair {
 // serve answers as host two, which goes by what a store says.
 func (p *pair) serve(l net.Listener, store api.Store) {
 	server := api.NewServer(api.Config{
-		Store: store, Machines: inside{p}, DataPlane: &playedPlane{status: api.Status{Agent: api.AgentStatus{Name: "two"}}},
+		Store: store, Machines: inside{p}, DataPlane: &p.plane,
 		Resolver: p.asked, Pinger: p.asked, Keys: playedKeys{&world{store: p.store, host: p.host.ID}}, Keeper: playedKeeper{},
 		// Whatever is carried a second time would end here.
 		Carrier: roundTripper(func(r *http.Request) (*http.Response, error) {

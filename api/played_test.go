@@ -75,6 +75,7 @@ func (p *playedMachines) Logs(ctx context.Context, _ string, q api.LogQuery, w i
 // playedPlane is a data plane that has what release says.
 type playedPlane struct {
 	status  api.Status
+	live    api.Live
 	failure error
 
 	mu      sync.Mutex
@@ -83,6 +84,10 @@ type playedPlane struct {
 }
 
 func (p *playedPlane) Status(context.Context) (api.Status, error) { return p.status, p.failure }
+
+func (p *playedPlane) Live(context.Context, state.Machine) (api.Live, error) {
+	return p.live, p.failure
+}
 
 func (p *playedPlane) Applied(ctx context.Context, revision int64) error {
 	p.mu.Lock()

@@ -25,13 +25,18 @@ func (s *Server) machineOf(m state.Machine) Machine {
 	if way := m.Migration; way != nil {
 		machine.Migration = &Migration{From: hostName(snapshot, way.From), To: hostName(snapshot, way.To), Error: way.Error, AskedAt: way.At}
 	}
-	for _, c := range m.Checks {
-		machine.Checks = append(machine.Checks, CheckStatus{Name: c.Name, Status: c.Status, Output: c.Output, UpdatedAt: c.UpdatedAt})
-	}
+	machine.Checks = checksOf(m.Checks)
 	for _, port := range m.Relayed {
 		machine.RelayedPorts = append(machine.RelayedPorts, int(port))
 	}
 	return machine
+}
+
+func checksOf(checks []state.CheckStatus) (shown []CheckStatus) {
+	for _, c := range checks {
+		shown = append(shown, CheckStatus{Name: c.Name, Status: c.Status, Output: c.Output, UpdatedAt: c.UpdatedAt})
+	}
+	return shown
 }
 
 // hostName is what people call a host; its number if it was removed.

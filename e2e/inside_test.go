@@ -6,15 +6,19 @@ import (
 	"fmt"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 
+	"github.com/sixpn/sixpn"
 	"github.com/sixpn/sixpn/api"
 	"github.com/sixpn/sixpn/internal/nettest"
+	"github.com/sixpn/sixpn/state"
 )
 
 // TestInsideOfAnotherHost: what is asked of one host about a Machine of another.
@@ -142,6 +146,27 @@ func testStatusElsewhere(ctx context.Context, t *testing.T, f *twoHosts) {
 			return fmt.Errorf("its checks are %+v, its relayed ports %v, its host is %s", record.Checks, record.RelayedPorts, record.HostName)
 		}
 		return nil
+	}))
+	// What its record has not: asked of the other host, it is as its own host says.
+	fields, _ := sixpn.Parse(m.Addr)
+	miss(ctx, t, m, sixpn.MachineAddr(fields.Network, fields.Host, fields.Machine+1000))
+	nettest.Must(t, nettest.Eventually(ctx, "its port and its check are seen on the other host", func(ctx context.Context) error {
+		status, err := f.Hosts[1].Status(ctx)
+		if err != nil {
+			return err
+		}
+		answer, err := f.Hosts[0].Client.GetMachineLiveWithResponse(ctx, m.App, m.ID)
+		if err := api.Check(answer, err); err != nil {
+			return err
+		}
+		live := answer.JSON200
+		for _, port := range status.Ports {
+			if port.MachineID == m.ID && cmp.Equal(live.Port, &port) && port.RxPackets > 0 && slices.ContainsFunc(live.Drops, func(d api.DropStatus) bool { return d.Reason == "no_machine" }) &&
+				len(live.Checks) == 1 && live.Checks[0].Status == state.CheckPassing && live.HostName == f.Hosts[1].Name {
+				return nil
+			}
+		}
+		return fmt.Errorf("%+v with port %+v; its own host says %+v", live, live.Port, status.Ports) // its checks count too
 	}))
 }
 

@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"reflect"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/sixpn/sixpn"
@@ -50,6 +51,7 @@ type Prober struct {
 	config ProberConfig
 	probes chan struct{} // one element for each that is under way
 	writes chan struct{}
+	asked  sync.Map // Machine id → *watch
 }
 
 // NewProber checks the configuration and fills in what it leaves open.
@@ -87,6 +89,17 @@ func (p *Prober) Run(ctx context.Context) error {
 		revision = snapshot.Revision
 		p.follow(ctx, &running, watches, snapshot.HostMachines(p.config.Host))
 	}
+}
+
+// Latest is what the checks of a Machine said last, in the order of its configuration; nil
+// of one whose checks are not asked. Its record has it later, as WriteInterval and
+// TextInterval say.
+func (p *Prober) Latest(id string) []state.CheckStatus {
+	w, ok := p.asked.Load(id)
+	if !ok {
+		return nil
+	}
+	return *w.(*watch).seen.Load()
 }
 
 // follow begins to watch the runs that are new, and ends it for those that are over.
@@ -129,6 +142,7 @@ type watch struct {
 	latest  time.Time     // Machine.UpdatedAt of the record that was seen last
 	room    chan struct{} // for the probes of its network, one element for each that is under way
 	end     context.CancelFunc
+	seen    atomic.Pointer[[]state.CheckStatus] // what the checks said last; never nil while it is asked
 }
 
 // sees says whether the watch is right for a Machine as it is now. A run that was

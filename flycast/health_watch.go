@@ -40,6 +40,9 @@ func (w *watch) run(ctx context.Context) {
 	}
 
 	seen := w.initial(known)
+	w.show(seen)
+	w.prober.asked.Store(w.machine.ID, w)
+	defer w.prober.asked.CompareAndDelete(w.machine.ID, w) // it may be the next run's
 	written := slices.Clone(w.machine.Checks)
 	limit := rate.NewLimiter(rate.Every(w.prober.config.WriteInterval), writeBurst)
 	var last time.Time // of a write
@@ -51,6 +54,7 @@ func (w *watch) run(ctx context.Context) {
 			return
 		case r := <-results:
 			w.judge(&seen[r.check], r, began)
+			w.show(seen)
 		case <-timer.C:
 		}
 		wait := due(written, seen, limit, w.prober.config.WriteInterval, last.Add(w.prober.config.TextInterval))
@@ -71,6 +75,12 @@ func (w *watch) run(ctx context.Context) {
 		}
 		timer.Reset(wait)
 	}
+}
+
+// show is for Latest.
+func (w *watch) show(seen []state.CheckStatus) {
+	latest := slices.Clone(seen)
+	w.seen.Store(&latest)
 }
 
 // known says whether the record has what the checks of this run said to an earlier

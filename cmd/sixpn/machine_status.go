@@ -17,8 +17,12 @@ func machineStatus(c *cli) *cobra.Command {
 	var app string
 	var display bool
 	command := c.verb(&cobra.Command{
-		Use:     "status ID",
-		Short:   "Show a Machine",
+		Use:   "status ID",
+		Short: "Show a Machine",
+		Long: `Show a Machine: its record, and what its host sees of it now, which only the agent of that
+host knows: what passes by its device, what of it is dropped and why, and what its health
+checks say. While that agent does not answer, what the record has is shown, and that it
+does not answer.`,
 		Example: "  sixpn machine status 148e21dad76789\n  sixpn machine status --display-config 148e21dad76789",
 		Args:    cobra.ExactArgs(1),
 	}, func(ctx context.Context, client *api.ClientWithResponses, args []string) error {
@@ -26,10 +30,17 @@ func machineStatus(c *cli) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		if c.json {
-			return c.printJSON(m)
+		seen := seenMachine{Machine: m}
+		answer, err := client.GetMachineLiveWithResponse(ctx, app, m.ID)
+		if err := api.Check(answer, err); err != nil {
+			seen.NoAnswer = err.Error()
+		} else {
+			seen.Live = answer.JSON200
 		}
-		if err := c.printMachine(app, m); err != nil || !display {
+		if c.json {
+			return c.printJSON(seen)
+		}
+		if err := c.printMachine(app, seen); err != nil || !display {
 			return err
 		}
 		fmt.Fprint(c.out, "\nConfig:\n")
@@ -40,7 +51,14 @@ func machineStatus(c *cli) *cobra.Command {
 	return command
 }
 
-func (c *cli) printMachine(app string, m api.Machine) error {
+// seenMachine is a Machine's record, and what its host sees of it.
+type seenMachine struct {
+	api.Machine
+	Live     *api.MachineLive `json:"live,omitempty"`
+	NoAnswer string           `json:"no_answer,omitempty"` // why that is missing
+}
+
+func (c *cli) printMachine(app string, m seenMachine) error {
 	last := ""
 	if exit := m.LastExit(); exit != nil {
 		last = fmt.Sprintf("exit code %d, %s", exit.ExitCode, ago(exit.ExitedAt))
@@ -55,17 +73,17 @@ func (c *cli) printMachine(app string, m api.Machine) error {
 	}
 	err := c.pairs(
 		"Machine ID", m.ID, "Name", m.Name, "App", app, "State", m.State, "Message", m.Message, "Cordoned", cordoned,
-		"Last run", last, "Restarts", restarts, "Region", m.Region, "Host", m.HostName, "Migration", migrationText(m.Migration),
+		"Last run", last, "Restarts", restarts, "Region", m.Region, "Host", m.HostName, "No answer", m.noAnswer(), "Migration", migrationText(m.Migration),
 		"Private IP", m.PrivateIP,
-		"Process group", groupOf(m), "Command", strings.Join(words(m.Config.Init), " "), "Attached", attachText(m.Config.Attach),
+		"Process group", groupOf(m.Machine), "Command", strings.Join(words(m.Config.Init), " "), "Attached", attachText(m.Config.Attach, m.HostName),
 		"Relayed", relayedText(m.RelayedPorts),
 		"Instance ID", m.InstanceID, "Created", m.CreatedAt.Format(time.RFC3339), "Updated", m.UpdatedAt.Format(time.RFC3339),
 	)
 	if err != nil {
 		return err
 	}
-	var checks, ports, events [][]string
-	for _, check := range m.Checks {
+	var checks, ports, events, devices, drops [][]string
+	for _, check := range m.checks() {
 		// What an HTTP server answered may be long, or have lines of its own.
 		output, _, _ := strings.Cut(strings.TrimSpace(check.Output), "\n")
 		checks = append(checks, []string{check.Name, check.Status, ago(check.UpdatedAt), output})
@@ -82,11 +100,41 @@ func (c *cli) printMachine(app string, m api.Machine) error {
 		}
 		events = append(events, []string{event.Status, event.Type, event.Source, time.UnixMilli(event.Timestamp).UTC().Format(time.RFC3339), info})
 	}
+	if m.Live != nil {
+		if p := m.Live.Port; p != nil {
+			devices = append(devices, []string{p.Device, strconv.Itoa(p.MTU), traffic(p.RxPackets, p.RxBytes), traffic(p.TxPackets, p.TxBytes), number(p.Dropped)})
+		}
+		for _, d := range m.Live.Drops {
+			drops = append(drops, []string{d.Reason, number(d.Packets)})
+		}
+	}
 	return c.sections([]section{
 		{"CHECK,STATUS,LAST CHANGE,OUTPUT", checks},
 		{"PORT,PROTOCOL,INTERNAL PORT,HANDLERS", ports},
+		{"DEVICE,MTU,SENT,RECEIVED,DROPPED", devices},
+		{"DROP REASON,PACKETS", drops},
 		{"STATE,EVENT,SOURCE,TIMESTAMP,INFO", events},
 	})
+}
+
+// checks are as its host sees them, else as they were last written down.
+func (m *seenMachine) checks() []api.CheckStatus {
+	if m.Live != nil && len(m.Live.Checks) > 0 {
+		return m.Live.Checks
+	}
+	return m.Checks
+}
+
+func (m *seenMachine) noAnswer() string {
+	if m.NoAnswer == "" {
+		return ""
+	}
+	return "this is what was last written down: " + m.NoAnswer
+}
+
+// traffic is what passed by a device.
+func traffic(packets, bytes uint64) string {
+	return fmt.Sprintf("%d packets, %d bytes", packets, bytes)
 }
 
 // words is the command that an init stands for.
@@ -97,7 +145,8 @@ func words(init api.Init) []string {
 	return slices.Concat(init.Entrypoint, init.Cmd)
 }
 
-func attachText(a *api.Attach) string {
+// attachText names what was attached, on which host.
+func attachText(a *api.Attach, host string) string {
 	switch {
 	case a == nil:
 		return ""
@@ -108,7 +157,7 @@ func attachText(a *api.Attach) string {
 	case a.Netns != "":
 		return "network namespace " + a.Netns
 	}
-	return fmt.Sprintf("network namespace of process %d", a.Pid)
+	return fmt.Sprintf("network namespace of process %d of host %s", a.Pid, host)
 }
 
 // relayedText tells what a server that listens with IPv4 only gives up.

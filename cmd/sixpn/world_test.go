@@ -34,6 +34,7 @@ type world struct {
 	host   sixpn.Host
 	socket string
 	status api.Status
+	live   api.Live
 
 	mu      sync.Mutex
 	logs    map[string][]byte
@@ -327,6 +328,9 @@ func (w *world) Invite(ctx context.Context, region string, life time.Duration) (
 
 // Status is api.DataPlane.
 func (w *world) Status(context.Context) (api.Status, error) { return w.status, nil }
+
+// Live is api.DataPlane.
+func (w *world) Live(context.Context, state.Machine) (api.Live, error) { return w.live, nil }
 
 // Applied is api.DataPlane.
 func (w *world) Applied(_ context.Context, revision int64) error {
