@@ -78,6 +78,14 @@ func (a *agent) learner() func() (map[maps.Seat]maps.Limits, map[sixpn.Host]flyc
 	}
 }
 
+// divisions is how limits are divided among hosts; nothing on a host that is alone.
+func (a *agent) divisions() []flycast.Division {
+	if a.exchange == nil {
+		return nil
+	}
+	return a.exchange.Divisions()
+}
+
 // loadSocket is at this host's address among hosts, out of the private namespace.
 func (a *agent) loadSocket(ctx context.Context) (net.PacketConn, error) {
 	at := netip.AddrPortFrom(sixpn.AgentAddr(0, a.host.ID), uint16(bpf.RouterLoadPortLOAD_PORT))

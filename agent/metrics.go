@@ -47,7 +47,7 @@ func (a *agent) openMetrics(context.Context) (err error) {
 			status := a.progress()
 			return observe.Progress{Wanted: status.Wanted, Applied: status.Applied, Failures: status.Failures}
 		},
-		Store: a.storeHealth, RoundTrips: a.trips.Hosts,
+		Store: a.storeHealth, RoundTrips: a.trips.Hosts, Divisions: a.divisions,
 		Handshakes: a.handshakes, Certificate: a.certificateTimes, Members: a.storeMembers, Clock: a.config.Clock,
 		Log: a.log,
 	})

@@ -20,6 +20,17 @@ var flycast = Dashboard{
 			{"Choices", "New flows by the backend that they were given to.", "", "cps", []Query{{sumBy("app, machine, port", perSecond("sixpn_backend_choices_total", `app=~"$app"`)), "{{app}} {{machine}} {{port}}"}}},
 			{"Live flows by backend", "Live flows by the backend that has them.", "", "none", []Query{{sumBy("app, machine, port", of("sixpn_backend_live_flows", `app=~"$app"`)), "{{app}} {{machine}} {{port}}"}}},
 		}},
+		{"Limits of all hosts", []Panel{
+			{"Shares", "Flows that a host's clients may have with a backend, of the hard limit of all hosts.", "", "none", []Query{
+				{sumBy("instance, app, machine, port", of("sixpn_backend_share_flows", `app=~"$app"`)), "{{instance}} of {{app}} {{machine}} {{port}}"}}},
+			{"Use of shares", "Live flows over what a host's clients may have now. At 1 the next flow waits for a larger share.", "", "percentunit", []Query{
+				{ratio(sumBy("instance, app, machine, port", of("sixpn_backend_live_flows", `app=~"$app"`)), sumBy("instance, app, machine, port", of("sixpn_backend_share_flows", `app=~"$app"`))),
+					"{{instance}} of {{app}} {{machine}} {{port}}"}}},
+			{"Flows of other hosts", "Live flows that the host of backends was told of by each host with clients of them, and what that one may have.", "", "none", []Query{
+				{of("sixpn_host_flows"), "{{host}} with {{instance}}"}, {of("sixpn_host_share_flows"), "{{host}} may have with {{instance}}"}}},
+			{"Hosts that do not answer", "Backends of a host of which another one keeps a share while its agent is away, or does not get to, since it was lost.", "", "none", []Query{
+				{of("sixpn_host_quiet_backends"), "{{host}} keeps of {{instance}}"}, {of("sixpn_host_fenced_backends"), "{{host}} is fenced off by {{instance}}"}}},
+		}},
 		{"Flow table", []Panel{
 			{"Live flows of the host", "Flows in the table, and how many it can hold.", "", "none", []Query{
 				{of("sixpn_flow_table_flows"), "live {{instance}}"}, {of("sixpn_flow_table_capacity_flows"), "capacity {{instance}}"}}},

@@ -36,6 +36,7 @@ var busy = []string{
 	"network/Packets/A", "network/Bytes/A", "network/Dropped packets/A", "network/Flycast flows/A", "network/Flycast flows/B",
 	"network/Machines/A", "network/Checks/A", "network/New flows/A",
 	"flycast/Live flows/A", "flycast/New flows/A", "flycast/Backends/A", "flycast/Use of the hard limit/A", "flycast/Choices/A",
+	"flycast/Shares/A", "flycast/Use of shares/A", "flycast/Flows of other hosts/A", "flycast/Flows of other hosts/B",
 	"flycast/Live flows by backend/A", "flycast/Live flows of the host/A", "flycast/Live flows of the host/B",
 	"dns/By type/A", "dns/By status/A", "dns/By source/A", "dns/By transport/A", "dns/Median time/A", "dns/99 % time/A",
 	"dns/Found in the cache/A", "dns/Up/A", "dns/Exchanges/A", "dns/99 % time of exchanges/A",
@@ -49,8 +50,9 @@ var busy = []string{
 func TestLive(t *testing.T) {
 	t.Parallel()
 	ctx := nettest.Context(t)
-	h, other := startHosts(ctx, t)
-	startTraffic(ctx, t, h)
+	f := startHosts(ctx, t)
+	h, other := f.Hosts[0], metricsOf(f.Hosts[1])
+	startTraffic(ctx, t, f)
 	measured, err := ebpf.EnableStats(unix.BPF_STATS_RUN_TIME)
 	must(t, err)
 	t.Cleanup(func() { must(t, measured.Close()) })
@@ -194,14 +196,17 @@ func (p *prometheus) hasMetrics(ctx context.Context, r rule) error {
 	return nil
 }
 
+// metricsOf is where the first host finds the metrics of the other.
+func metricsOf(h *nettest.Host) string { return netip.AddrPortFrom(h.Uplink.V4, 9464).String() }
+
 // startHosts starts two agents with metrics, of which the first has a resolver for the rest
-// of the world, and says where it finds those of the other.
-func startHosts(ctx context.Context, t *testing.T) (h *nettest.Host, other string) {
+// of the world.
+func startHosts(ctx context.Context, t *testing.T) *nettest.Fleet {
 	t.Helper()
 	f, err := nettest.NewFleet(nettest.FleetConfig{Host: nettest.Config{AgentFlags: []string{"--members-interval", "1s"}}})
 	must(t, err)
 	t.Cleanup(func() { must(t, f.Close()) })
-	h, err = f.NewHost("iad")
+	h, err := f.NewHost("iad")
 	must(t, err)
 	var packets net.PacketConn
 	must(t, h.Do(func() (err error) {
@@ -221,17 +226,17 @@ func startHosts(ctx context.Context, t *testing.T) (h *nettest.Host, other strin
 	must(t, h.StartAgent(ctx, "--metrics-listen", nettest.MetricsAddress, "--upstream", upstream))
 	second, err := f.NewHost("fra")
 	must(t, err)
-	other = netip.AddrPortFrom(second.Uplink.V4, 9464).String()
-	must(t, f.Join(ctx, second, "--metrics-listen", other))
+	must(t, f.Join(ctx, second, "--metrics-listen", metricsOf(second)))
 	must(t, f.Meet(ctx))
-	return h, other
+	return f
 }
 
 // startTraffic has Machines talk until the test ends: streams, new connections and
-// datagrams to a service with a limit, queries of all kinds, packets that are dropped,
-// and changes of the store.
-func startTraffic(ctx context.Context, t *testing.T, h *nettest.Host) {
+// datagrams to a service with a limit, also from the second host, queries of all kinds,
+// packets that are dropped, and changes of the store.
+func startTraffic(ctx context.Context, t *testing.T, f *nettest.Fleet) {
 	t.Helper()
+	h, second := f.Hosts[0], f.Hosts[1]
 	must(t, h.CreateOrg(ctx, "acme"))
 	must(t, h.CreateApp(ctx, "web", "acme"))
 	must(t, h.CreateApp(ctx, "client", "acme"))
@@ -241,6 +246,9 @@ func startTraffic(ctx context.Context, t *testing.T, h *nettest.Host) {
 	at := netip.AddrPortFrom(vip, 80).String()
 	_, err = h.Run(ctx, "client", nettest.Options{}, h.Payload("traffic", "-open", "open="+at, "-stream", "stream="+at, "-speed", "100000",
 		"-numbered", "numbered="+netip.AddrPortFrom(server.Addr, 9000).String(), "-rate", "100")...)
+	must(t, err)
+	must(t, f.Settle(ctx))
+	_, err = second.Run(ctx, "client", nettest.Options{}, h.Payload("traffic", "-stream", "stream="+at, "-speed", "1000")...)
 	must(t, err)
 	asker, err := h.Run(ctx, "client", nettest.Options{}, h.Payload("idle")...)
 	must(t, err)

@@ -77,6 +77,7 @@ type Exchange struct {
 	doubtful map[maps.Seat]bool
 	wanted   map[maps.Seat]time.Time // until when a flow here waits for a share
 	short    map[maps.Seat]bool      // somebody would get more if somebody else had less
+	seats    []maps.SeatLoad         // of the latest step
 }
 
 // Outgoing is a datagram to the agent of a host.
@@ -188,6 +189,7 @@ func (x *Exchange) Step(now time.Time, kernel Seats) (out []Outgoing, again bool
 	for _, s := range seats {
 		of[s.Host] = append(of[s.Host], s)
 	}
+	x.seats = seats
 	flows := x.flows(of[x.self])
 	for _, host := range slices.Sorted(stdmaps.Keys(x.peers)) {
 		out = append(out, x.datagrams(x.peers[host], of[host], flows, now)...)

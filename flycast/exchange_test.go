@@ -309,6 +309,9 @@ func (m *model) checkDealtOut(when string) {
 				m.Fatalf("%s there is a fence for host %d: %s", when, host, m.describe(seat))
 			}
 		}
+		if shown := m.division(seat); len(shown) != users {
+			m.Fatalf("%s the host of %+v shows %d users of it, expected %d: %+v", when, seat.Backend, len(shown), users, shown)
+		}
 		if users > 0 && sum != m.limits[seat].Hard {
 			m.Fatalf("%s of %+v %d of %d are dealt out: %s", when, seat.Backend, sum, m.limits[seat].Hard, m.describe(seat))
 		}
@@ -333,6 +336,7 @@ func TestSharesModel(t *testing.T) {
 		m.heal()
 		m.settle()
 		m.checkDealtOut("in the end")
+		m.checkDivisions(flycast.Agreed)
 
 		dead := rapid.SampledFrom(m.hosts).Draw(t, "dead")
 		for _, e := range m.kernels[dead] {
@@ -361,6 +365,13 @@ func TestSharesModel(t *testing.T) {
 				t.Fatalf("while host %d's agent is dead, host %d does not get what it waits for: %s", dead, alive[1], m.describe(seat))
 			}
 		}
+		m.checkDivisions(flycast.Quiet, dead)
+		for _, host := range alive {
+			m.views[[2]sixpn.Host{host, dead}] = flycast.Lost
+			m.learn(host)
+		}
+		m.settle()
+		m.checkDivisions(flycast.Fenced, dead)
 	})
 }
 

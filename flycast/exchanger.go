@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -38,6 +39,7 @@ const leastPause = time.Millisecond
 // Exchanger keeps an Exchange going.
 type Exchanger struct {
 	config   ExchangerConfig
+	mu       sync.Mutex // of exchange
 	exchange *Exchange
 	hurry    chan struct{}
 	packets  chan packet
@@ -61,6 +63,13 @@ func (e *Exchanger) Hurry() {
 	case e.hurry <- struct{}{}:
 	default:
 	}
+}
+
+// Divisions is Exchange.Divisions, of the latest step.
+func (e *Exchanger) Divisions() []Division {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.exchange.Divisions()
 }
 
 // Run exchanges load until ctx ends, and returns nil then.
@@ -140,8 +149,7 @@ func (e *Exchanger) work(ctx context.Context, socket net.PacketConn) error {
 			e.receive(<-e.packets)
 		}
 		last = time.Now()
-		e.exchange.Learn(e.config.Learn())
-		out, again, err := e.exchange.Step(last, e.config.Seats)
+		out, again, err := e.step(last)
 		if err != nil {
 			return err
 		}
@@ -157,7 +165,17 @@ func (e *Exchanger) work(ctx context.Context, socket net.PacketConn) error {
 	}
 }
 
+func (e *Exchanger) step(now time.Time) (out []Outgoing, again bool, err error) {
+	limits, hosts := e.config.Learn()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.exchange.Learn(limits, hosts)
+	return e.exchange.Step(now, e.config.Seats)
+}
+
 func (e *Exchanger) receive(p packet) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
 	urgent, err := e.exchange.Receive(p.from, p.data)
 	if err != nil {
 		e.config.Log.Debug("load of another host", "host", p.from, "error", err)

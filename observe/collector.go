@@ -40,6 +40,8 @@ type Config struct {
 	Store    func() state.Health
 	// RoundTrips is what was measured of the ways to other hosts. nil: nothing was.
 	RoundTrips func() []flycast.RoundTrip
+	// Divisions is how the limits of backends are divided among hosts. nil: this host is alone.
+	Divisions func() []flycast.Division
 	// Handshakes is when the mesh last had one with each other host. nil: there is none.
 	Handshakes func() map[sixpn.Host]time.Time
 	// Certificate is the life of this host's. nil, or zero: it has none.
@@ -152,6 +154,7 @@ func (o *Collector) parts() []part {
 		{"programs", o.collectPrograms},
 		{"machines", o.collectMachines},
 		{"hosts", o.collectHosts},
+		{"shares", o.collectShares},
 		{"fleet", o.collectFleet},
 		{"trust", o.collectTrust},
 		{"progress", o.collectProgress},

@@ -29,6 +29,7 @@ func (w *world) happen() {
 	w.trips = []flycast.RoundTrip{{Host: 5, Smoothed: time.Millisecond, Probes: 1}}
 	w.handshakes = map[sixpn.Host]time.Time{5: time.Unix(50, 0)}
 	w.members = []observe.Member{{Host: "here", Voter: true}}
+	w.divide(0, 10, 20, flycast.HostShare{Host: here, Share: 7}, flycast.HostShare{Host: 5, Flows: 2, Share: 9})
 	w.records.Machines[m.ID] = m
 	w.apply()
 	w.count(0, bpf.RouterCounters{RxPackets: 3, RxBytes: 300})

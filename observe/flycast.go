@@ -177,12 +177,16 @@ func (o *Collector) collectFlycast(s *state.Snapshot, to *batch) error {
 		return err
 	}
 	live := map[backendID]float64{}
+	shares, divided := map[backendID]shareSum{}, o.divided()
 	machines := o.numbered(s)
 	for _, load := range loads {
 		service, backend := o.serviceOf(load.Service), o.backendOf(load)
 		o.flows.see(elementOf(load), service, values{load.Total})
 		o.choices.see(elementOf(load), backend, values{load.Total})
 		live[backend] += float64(load.Live)
+		if d, ok := divided[load.Index]; ok && d.Backend == load.Backend {
+			shares[backend] = shares[backend].plus(o.config.Host, d)
+		}
 		if p := services[service]; p != nil {
 			p.live += float64(load.Live)
 			p.backends[backendState(load, machines[addressOf(load.Backend)])]++
@@ -204,7 +208,10 @@ func (o *Collector) collectFlycast(s *state.Snapshot, to *batch) error {
 		o.emitService(to, p)
 	}
 	for id := range o.choices.sums {
-		o.emitBackend(to, id, services[id.service], machines[addressOf(id.Backend)].id, live[id])
+		labels := o.labelsOfBackend(id, services[id.service], machines[addressOf(id.Backend)].id)
+		backendChoices.emitPairs(to, float64(o.choices.sums[id][0]), labels)
+		backendLive.emitPairs(to, live[id], labels)
+		shares[id].emit(to, labels)
 	}
 	o.serviceSeries.sweep()
 	o.backendSeries.sweep()
@@ -242,17 +249,15 @@ func (o *Collector) emitService(to *batch, p *placed) {
 	}
 }
 
-func (o *Collector) emitBackend(to *batch, id backendID, service *placed, machine string, live float64) {
+func (o *Collector) labelsOfBackend(id backendID, service *placed, machine string) pairs {
 	app := other
 	if service != nil {
 		app = service.app()
 	}
-	labels := o.backendSeries.get(backendSeriesID{id, app}, func() pairs {
+	return o.backendSeries.get(backendSeriesID{id, app}, func() pairs {
 		if id == (backendID{}) {
 			return backendLive.pairs(other, other, other, other, other)
 		}
 		return backendLive.pairs(append(slices.Clone(service.labels[2:]), machine)...)
 	})
-	backendChoices.emitPairs(to, float64(o.choices.sums[id][0]), labels)
-	backendLive.emitPairs(to, live, labels)
 }

@@ -39,6 +39,7 @@ type world struct {
 	progress observe.Progress
 	health   state.Health
 	trips    []flycast.RoundTrip
+	divided  []flycast.Division
 	handler  http.Handler
 
 	handshakes map[sixpn.Host]time.Time
@@ -84,6 +85,7 @@ func newWorld(t testing.TB, networks, machines int) *world {
 		Snapshot: w.latest,
 		Progress: func() observe.Progress { return w.progress },
 		Store:    func() state.Health { return w.health }, RoundTrips: func() []flycast.RoundTrip { return w.trips },
+		Divisions:   func() []flycast.Division { return w.divided },
 		Handshakes:  func() map[sixpn.Host]time.Time { return w.handshakes },
 		Members:     func() []observe.Member { return w.members },
 		Certificate: func() (from, until time.Time) { return time.Unix(100, 0), time.Unix(400, 0) },
