@@ -240,7 +240,7 @@ func (a *agent) openMachines(context.Context) (err error) {
 	if a.driver, err = machine.NewDriver(a.config.driver()); err != nil {
 		return err
 	}
-	a.ports = newPorts(a.loader, a.loop, a.hostPort().Ifindex, a.driver.Device)
+	a.ports = newPorts(a.loader, a.loop, a.hostPort().Ifindex, a.driver.Device, a.tables.ByXDP)
 	a.manager, err = machine.NewManager(machine.ManagerConfig{
 		Name: a.config.Name, Driver: a.driver, Store: state.HostStore{Store: a.store, Host: a.host.ID}, Ports: a.ports, Log: a.log,
 		MTU: a.config.MTU, XDP: a.config.native(), StopTimeout: a.config.Timeouts.Stop, RelayIdle: a.config.Timeouts.UDP,

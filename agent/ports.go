@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"sync"
 
+	"github.com/sixpn/sixpn"
 	"github.com/sixpn/sixpn/loader"
 	"github.com/sixpn/sixpn/machine"
 	"github.com/sixpn/sixpn/reconcile"
@@ -29,6 +30,8 @@ type ports struct {
 	host    uint32 // ifindex of the device into the private namespace
 	// find finds the device of a Machine whose port an earlier agent had made.
 	find func(machineID string) (machine.Device, error)
+	// byXDP says whether the kernel's tables lead to a Machine by XDP now.
+	byXDP func(sixpn.Network, sixpn.Machine) bool
 
 	mu    sync.Mutex
 	known map[string]machine.Port // by Machine id
@@ -36,8 +39,8 @@ type ports struct {
 
 var _ machine.Ports = (*ports)(nil)
 
-func newPorts(d devices, loop *reconcile.Loop, host uint32, find func(string) (machine.Device, error)) *ports {
-	return &ports{devices: d, loop: loop, host: host, find: find, known: map[string]machine.Port{}}
+func newPorts(d devices, loop *reconcile.Loop, host uint32, find func(string) (machine.Device, error), byXDP func(sixpn.Network, sixpn.Machine) bool) *ports {
+	return &ports{devices: d, loop: loop, host: host, find: find, byXDP: byXDP, known: map[string]machine.Port{}}
 }
 
 // Add is machine.Ports: the drop filter, the tables, the program, and only then
@@ -65,18 +68,31 @@ func (p *ports) Add(ctx context.Context, port machine.Port) error {
 		return fmt.Errorf("raise %s: %w", port.Device, err)
 	}
 	// A veth says whether it takes frames of XDP once it is up.
-	if now := p.row(port); now.XDP != row.XDP {
-		return p.loop.SetPort(ctx, now)
+	before := row.XDP
+	if row = p.row(port); row.XDP != before {
+		if err := p.loop.SetPort(ctx, row); err != nil {
+			return err
+		}
+	}
+	// It may have ceased to meanwhile, when nobody saw that this mattered.
+	if row.XDP && !p.takesXDP(port) {
+		p.loop.LeaveXDP(port.Ifindex)
 	}
 	return nil
 }
 
-// row is a port for the tables. What the kernel cannot say of XDP is no: tcx does all.
+// row is a port for the tables. One that is adopted gets no frames of XDP if it did not
+// before: it may have ceased to take them, see keepXDP.
 func (p *ports) row(port machine.Port) reconcile.Port {
 	row := tablePort(port)
-	takes, err := p.devices.TakesXDP(port.Ifindex)
-	row.XDP = err == nil && takes
+	row.XDP = p.takesXDP(port) && (!port.Adopted || p.byXDP(port.Network, port.Number))
 	return row
+}
+
+// takesXDP: what the kernel cannot say is no, for tcx does all.
+func (p *ports) takesXDP(port machine.Port) bool {
+	takes, err := p.devices.TakesXDP(port.Ifindex)
+	return err == nil && takes
 }
 
 // Remove is machine.Ports. The device goes down first: from then on no packet

@@ -48,7 +48,7 @@ func (a *agent) work(ctx context.Context) error {
 		tasks = append(tasks, task{"mesh engine", a.mesh.Run}, task{"mesh port", a.keepMeshPort}, task{"mesh peers", a.keepPeers})
 	}
 	if a.native != nil {
-		tasks = append(tasks, task{"native mesh", a.keepNative})
+		tasks = append(tasks, task{"native mesh", a.keepNative}, task{"frames of XDP", a.keepXDP})
 	}
 	if a.exchange != nil {
 		tasks = append(tasks, task{"load of other hosts", a.exchangeLoad})

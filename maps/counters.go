@@ -119,6 +119,13 @@ func portCounts(port bpf.RouterPort, perCPU []bpf.RouterCounters) PortCounts {
 	return count
 }
 
+// ByXDP says whether packets of other hosts for a Machine are redirected to its device by
+// XDP now. What cannot be read is no: then they go by tcx.
+func (t *Tables) ByXDP(network sixpn.Network, machine sixpn.Machine) bool {
+	element, ok, err := bpf.MachineSlots(t.maps.MachineSlots).Get(machineKey(network, machine))
+	return err == nil && ok && element.Redirect == redirect(true, true)
+}
+
 // PortDrops counts the drops of every device by reason, only pairs that happened. A
 // device need not be a port: its reason is unknown_port then.
 func (t *Tables) PortDrops() (map[uint32]map[bpf.DropReason]uint64, error) {
