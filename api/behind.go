@@ -129,6 +129,7 @@ type Live struct {
 	Port   *PortStatus // nil: it has none
 	Drops  []DropStatus
 	Checks []state.CheckStatus // empty while they are not asked
+	Limits []LimitStatus
 }
 
 // Resolver answers questions as the resolver of a network does.

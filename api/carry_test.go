@@ -55,14 +55,19 @@ func TestCarried(t *testing.T) {
 	p.plane.live = api.Live{
 		Port: &api.PortStatus{Device: "m1", MTU: 1420, RxPackets: 3}, Drops: []api.DropStatus{{Reason: "no_machine", Packets: 2}},
 		Checks: []state.CheckStatus{{Name: "up", Status: state.CheckCritical, Output: "refused"}},
+		Limits: []api.LimitStatus{{Vip: "fdaa:0:1:0:1::1", Protocol: "tcp", Port: 80, InternalPort: 8080, HardLimit: 20, Hosts: []api.LimitShare{{HostName: "one", Flows: 3, Share: 8, Standing: "agreed"}}}},
 	}
 	var live api.MachineLive
 	p.get(p.at+"/live").into(t, &live)
-	if want := (api.MachineLive{HostName: "two", Port: p.plane.live.Port, Drops: p.plane.live.Drops, Checks: []api.CheckStatus{{Name: "up", Status: "critical", Output: "refused"}}}); !cmp.Equal(live, want) {
+	want := api.MachineLive{
+		HostName: "two", Port: p.plane.live.Port, Drops: p.plane.live.Drops, Limits: p.plane.live.Limits,
+		Checks: []api.CheckStatus{{Name: "up", Status: "critical", Output: "refused"}},
+	}
+	if !cmp.Equal(live, want) {
 		t.Errorf("live: %+v, expected %+v", live, want)
 	}
 	p.plane.live = api.Live{}
-	if a := p.get(p.at + "/live"); string(a.body) != `{"checks":[],"drops":[],"host_name":"two"}`+"\n" {
+	if a := p.get(p.at + "/live"); string(a.body) != `{"checks":[],"drops":[],"host_name":"two","limits":[]}`+"\n" {
 		t.Errorf("live, without a port: %d %s", a.code, a.body)
 	}
 	// What is asked from a host.

@@ -64,7 +64,7 @@ func (o *operations) GetMachineLive(ctx context.Context, r GetMachineLiveRequest
 		return nil, err
 	}
 	return GetMachineLive200JSONResponse{
-		HostName: o.hostName(o.config.Host), Port: live.Port, Drops: filled(live.Drops), Checks: filled(checksOf(live.Checks)),
+		HostName: o.hostName(o.config.Host), Port: live.Port, Drops: filled(live.Drops), Checks: filled(checksOf(live.Checks)), Limits: filled(live.Limits),
 	}, nil
 }
 

@@ -70,6 +70,27 @@ func (e HostProbeWay) Valid() bool {
 	}
 }
 
+// Defines values for LimitShareStanding.
+const (
+	LimitShareStandingAgreed LimitShareStanding = "agreed"
+	LimitShareStandingFenced LimitShareStanding = "fenced"
+	LimitShareStandingQuiet  LimitShareStanding = "quiet"
+)
+
+// Valid indicates whether the value is a known member of the LimitShareStanding enum.
+func (e LimitShareStanding) Valid() bool {
+	switch e {
+	case LimitShareStandingAgreed:
+		return true
+	case LimitShareStandingFenced:
+		return true
+	case LimitShareStandingQuiet:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for MeshStatusMode.
 const (
 	MeshStatusModeNative    MeshStatusMode = "native"
@@ -784,6 +805,45 @@ type LeaseRequest struct {
 	TTL int `json:"ttl,omitempty,omitzero"`
 }
 
+// LimitShare defines model for LimitShare.
+type LimitShare struct {
+	// Flows Live flows of its clients, as it said last; 0 if it has not since this agent began.
+	Flows    int    `json:"flows"`
+	HostName string `json:"host_name"`
+
+	// Share Flows that its clients may have, of the hard limit, also by what is still on its way to it.
+	Share int `json:"share"`
+
+	// Standing `quiet`: its agent does not answer, so it keeps its share; `fenced`: it counted as lost, its places are others', and no packet of its flows gets to the Machine until it has ended them.
+	Standing LimitShareStanding `json:"standing"`
+
+	// Waiting A flow waits there for a larger share.
+	Waiting bool `json:"waiting"`
+}
+
+// LimitShareStanding `quiet`: its agent does not answer, so it keeps its share; `fenced`: it counted as lost, its places are others', and no packet of its flows gets to the Machine until it has ended them.
+type LimitShareStanding string
+
+// LimitStatus defines model for LimitStatus.
+type LimitStatus struct {
+	// HardLimit 0: none.
+	HardLimit int `json:"hard_limit"`
+
+	// Hosts Those with clients of it, or with a share of the hard limit. What is nobody's is given to who asks.
+	Hosts        []LimitShare `json:"hosts"`
+	InternalPort int          `json:"internal_port"`
+
+	// Port Of the address, the first of a range.
+	Port     int    `json:"port"`
+	Protocol string `json:"protocol"`
+
+	// SoftLimit 0: none.
+	SoftLimit int `json:"soft_limit"`
+
+	// Vip The Flycast address of the service.
+	Vip string `json:"vip"`
+}
+
 // Machine defines model for Machine.
 type Machine struct {
 	// AppName Ours: its app.
@@ -913,6 +973,9 @@ type MachineLive struct {
 
 	// HostName The host that sees it.
 	HostName string `json:"host_name"`
+
+	// Limits How the limits of its services are divided among hosts; empty if they have none, and on a host that is alone.
+	Limits []LimitStatus `json:"limits"`
 
 	// Port The device by which it is connected; missing while it has none.
 	Port *PortStatus `json:"port,omitempty"`

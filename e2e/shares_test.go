@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -152,12 +153,14 @@ func (l *limited) loseHost(ctx context.Context, t *testing.T) {
 		defer away[len(away)-1].Close()
 	}
 	cancel()
+	l.divided(ctx, t, api.LimitShare{HostName: second.Name, Flows: sharedLimit, Share: sharedLimit, Standing: api.LimitShareStandingAgreed})
 	deadline, _ := ctx.Deadline()
 	for _, conn := range away {
 		nettest.Must(t, conn.SetDeadline(deadline))
 		nettest.Must(t, echoes(conn))
 	}
 	nettest.Must(t, second.KillAgent())
+	l.divided(ctx, t, api.LimitShare{HostName: second.Name, Flows: sharedLimit, Share: sharedLimit, Standing: api.LimitShareStandingQuiet})
 	nettest.Must(t, second.Uplink.Cut())
 	for range sharedLimit {
 		go l.open(ctx, 0, opened)
@@ -168,6 +171,8 @@ func (l *limited) loseHost(ctx context.Context, t *testing.T) {
 		defer kept[len(kept)-1].Close()
 	}
 	nettest.Must(t, kept[0].SetDeadline(deadline))
+	l.divided(ctx, t, api.LimitShare{HostName: first.Name, Flows: sharedLimit, Share: sharedLimit, Standing: api.LimitShareStandingAgreed},
+		api.LimitShare{HostName: second.Name, Standing: api.LimitShareStandingFenced})
 
 	// It is back, and its kernel has the connections still: their places are others' now,
 	// whether its agent runs or not.
@@ -197,6 +202,35 @@ func (l *limited) loseHost(ctx context.Context, t *testing.T) {
 		}
 	}
 	nettest.Must(t, echoes(kept[0]))
+}
+
+// divided waits until the server's host says that its connections are divided so among the
+// hosts that have any.
+func (l *limited) divided(ctx context.Context, t *testing.T, want ...api.LimitShare) {
+	t.Helper()
+	slices.SortFunc(want, func(a, b api.LimitShare) int { return strings.Compare(a.HostName, b.HostName) })
+	nettest.Must(t, nettest.Eventually(ctx, "the limit is divided as is expected", func(ctx context.Context) error {
+		answer, err := l.fleet.Hosts[0].Client.GetMachineLiveWithResponse(ctx, l.server.App, l.server.ID)
+		if err := api.Check(answer, err); err != nil {
+			return err
+		}
+		var got []api.LimitShare
+		for _, limit := range answer.JSON200.Limits {
+			if limit.Protocol != "tcp" || limit.Vip != l.vip.Addr().String() || limit.HardLimit != sharedLimit {
+				continue
+			}
+			for _, share := range limit.Hosts {
+				if share.Waiting = false; share.Flows+share.Share > 0 || share.Standing == api.LimitShareStandingFenced {
+					got = append(got, share)
+				}
+			}
+		}
+		slices.SortFunc(got, func(a, b api.LimitShare) int { return strings.Compare(a.HostName, b.HostName) })
+		if !slices.Equal(got, want) {
+			return fmt.Errorf("it is %+v, expected %+v", got, want)
+		}
+		return nil
+	}))
 }
 
 // echoes is whether a server answers over a connection.

@@ -20,9 +20,9 @@ func machineStatus(c *cli) *cobra.Command {
 		Use:   "status ID",
 		Short: "Show a Machine",
 		Long: `Show a Machine: its record, and what its host sees of it now, which only the agent of that
-host knows: what passes by its device, what of it is dropped and why, and what its health
-checks say. While that agent does not answer, what the record has is shown, and that it
-does not answer.`,
+host knows: what passes by its device, what of it is dropped and why, what its health
+checks say, and how the limits of its services are divided among the hosts with clients.
+While that agent does not answer, what the record has is shown, and that it does not answer.`,
 		Example: "  sixpn machine status 148e21dad76789\n  sixpn machine status --display-config 148e21dad76789",
 		Args:    cobra.ExactArgs(1),
 	}, func(ctx context.Context, client *api.ClientWithResponses, args []string) error {
@@ -82,7 +82,7 @@ func (c *cli) printMachine(app string, m seenMachine) error {
 	if err != nil {
 		return err
 	}
-	var checks, ports, events, devices, drops [][]string
+	var checks, ports, events, devices, drops, limits [][]string
 	for _, check := range m.checks() {
 		// What an HTTP server answered may be long, or have lines of its own.
 		output, _, _ := strings.Cut(strings.TrimSpace(check.Output), "\n")
@@ -107,12 +107,14 @@ func (c *cli) printMachine(app string, m seenMachine) error {
 		for _, d := range m.Live.Drops {
 			drops = append(drops, []string{d.Reason, number(d.Packets)})
 		}
+		limits = limitRows(m.Live.Limits)
 	}
 	return c.sections([]section{
 		{"CHECK,STATUS,LAST CHANGE,OUTPUT", checks},
 		{"PORT,PROTOCOL,INTERNAL PORT,HANDLERS", ports},
 		{"DEVICE,MTU,SENT,RECEIVED,DROPPED", devices},
 		{"DROP REASON,PACKETS", drops},
+		{"SERVICE,SOFT LIMIT,HARD LIMIT,CLIENTS ON,FLOWS,MAY HAVE,STANDING", limits},
 		{"STATE,EVENT,SOURCE,TIMESTAMP,INFO", events},
 	})
 }
@@ -130,6 +132,33 @@ func (m *seenMachine) noAnswer() string {
 		return ""
 	}
 	return "this is what was last written down: " + m.NoAnswer
+}
+
+// limitRows has a row for each host with clients of a service, or one for a service without.
+func limitRows(limits []api.LimitStatus) (rows [][]string) {
+	limit := func(n int) string {
+		if n == 0 {
+			return "none"
+		}
+		return strconv.Itoa(n)
+	}
+	for _, l := range limits {
+		service := []string{fmt.Sprintf("[%s]:%d/%s", l.Vip, l.Port, l.Protocol), limit(l.SoftLimit), limit(l.HardLimit)}
+		if len(l.Hosts) == 0 {
+			rows = append(rows, append(service, "", "", "", ""))
+		}
+		for _, h := range l.Hosts {
+			share, standing := "any", string(h.Standing)
+			if l.HardLimit != 0 {
+				share = strconv.Itoa(h.Share)
+			}
+			if h.Waiting {
+				standing += ", one waits"
+			}
+			rows = append(rows, append(slices.Clone(service), h.HostName, strconv.Itoa(h.Flows), share, standing))
+		}
+	}
+	return rows
 }
 
 // traffic is what passed by a device.
