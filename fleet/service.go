@@ -10,18 +10,24 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
+	"sync/atomic"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
+	"github.com/sixpn/sixpn/internal/strangers"
 	"github.com/sixpn/sixpn/state"
 )
 
 // Members is what the service needs of the store; *state.Store is one.
 type Members interface {
 	Authorities
+	CheckInvitation(ctx context.Context, id string, secret []byte) error
 	UseInvitation(ctx context.Context, u state.UseOfInvitation) (state.Invitation, error)
 	Snapshot() *state.Snapshot
 	Next(ctx context.Context, than *state.Snapshot) (*state.Snapshot, error)
@@ -41,6 +47,8 @@ type ServiceConfig struct {
 	Grace time.Duration
 	// Silence is as for calls.
 	Silence time.Duration
+	// Strangers bounds the connections of those who are no hosts of the fleet.
+	Strangers strangers.Limits
 }
 
 const (
@@ -48,9 +56,14 @@ const (
 	defaultGrace   = time.Second
 	// joinTimeout is for the store, while a host waits to be let in.
 	joinTimeout = 8 * time.Second
-	// maxJoining is how many may join at the same moment.
+	// maxJoining is how many are looked at at the same moment who want to join.
 	maxJoining = 16
 	maxHeader  = 16 << 10
+	maxID      = 64 // characters of an invitation's
+	// idleHost is how long a connection of a host stays that nobody uses.
+	idleHost = 2 * time.Minute
+	// maxStreams is how much a stranger may ask at once on one connection.
+	maxStreams = 2
 )
 
 // Serve answers other hosts on l, by TLS, until ctx ends, then closes it. Only a host
@@ -65,32 +78,44 @@ func (f *Fleet) Serve(ctx context.Context, l net.Listener, c ServiceConfig) erro
 	if c.Silence == 0 {
 		c.Silence = defaultSilence
 	}
-	server := &http.Server{
-		Handler:           f.handler(c),
-		TLSConfig:         f.serverTLS(),
-		ReadHeaderTimeout: callTimeout,
-		IdleTimeout:       2 * time.Minute,
-		MaxHeaderBytes:    maxHeader,
-		HTTP2:             pings(c.Silence),
-		BaseContext:       func(net.Listener) context.Context { return ctx },
-		ErrorLog:          slog.NewLogLogger(f.log.Handler(), slog.LevelDebug), // strangers cause them at will
-	}
+	d := newDoor(ctx, l, f.serverTLS(), c, f.log)
 	connected := &callers{log: f.log, open: map[*tls.Conn]bool{}}
-	server.ConnState = connected.note
 	serving, done := context.WithCancel(ctx)
 	defer done()
 	go connected.expel(serving, c.Store) // ends with it
+	join := f.joining(c)
+	hosts, visitors := f.server(ctx, d, forHosts(c, join)), f.server(ctx, d, forStrangers(join))
+	hosts.ConnState, hosts.IdleTimeout, hosts.HTTP2 = connected.note, idleHost, pings(c.Silence)
+	visitors.ConnContext, visitors.HTTP2 = withVisit, &http.HTTP2Config{MaxConcurrentStreams: maxStreams}
+	visitors.SetKeepAlivesEnabled(false)
+	var group errgroup.Group
+	group.Go(d.open)
+	group.Go(func() error { return serve(ctx, hosts, d.hosts, c.Grace) })
+	group.Go(func() error { return serve(ctx, visitors, d.visitors, c.Grace) })
+	return group.Wait()
+}
+
+func (f *Fleet) server(ctx context.Context, d *door, h http.Handler) *http.Server {
+	return &http.Server{
+		Handler: h, TLSConfig: d.config.Clone(), ReadHeaderTimeout: callTimeout, MaxHeaderBytes: maxHeader,
+		BaseContext: func(net.Listener) context.Context { return ctx },
+		ErrorLog:    slog.NewLogLogger(f.log.Handler(), slog.LevelDebug), // strangers cause them at will
+	}
+}
+
+// serve lasts until ctx ends, and for the grace at most.
+func serve(ctx context.Context, server *http.Server, l net.Listener, grace time.Duration) error {
 	stopped := make(chan error, 1)
 	stop := context.AfterFunc(ctx, func() {
-		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.Grace)
+		limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
 		defer cancel()
-		err := server.Shutdown(grace)
+		err := server.Shutdown(limited)
 		if errors.Is(err, context.DeadlineExceeded) {
 			err = server.Close()
 		}
 		stopped <- err
 	})
-	err := server.ServeTLS(l, "", "")
+	err := server.Serve(l)
 	if !stop() {
 		return <-stopped
 	}
@@ -105,67 +130,99 @@ func Caller(ctx context.Context) string {
 	return name
 }
 
-// handler lets in who has a certificate of the fleet, and anybody to joinPath.
-func (f *Fleet) handler(c ServiceConfig) http.Handler {
-	turns := make(chan struct{}, maxJoining)
+// forHosts answers who has shown the certificate of a host of the fleet.
+func forHosts(c ServiceConfig, join http.HandlerFunc) http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("POST "+joinPath, func(w http.ResponseWriter, r *http.Request) {
-		select {
-		case turns <- struct{}{}:
-			defer func() { <-turns }()
-			f.join(w, r, c)
-		default:
-			answer(w, http.StatusServiceUnavailable, failure{"too many hosts join at this moment: try again"})
-		}
-	})
+	mux.HandleFunc("POST "+joinPath, join)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		if len(r.TLS.VerifiedChains) == 0 {
-			answer(w, http.StatusUnauthorized, failure{"only hosts of this fleet may ask: a certificate of its authority is needed"})
-			return
-		}
-		certificate := r.TLS.PeerCertificates[0]
-		// A certificate outlives the host that was removed.
-		host, ok := c.Store.Snapshot().HostOf(certificate)
-		if !ok {
-			answer(w, http.StatusForbidden, failure{fmt.Sprintf("host %q is not of this fleet any more, by this certificate: %s", certificate.Subject.CommonName, state.JoinAgain)})
-			return
-		}
-		if c.Handler == nil {
+		// It was one when it connected.
+		host, ok := c.Store.Snapshot().HostOf(r.TLS.PeerCertificates[0])
+		switch {
+		case !ok:
+			refuse(w, r)
+		case c.Handler == nil:
 			answer(w, http.StatusNotFound, failure{fmt.Sprintf("there is nothing at %s", r.URL.Path)})
-			return
+		default:
+			c.Handler.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), callerKey{}, host.Name)))
 		}
-		c.Handler.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), callerKey{}, host.Name)))
 	})
 	return mux
 }
 
-// join lets one host in.
-func (f *Fleet) join(w http.ResponseWriter, r *http.Request, c ServiceConfig) {
-	controller := http.NewResponseController(w)
-	_ = controller.SetReadDeadline(time.Now().Add(callTimeout)) // every connection can
-	r.Body = http.MaxBytesReader(w, r.Body, c.MaxBody)
-	ctx, cancel := context.WithTimeout(r.Context(), joinTimeout)
-	defer cancel()
-	result, err := f.admit(ctx, r, c)
-	if err != nil {
-		code := codeOf(err)
-		f.log.Warn("a host was not let in", "from", r.RemoteAddr, "code", code, "error", err)
-		answer(w, code, failure{err.Error()})
-		return
-	}
-	answer(w, http.StatusOK, result)
+// forStrangers lets anybody join, and nothing else.
+func forStrangers(join http.HandlerFunc) http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST "+joinPath, join)
+	mux.HandleFunc("/", refuse)
+	return mux
 }
 
-func (f *Fleet) admit(ctx context.Context, r *http.Request, c ServiceConfig) (*joinAnswer, error) {
+func refuse(w http.ResponseWriter, r *http.Request) {
+	if len(r.TLS.VerifiedChains) == 0 {
+		answer(w, http.StatusUnauthorized, failure{"only hosts of this fleet may ask: a certificate of its authority is needed"})
+		return
+	}
+	answer(w, http.StatusForbidden, failure{fmt.Sprintf("host %q is not of this fleet any more, by this certificate: %s", r.TLS.PeerCertificates[0].Subject.CommonName, state.JoinAgain)})
+}
+
+// refusalInterval is how often it is said that a host was not let in: strangers cause it at
+// will.
+const refusalInterval = time.Second
+
+// joining lets hosts in, a few at a time; the others wait for their turn.
+func (f *Fleet) joining(c ServiceConfig) http.HandlerFunc {
+	turns := make(chan struct{}, maxJoining)
+	var said atomic.Int64 // when, in Unix nanoseconds
+	return func(w http.ResponseWriter, r *http.Request) {
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(callTimeout)) // every connection can
+		// Whoever is slow to say what it wants keeps nobody waiting.
+		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, c.MaxBody))
+		if err != nil {
+			err = badRequest("the request to join cannot be read: %v", err)
+		}
+		ctx, cancel := context.WithTimeout(r.Context(), joinTimeout)
+		defer cancel()
+		var result *joinAnswer
+		if err == nil {
+			select {
+			case turns <- struct{}{}:
+				result, err = f.admit(ctx, body, c)
+				<-turns
+			case <-ctx.Done():
+				err = errors.New("too many hosts join at this moment: try again")
+			}
+		}
+		if err != nil {
+			code := codeOf(err)
+			level, now, last := slog.LevelDebug, time.Now().UnixNano(), said.Load()
+			if now-last >= int64(refusalInterval) && said.CompareAndSwap(last, now) {
+				level = slog.LevelWarn
+			}
+			f.log.Log(ctx, level, "a host was not let in", "from", r.RemoteAddr, "code", code, "error", err)
+			answer(w, code, failure{err.Error()})
+			return
+		}
+		answer(w, http.StatusOK, result)
+	}
+}
+
+func (f *Fleet) admit(ctx context.Context, body []byte, c ServiceConfig) (*joinAnswer, error) {
 	var asked joinRequest
-	decoder := json.NewDecoder(r.Body)
-	if err := decoder.Decode(&asked); err != nil {
+	if err := json.Unmarshal(body, &asked); err != nil {
 		return nil, badRequest("the request to join cannot be read: %v", err)
+	}
+	if len(asked.ID) > maxID {
+		return nil, badRequest("the id of the invitation has %d characters, more than any", len(asked.ID))
 	}
 	csr, who, err := readCSR(asked.CSR)
 	if err != nil {
 		return nil, err
 	}
+	// Who only guesses learns nothing of the fleet.
+	if err := c.Store.CheckInvitation(ctx, asked.ID, asked.Secret); err != nil {
+		return nil, err
+	}
+	keepVisit(ctx)
 	if err := state.ValidateHostName(who.name); err != nil {
 		return nil, err
 	}
@@ -175,7 +232,7 @@ func (f *Fleet) admit(ctx context.Context, r *http.Request, c ServiceConfig) (*j
 	if h, taken := c.Store.Snapshot().HostNamed(who.name); taken && h.ID != asked.Known {
 		return nil, badRequest("the name %q is that of another host of this fleet: start this one with another --host-name, or remove the other with: sixpn hosts remove %s", who.name, who.name)
 	}
-	// All that can fail first: the invitation is for one use.
+	// All that can fail comes before the use of the invitation, which is for one.
 	kept, err := c.Store.Authority(ctx)
 	if err != nil {
 		return nil, err

@@ -32,6 +32,7 @@ func (f *Fleet) serverTLS() *tls.Config {
 	defer f.mu.Unlock()
 	return &tls.Config{
 		MinVersion: tls.VersionTLS13, ClientCAs: poolOf(f.authority), ClientAuth: tls.VerifyClientCertIfGiven,
+		NextProtos:     []string{"h2", "http/1.1"},
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return f.certificate() },
 		// A ticket would outlive the certificate it was given for.
 		SessionTicketsDisabled: true,

@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"log/slog"
+	"net/netip"
 	"strings"
 	"sync"
 	"time"
@@ -47,40 +48,90 @@ var errNotAdmitted = errors.New("the key of this certificate is that of no host 
 // one of them is elected.
 type admission struct {
 	client  *clientv3.Client // of this member alone, without a socket
-	known   func() *Store    // what the agent has read, see newest
+	known   func() *Store    // what the agent has read, see newer
 	cluster uint64
 	log     *slog.Logger
 	changed func() // called when somebody may be admitted no more
 
 	mu       sync.Mutex
 	revision int64                 // of what follows
-	hosts    map[string]string     // keys of certificates, by that of the host's record
+	hosts    map[string]recorded   // by the key of the host's record
 	invited  map[string]Invitation // that were used, by their keys
+}
+
+// recorded is what the record of a host says.
+type recorded struct {
+	key string     // of its certificate
+	at  netip.Addr // invalid: it does not say
+}
+
+func recordedOf(h Host) recorded { return recorded{h.CertificateKey, h.addr()} }
+
+// addr is where a host is between hosts; invalid: its record does not say.
+func (h Host) addr() netip.Addr {
+	at, _ := netip.ParseAddrPort(h.Endpoint)
+	return at.Addr()
+}
+
+// HostAt says whether a host is at this address between hosts.
+func (s *Snapshot) HostAt(a netip.Addr) bool {
+	for _, h := range s.Hosts {
+		if h.addr() == a {
+			return true
+		}
+	}
+	return false
 }
 
 // admits says whether the host of this key may talk to the member now.
 func (a *admission) admits(key string) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.recorded(key) || !a.invitedUntil(key).IsZero() {
+	if a.hasRecord(key) || !a.invitedUntil(key).IsZero() {
 		return nil
 	}
 	return errNotAdmitted
 }
 
-// recorded believes whoever knows more: a member that was away, or is new, may hold a
-// state of long ago, in which the others are not yet hosts, or no host was removed yet.
-func (a *admission) recorded(key string) bool {
-	if a.known != nil {
-		if store := a.known(); store != nil && store.Cluster() == a.cluster {
-			if snapshot := store.Snapshot(); snapshot.Revision > a.revision {
-				_, found := snapshot.hostWithKey(key)
-				return found
-			}
+// newer is what the agent has read, if it knows more than this member: one that was away, or
+// is new, may hold a state of long ago, in which the others are not yet hosts, or no host was
+// removed yet. nil: it does not.
+func (a *admission) newer() *Snapshot {
+	if a.known == nil {
+		return nil
+	}
+	store := a.known()
+	if store == nil || store.Cluster() != a.cluster {
+		return nil
+	}
+	if snapshot := store.Snapshot(); snapshot.Revision > a.revision {
+		return snapshot
+	}
+	return nil
+}
+
+func (a *admission) hasRecord(key string) bool {
+	if snapshot := a.newer(); snapshot != nil {
+		_, found := snapshot.hostWithKey(key)
+		return found
+	}
+	for _, h := range a.hosts {
+		if h.key == key {
+			return true
 		}
 	}
-	for _, has := range a.hosts {
-		if has == key {
+	return false
+}
+
+// spares says whether a host of the fleet is at this address.
+func (a *admission) spares(at netip.Addr) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if snapshot := a.newer(); snapshot != nil {
+		return snapshot.HostAt(at)
+	}
+	for _, h := range a.hosts {
+		if h.at == at {
 			return true
 		}
 	}
@@ -138,7 +189,7 @@ func (a *admission) read(ctx context.Context) error {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.revision, a.hosts, a.invited = got.Header.Revision, map[string]string{}, map[string]Invitation{}
+	a.revision, a.hosts, a.invited = got.Header.Revision, map[string]recorded{}, map[string]Invitation{}
 	for _, kv := range got.Kvs {
 		a.put(kv)
 	}
@@ -162,7 +213,7 @@ func (a *admission) put(kv *mvccpb.KeyValue) {
 		}
 	} else if parseKey(key).kind == kindHost {
 		if h, err := readable[Host](key, kv.Value, kv.ModRevision); err == nil && h.Value.CertificateKey != "" {
-			a.hosts[key] = h.Value.CertificateKey
+			a.hosts[key] = recordedOf(h.Value)
 		}
 	}
 }
@@ -199,14 +250,14 @@ func (a *admission) take(response clientv3.WatchResponse) (fewer bool) {
 	defer a.mu.Unlock()
 	for _, e := range response.Events {
 		key := string(e.Kv.Key)
-		host, invited := a.hosts[key], a.invited[key].UsedBy
+		host, invited := a.hosts[key].key, a.invited[key].UsedBy
 		if e.Type == clientv3.EventTypeDelete {
 			delete(a.hosts, key)
 			delete(a.invited, key)
 		} else {
 			a.put(e.Kv)
 		}
-		fewer = fewer || host != a.hosts[key] && host != "" || invited != a.invited[key].UsedBy && invited != ""
+		fewer = fewer || host != a.hosts[key].key && host != "" || invited != a.invited[key].UsedBy && invited != ""
 	}
 	a.revision = response.Header.Revision
 	return fewer

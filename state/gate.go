@@ -13,10 +13,9 @@ import (
 	"os"
 	"sync"
 	"time"
-)
 
-// handshakeTime is how long somebody may take to show who it is.
-const handshakeTime = 10 * time.Second
+	"github.com/sixpn/sixpn/internal/strangers"
+)
 
 // gate is what other hosts reach of a member of the store: it has them show their
 // certificates, and relays those that are admitted to a unix socket on which etcd
@@ -28,6 +27,7 @@ type gate struct {
 	socket   string
 	idle     time.Duration // after which a connection ends on which nothing comes or goes, 0: never
 	admits   func(key string) error
+	room     *strangers.Room // of who has not shown yet
 	log      *slog.Logger
 
 	mu      sync.Mutex
@@ -38,12 +38,12 @@ type gate struct {
 }
 
 // openGate listens, and lets nobody in before serve.
-func openGate(at netip.AddrPort, socket string, c *tls.Config, idle time.Duration, a *admission) (*gate, error) {
+func openGate(at netip.AddrPort, socket string, c *tls.Config, idle time.Duration, l strangers.Limits, a *admission) (*gate, error) {
 	listener, err := net.Listen("tcp", at.String())
 	if err != nil {
 		return nil, err
 	}
-	g := &gate{listener: listener, config: c.Clone(), socket: socket, idle: idle, admits: a.admits, log: a.log, open: map[net.Conn]string{}}
+	g := &gate{listener: listener, config: c.Clone(), socket: socket, idle: idle, admits: a.admits, room: strangers.New(l, a.spares), log: a.log, open: map[net.Conn]string{}}
 	g.config.VerifyConnection = func(s tls.ConnectionState) error { return g.admits(CertificateKey(s.PeerCertificates[0])) }
 	return g, nil
 }
@@ -80,8 +80,10 @@ func (g *gate) serve() {
 			case err != nil:
 				g.log.Warn("other hosts cannot be heard for now", "at", g.listener.Addr(), "error", err)
 				time.Sleep(100 * time.Millisecond) // it has no descriptors left
-			case g.note(conn, ""):
-				g.work.Go(func() { g.relay(conn) })
+			default:
+				if visit := g.room.Enter(conn); g.note(visit, "") {
+					g.work.Go(func() { g.relay(visit) })
+				}
 			}
 		}
 	})
@@ -101,7 +103,7 @@ func (g *gate) note(conn net.Conn, key string) bool {
 }
 
 // relay lasts as long as a connection.
-func (g *gate) relay(conn net.Conn) {
+func (g *gate) relay(conn *strangers.Visit) {
 	defer func() {
 		g.mu.Lock()
 		defer g.mu.Unlock()
@@ -109,9 +111,7 @@ func (g *gate) relay(conn net.Conn) {
 		conn.Close()
 	}()
 	shown := tls.Server(conn, g.config)
-	ctx, cancel := context.WithTimeout(context.Background(), handshakeTime)
-	defer cancel()
-	if err := shown.HandshakeContext(ctx); err != nil {
+	if err := shown.Handshake(); err != nil { // for which there is as much time as for a visit
 		g.refuse(conn, err)
 		return
 	}
@@ -120,6 +120,7 @@ func (g *gate) relay(conn net.Conn) {
 	if !g.note(conn, key) || g.admits(key) != nil {
 		return
 	}
+	conn.Settle()
 	etcd, err := net.Dial("unix", g.socket)
 	if err != nil {
 		g.log.Debug("the store does not listen yet", "error", err)

@@ -39,10 +39,10 @@ func openGates(c EmbeddedConfig) (*gates, error) {
 	if err != nil {
 		return nil, err
 	}
-	if g.clients, err = openGate(l.client(), filepath.Join(c.Dir, socketName), client, 0, &g.admission); err != nil {
+	if g.clients, err = openGate(l.client(), filepath.Join(c.Dir, socketName), client, 0, l.Strangers, &g.admission); err != nil {
 		return nil, err
 	}
-	if g.peers, err = openGate(l.peer(), filepath.Join(c.Dir, peersName), peer, rafthttp.ConnReadTimeout, &g.admission); err != nil {
+	if g.peers, err = openGate(l.peer(), filepath.Join(c.Dir, peersName), peer, rafthttp.ConnReadTimeout, l.Strangers, &g.admission); err != nil {
 		g.clients.close()
 		return nil, err
 	}

@@ -114,6 +114,34 @@ func (t *transaction) forgetInvitations(h Host) error {
 	return nil
 }
 
+// CheckInvitation says whether there is such an invitation with this secret, used or not.
+// Its errors are those of UseInvitation.
+func (s *Store) CheckInvitation(ctx context.Context, id string, secret []byte) error {
+	_, err := s.transact(ctx, "", "look at invitation "+id, func(t *transaction) error {
+		_, err := invitation(t, id, secret)
+		return err
+	})
+	return err
+}
+
+// invitation finds one by its secret. Who only guesses learns nothing from the message,
+// not even whether there is one of this ID.
+func invitation(t *transaction, id string, secret []byte) (Record[Invitation], error) {
+	record, found, err := load[Invitation](t, keyInvitations+id)
+	if err != nil {
+		return record, err
+	}
+	// Where there is none the secret is compared with nothing, which no hash is.
+	if right := subtle.ConstantTimeCompare([]byte(record.Value.Secret), []byte(hashOf(secret))) == 1; found && right {
+		return record, nil
+	}
+	kind := NotFound
+	if found {
+		kind = Invalid
+	}
+	return record, refuse(kind, "token", "this fleet knows no invitation %q with this secret: the token was forged or damaged, is of another fleet, expired long ago, or let in a host that was removed since; %s", id, askAgain)
+}
+
 // UseInvitation is done once for each; again by the same key it changes nothing. The
 // error is of kind Invalid for a token that was forged, has expired or is for another
 // region, NotFound for one that the store does not know, Conflict for one that another
@@ -121,18 +149,11 @@ func (t *transaction) forgetInvitations(h Host) error {
 func (s *Store) UseInvitation(ctx context.Context, u UseOfInvitation) (Invitation, error) {
 	var used Invitation
 	_, err := s.transact(ctx, creating, "use invitation "+u.ID, func(t *transaction) error {
-		record, found, err := load[Invitation](t, keyInvitations+u.ID)
+		record, err := invitation(t, u.ID, u.Secret)
 		if err != nil {
 			return err
 		}
-		if !found {
-			return refuse(NotFound, "token", "this fleet knows no invitation %q: it is of another fleet, was forged, expired long ago, or let in a host that was removed since; %s", u.ID, askAgain)
-		}
 		i := &record.Value
-		// First, so that who only guesses learns nothing else.
-		if subtle.ConstantTimeCompare([]byte(i.Secret), []byte(hashOf(u.Secret))) != 1 {
-			return refuse(Invalid, "token", "the secret is not that of invitation %q: the token was forged or damaged; %s", u.ID, askAgain)
-		}
 		key := hex.EncodeToString(u.Key[:])
 		switch {
 		case i.UsedBy == key: // its answer was lost

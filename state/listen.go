@@ -12,6 +12,8 @@ import (
 	"go.etcd.io/etcd/client/pkg/v3/transport"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/server/v3/embed"
+
+	"github.com/sixpn/sixpn/internal/strangers"
 )
 
 // Listen is where other hosts reach an embedded store, by mutual TLS only, and only those
@@ -28,6 +30,9 @@ type Listen struct {
 	// Known is what this host has read of the store by other ways; it counts while the
 	// member that listens is behind. It may be nil, as what it returns.
 	Known func() *Store
+	// Strangers bounds, at each port, the connections of those who have not shown yet that
+	// they are hosts of the fleet.
+	Strangers strangers.Limits
 }
 
 const (
