@@ -48,10 +48,20 @@ func (a *agent) openMetrics(context.Context) (err error) {
 			return observe.Progress{Wanted: status.Wanted, Applied: status.Applied, Failures: status.Failures}
 		},
 		Store: a.storeHealth, RoundTrips: a.trips.Hosts, Divisions: a.divisions,
-		Handshakes: a.handshakes, Certificate: a.certificateTimes, Members: a.storeMembers, Clock: a.config.Clock,
+		UplinkXDP: a.uplinkXDP(), Handshakes: a.handshakes, Certificate: a.certificateTimes, Members: a.storeMembers, Clock: a.config.Clock,
 		Log: a.log,
 	})
 	return err
+}
+
+func (a *agent) uplinkXDP() func() (device, mode string) {
+	if a.native == nil {
+		return nil
+	}
+	return func() (device, mode string) {
+		seen, xdp := a.native.seen()
+		return seen.name, xdp.String()
+	}
 }
 
 // A scrape takes milliseconds; who takes longer to ask or to read is cut off.

@@ -43,6 +43,16 @@ func (n *native) current() (uplink, loader.XDP) {
 	return n.uplink, n.xdp
 }
 
+// seen is the uplink, and how XDP takes packets from it now, as the kernel says.
+func (n *native) seen() (uplink, loader.XDP) {
+	device, _ := n.current()
+	seen, err := loader.Look(device.ifindex)
+	if err != nil {
+		return device, loader.XDPNone // the device is gone, or no more to be read
+	}
+	return device, seen.XDP
+}
+
 func (n *native) set(u uplink, xdp loader.XDP) {
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -24,6 +24,7 @@ type report struct {
 	Version string     `json:"version"`
 	Mesh    string     `json:"mesh,omitempty"` // see api.HostReport
 	MTU     int        `json:"mtu,omitempty"`  // of its mesh device
+	XDP     string     `json:"xdp,omitempty"`  // likewise
 	Wanted  int64      `json:"wanted"`
 	Applied int64      `json:"applied"`
 	Trouble string     `json:"trouble,omitempty"`
@@ -39,8 +40,8 @@ func (a *agent) report(asker sixpn.Host) report {
 		Wanted: progress.Wanted, Applied: progress.Applied, Trouble: a.trouble(progress),
 	}
 	if a.native != nil {
-		device, _ := a.native.current()
-		r.Mesh, r.MTU = string(state.MeshNative), int(device.mtu)
+		device, xdp := a.native.seen()
+		r.Mesh, r.MTU, r.XDP = string(state.MeshNative), int(device.mtu), xdp.String()
 	}
 	if a.mesh != nil {
 		device := a.mesh.Device()
@@ -54,7 +55,7 @@ func (a *agent) report(asker sixpn.Host) report {
 }
 
 func (r report) shown() *api.HostReport {
-	return &api.HostReport{Version: r.Version, Mesh: r.Mesh, Wanted: r.Wanted, Applied: r.Applied, Trouble: r.Trouble}
+	return &api.HostReport{Version: r.Version, Mesh: r.Mesh, XDP: r.XDP, Wanted: r.Wanted, Applied: r.Applied, Trouble: r.Trouble}
 }
 
 // meshPeer is what the mesh device knows of a host; zero of one that is no peer.

@@ -95,7 +95,7 @@ func (a *agent) trouble(progress reconcile.Status) string {
 func (d dataPlane) meshStatus() api.MeshStatus {
 	switch {
 	case d.native != nil:
-		device, xdp := d.native.current()
+		device, xdp := d.native.seen()
 		return api.MeshStatus{Mode: api.MeshStatusModeNative, Device: device.name, MTU: int(device.mtu), Xdp: api.MeshStatusXdp(xdp.String())}
 	case d.mesh != nil:
 		device := d.mesh.Device()

@@ -77,6 +77,7 @@ type HostSeen struct {
 type HostReport struct {
 	Version         string
 	Mesh            string // "kernel", "userspace" or "native"
+	XDP             string // of a native one, a MeshStatusXdp
 	Wanted, Applied int64  // revisions of the store
 	Trouble         string // "" if there is none
 }

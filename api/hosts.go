@@ -189,7 +189,7 @@ func (h *Host) add(seen HostSeen) {
 		h.Error = seen.Err.Error()
 	}
 	if r := seen.Report; r != nil {
-		h.Version, h.Mesh, h.Message = cmp.Or(r.Version, h.Version), r.Mesh, r.Trouble
+		h.Version, h.Mesh, h.MeshXdp, h.Message = cmp.Or(r.Version, h.Version), r.Mesh, HostMeshXdp(r.XDP), r.Trouble
 		h.WantedRevision, h.AppliedRevision = r.Wanted, r.Applied
 	}
 }

@@ -22,6 +22,27 @@ import (
 	"github.com/oapi-codegen/runtime"
 )
 
+// Defines values for HostMeshXdp.
+const (
+	HostMeshXdpDriver  HostMeshXdp = "driver"
+	HostMeshXdpGeneric HostMeshXdp = "generic"
+	HostMeshXdpNone    HostMeshXdp = "none"
+)
+
+// Valid indicates whether the value is a known member of the HostMeshXdp enum.
+func (e HostMeshXdp) Valid() bool {
+	switch e {
+	case HostMeshXdpDriver:
+		return true
+	case HostMeshXdpGeneric:
+		return true
+	case HostMeshXdpNone:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for HostState.
 const (
 	HostStateDraining HostState = "draining"
@@ -623,6 +644,9 @@ type Host struct {
 	// Mesh How its mesh is carried: `kernel` or `userspace` WireGuard, or `native`. Of a host that answered.
 	Mesh string `json:"mesh,omitempty,omitzero"`
 
+	// MeshXdp Of a native one, what takes packets from the uplink, as in MeshStatus.
+	MeshXdp HostMeshXdp `json:"mesh_xdp,omitempty,omitzero"`
+
 	// Message What is wrong with it right now, for people; missing when all is well.
 	Message string `json:"message,omitempty,omitzero"`
 
@@ -654,6 +678,9 @@ type Host struct {
 	// WantedRevision Of the store, the latest that it knows of. Of a host that answered, likewise the next two.
 	WantedRevision int64 `json:"wanted_revision,omitempty,omitzero"`
 }
+
+// HostMeshXdp Of a native one, what takes packets from the uplink, as in MeshStatus.
+type HostMeshXdp string
 
 // HostState `lost`: its agent keeps no lease. `draining`: it takes no new Machines.
 type HostState string

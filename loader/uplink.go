@@ -123,6 +123,9 @@ func (l *Loader) attachXDP(device netlink.Link) (XDP, error) {
 	if err != nil {
 		return XDPNone, err
 	}
+	if id == 0 {
+		l.forgetXDP(ifindex) // somebody may have taken it off
+	}
 	if l.xdp[ifindex] == nil && id != 0 {
 		x, err := xdpLink(ifindex, id)
 		if err != nil {

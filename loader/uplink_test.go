@@ -51,6 +51,25 @@ func (w *world) attachedXDP(name string) (program string, mode uint32) {
 	return program, mode
 }
 
+// looksLike says how the kernel is seen to run XDP on a device.
+func (w *world) looksLike(ifindex uint32, want XDP) {
+	w.t.Helper()
+	w.must(w.host.Do(func() error {
+		seen, err := Look(ifindex)
+		same(w.t, "XDP as it is seen", seen.XDP, want)
+		return err
+	}))
+}
+
+// takeOff removes the XDP program of a device, as somebody with its link can.
+func (w *world) takeOff(ifindex uint32, program ebpf.ProgramID) {
+	w.t.Helper()
+	x, err := xdpLink(ifindex, program)
+	w.must(err)
+	w.must(x.(interface{ Detach() error }).Detach())
+	w.must(x.Close())
+}
+
 // hears has the sink send a datagram to the host, which gets it.
 func (w *world) hears() {
 	w.t.Helper()
@@ -102,6 +121,7 @@ func TestUplink(t *testing.T) {
 		if name, mode := w.attachedXDP("out0"); name != driverName || mode != 1 {
 			t.Errorf("the device carries XDP program %q in mode %d, expected %q in its driver (1)", name, mode, driverName)
 		}
+		w.looksLike(up, XDPDriver)
 		w.requireOpen("out0")
 		w.hears()
 	}
@@ -118,6 +138,15 @@ func TestUplink(t *testing.T) {
 	w.must(first.Repair())
 	same(t, "pins", w.tree(), pins)
 	carries(first)
+
+	// Somebody takes XDP off: it is seen, and comes back.
+	program, err := first.programs[driverName].Info()
+	w.must(err)
+	id, _ := program.ID()
+	w.takeOff(up, id)
+	w.looksLike(up, XDPNone)
+	attach(first)
+	same(t, "pins", w.tree(), pins)
 	w.must(first.Close())
 	carriesAlone, _ := w.attachedXDP("out0")
 	same(t, "program without an agent", carriesAlone, driverName)
@@ -147,7 +176,7 @@ func TestUplink(t *testing.T) {
 
 	attach(unpinned)
 	w.must(unpinned.Close())
-	_, err := Reset(t.Context(), w.config)
+	_, err = Reset(t.Context(), w.config)
 	w.must(err)
 	same(t, "tcx programs after a reset", len(w.programsOf(up)), 0)
 	if name, _ := w.attachedXDP("out0"); name != "" {
@@ -244,6 +273,7 @@ func TestUplinkFallsBackToGeneric(t *testing.T) {
 	xdp, err = l.AttachUplink(ifindex)
 	w.must(err)
 	same(t, "mode after a restart", xdp, XDPGeneric)
+	w.looksLike(ifindex, XDPGeneric)
 	if name, mode := w.attachedXDP("nic0"); name != genericName || mode != 2 {
 		t.Errorf("the device carries XDP program %q in mode %d, expected %q in generic mode (2)", name, mode, genericName)
 	}
@@ -268,6 +298,7 @@ func TestUplinkIsRefused(t *testing.T) {
 		t.Errorf("with another XDP program: %v, expected ErrForeign", err)
 	}
 	same(t, "tcx programs", len(w.programsOf(up)), 0)
+	w.looksLike(up, XDPNone) // of ours
 	w.must(l.Detach(up))
 	_, err = Reset(t.Context(), w.config)
 	w.must(err)

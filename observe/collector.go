@@ -42,6 +42,9 @@ type Config struct {
 	RoundTrips func() []flycast.RoundTrip
 	// Divisions is how the limits of backends are divided among hosts. nil: this host is alone.
 	Divisions func() []flycast.Division
+	// UplinkXDP is how XDP takes packets from the uplink of a native mesh: "driver", "generic"
+	// or "none". nil: the mesh is another.
+	UplinkXDP func() (device, mode string)
 	// Handshakes is when the mesh last had one with each other host. nil: there is none.
 	Handshakes func() map[sixpn.Host]time.Time
 	// Certificate is the life of this host's. nil, or zero: it has none.

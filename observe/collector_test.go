@@ -331,6 +331,7 @@ func TestHosts(t *testing.T) {
 	got := w.scrape()
 	expect(t, got, map[string]float64{
 		`sixpn_hosts{state="present"}`: 3, `sixpn_hosts{state="draining"}`: 1, `sixpn_hosts{state="lost"}`: 1,
+		`sixpn_uplink_xdp{device="eth0",mode="generic"}`: 1, `sixpn_uplink_xdp{device="eth0",mode="driver"}`: 0, `sixpn_uplink_xdp{device="eth0",mode="none"}`: 0,
 		`sixpn_host_last_handshake_time_seconds{host="near"}`: 50.25,
 		`sixpn_store_voter_up{host="here"}`:                   1, `sixpn_store_voter_up{host="lost"}`: 0,
 		"sixpn_certificate_start_time_seconds": 100, "sixpn_certificate_end_time_seconds": 400, "sixpn_clock_time_seconds": 2000.5,

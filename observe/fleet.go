@@ -8,6 +8,7 @@ import (
 
 var (
 	hostCount     = gauge(sectionHosts, "hosts", "Hosts of the fleet, this one among them: present ones, those that take no new Machines, and those that are lost", "state")
+	uplinkXDP     = gauge(sectionHosts, "uplink_xdp", "Whether XDP takes packets from the uplink of a native mesh this way: 1 of the mode in force, 0 of the others; missing of another mesh", "device", "mode")
 	hostHandshake = gauge(sectionHosts, "host_last_handshake_time_seconds", "When the mesh last had a handshake with another host, in seconds since 1970; missing before the first, and of a native mesh", "host")
 
 	clockTime        = gauge(sectionAgent, "clock_time_seconds", "What the host's clock said at the scrape, in seconds since 1970")
@@ -39,6 +40,12 @@ func (o *Collector) collectFleet(s *state.Snapshot, to *batch) error {
 	}
 	for state, n := range count {
 		hostCount.emit(to, float64(n), state)
+	}
+	if o.config.UplinkXDP != nil {
+		device, now := o.config.UplinkXDP()
+		for _, mode := range []string{"driver", "generic", "none"} {
+			uplinkXDP.emit(to, number(mode == now), device, mode)
+		}
 	}
 	if o.config.Handshakes != nil {
 		for id, at := range o.config.Handshakes() {

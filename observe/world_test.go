@@ -87,6 +87,7 @@ func newWorld(t testing.TB, networks, machines int) *world {
 		Store:    func() state.Health { return w.health }, RoundTrips: func() []flycast.RoundTrip { return w.trips },
 		Divisions:   func() []flycast.Division { return w.divided },
 		Handshakes:  func() map[sixpn.Host]time.Time { return w.handshakes },
+		UplinkXDP:   func() (device, mode string) { return "eth0", "generic" },
 		Members:     func() []observe.Member { return w.members },
 		Certificate: func() (from, until time.Time) { return time.Unix(100, 0), time.Unix(400, 0) },
 		Clock:       func() time.Time { return time.Unix(2000, 500e6) },

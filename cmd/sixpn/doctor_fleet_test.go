@@ -134,3 +134,16 @@ func TestDoctorOfNativeFleet(t *testing.T) {
 	must(t, one.Uplink.CutTo(two.Uplink))
 	lines(ctx, t, one, "nothing passes", map[string]string{"mesh " + two.Name: "fail", "mtu " + two.Name: "warn mesh"})
 }
+
+// Of a native mesh the doctor says what it trusts, and nothing is wrong with its uplink,
+// which is not closed as the devices of Machines are.
+func TestDoctorOnANativeMesh(t *testing.T) {
+	ctx := nettest.Context(t)
+	fleet := nettest.StartFleet(ctx, t, nettest.FleetConfig{Native: true})
+	lines(ctx, t, fleet.Hosts[0], "all is well", map[string]string{
+		"mesh":                         "warn whoever is on that network can speak for any host",
+		"ports":                        "ok each with its router",
+		"mesh " + fleet.Hosts[1].Name:  "ok pass both ways",
+		"agent " + fleet.Hosts[1].Name: "ok ",
+	})
+}

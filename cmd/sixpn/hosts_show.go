@@ -55,11 +55,19 @@ func hostsShow(c *cli) *cobra.Command {
 			is += ", draining"
 		}
 		return c.pairs("Name", h.Name, "ID", h.ID, "Region", h.Region, "State", is, "Endpoint", h.Endpoint,
-			"Public key", h.PublicKey, "Mesh", h.Mesh, "Machines", fmt.Sprint(h.Machines),
+			"Public key", h.PublicKey, "Mesh", hostMesh(*h), "Machines", fmt.Sprint(h.Machines),
 			"Round trip", measure(h.RoundTripMs, "%.1f ms"), "Loss", lossText(*h), "Handshake", agoOrNot(h.HandshakeAt), "Seen", agoOrNot(h.SeenAt),
 			"Wanted revision", revision(h.WantedRevision), "Applied revision", revision(h.AppliedRevision), "Store", string(h.Store),
 			"Version", h.Version, "Created", ago(h.CreatedAt), "Trouble", h.Message, "No answer", h.Error)
 	})
+}
+
+// hostMesh is how a host's mesh is carried, "" while that is not known.
+func hostMesh(h api.Host) string {
+	if h.MeshXdp == "" {
+		return h.Mesh
+	}
+	return h.Mesh + ", XDP " + string(h.MeshXdp)
 }
 
 const hostColumns = "NAME,ID,REGION,STATE,ENDPOINT,MACHINES,ROUND TRIP,LOSS,HANDSHAKE,REVISION,STORE,SEEN,VERSION"

@@ -43,7 +43,7 @@ func TestHosts(t *testing.T) {
 	if out := do(t, "hosts", "drain", "two"); out != "Host two takes no new Machines\n" {
 		t.Errorf("hosts drain: %q", out)
 	}
-	want = []string{"Name: two", "ID: " + two.ID.String(), "Region: fra", "State: draining", "Endpoint: 192.0.2.2:51821", "Mesh: kernel", "Machines: 0",
+	want = []string{"Name: two", "ID: " + two.ID.String(), "Region: fra", "State: draining", "Endpoint: 192.0.2.2:51821", "Mesh: native, XDP generic", "Machines: 0",
 		"Round trip: 4.2 ms", "Loss: 25%", "Handshake: 1 hour ago", "Seen: 0 s ago", "Wanted revision: 7", "Applied revision: 5", "Version: v2", "Created: just now", "Trouble: a table is full"}
 	if diff := cmp.Diff(want, columns(do(t, "hosts", "show", "two"))); diff != "" {
 		t.Errorf("hosts show (-want +got):\n%s", diff)

@@ -106,7 +106,7 @@ func (w *world) Seen(_ context.Context, hosts []state.Host, ask bool) []api.Host
 		case ask && h.ID == w.host:
 			s.Store, s.Report = api.StoreMemberRoleVoter, &api.HostReport{Version: "v1", Mesh: "kernel", Wanted: 7, Applied: 7}
 		case ask:
-			s.Report = &api.HostReport{Version: "v2", Mesh: "kernel", Wanted: 7, Applied: 5, Trouble: "a table is full"}
+			s.Report = &api.HostReport{Version: "v2", Mesh: "native", XDP: "generic", Wanted: 7, Applied: 5, Trouble: "a table is full"}
 		}
 	}
 	return seen
