@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"strconv"
 
 	"github.com/vishvananda/netlink"
 
@@ -167,4 +168,23 @@ func (h *Host) HostRoutes() (routes []netlink.Route, err error) {
 		return err
 	})
 	return routes, err
+}
+
+// Limit has the fabric's router take packets of at most mtu bytes towards the host, though
+// both ends of the link take more: as if a narrower one were farther on. It answers what is
+// larger.
+func (h *Host) Limit(mtu int) error {
+	return h.Uplink.underlay.namespace.Do(func() error { return set("conf/"+h.Uplink.port+"/mtu", strconv.Itoa(mtu)) })
+}
+
+// PathMTU is what the host's kernel knows of the way to an address.
+func (h *Host) PathMTU(to netip.Addr) (mtu int, err error) {
+	err = h.namespace.Do(func() error {
+		routes, err := netlink.RouteGet(to.AsSlice())
+		if err == nil && len(routes) == 1 {
+			mtu = routes[0].MTU
+		}
+		return err
+	})
+	return mtu, err
 }
