@@ -34,9 +34,9 @@ type kernelTables struct {
 }
 
 // versionDir has the pins of the tables, of which there is one version.
-func versionDir(t *testing.T, w *world) string {
+func versionDir(t *testing.T, h *nettest.Host) string {
 	t.Helper()
-	versions := nettest.Get[[]string](t)(filepath.Glob(filepath.Join(w.PinDir(), "v*")))
+	versions := nettest.Get[[]string](t)(filepath.Glob(filepath.Join(h.PinDir(), "v*")))
 	if len(versions) != 1 {
 		t.Fatalf("the versions of tables are %q, expected one", versions)
 	}
@@ -46,7 +46,7 @@ func versionDir(t *testing.T, w *world) string {
 // openTables opens all tables that are pinned.
 func openTables(t *testing.T, w *world) *kernelTables {
 	t.Helper()
-	dir := versionDir(t, w)
+	dir := versionDir(t, w.Host)
 	k := &kernelTables{}
 	fields := reflect.ValueOf(&k.maps).Elem()
 	for i := range fields.NumField() {

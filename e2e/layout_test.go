@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -48,7 +49,7 @@ func TestBuildOfAnotherLayout(t *testing.T) {
 	}))
 
 	nettest.Must(t, w.KillAgent())
-	layOtherwise(t, w)
+	layOtherwise(t, w.Host, sixpn.FirstHost, otherwise)
 	for _, datagram := range []bool{false, true} { // the other build is as good as this one
 		conn, _, err := flows.connect(ctx, flows.inside[0], w.vips.all[0], datagram)
 		nettest.Must(t, err)
@@ -58,7 +59,7 @@ func TestBuildOfAnotherLayout(t *testing.T) {
 
 	spec := nettest.Get[*ebpf.CollectionSpec](t)(bpf.LoadRouter())
 	for _, name := range otherwise {
-		m := nettest.Get[*ebpf.Map](t)(ebpf.LoadPinnedMap(filepath.Join(versionDir(t, w), name), nil))
+		m := nettest.Get[*ebpf.Map](t)(ebpf.LoadPinnedMap(filepath.Join(versionDir(t, w.Host), name), nil))
 		if m.MaxEntries() != spec.Maps[name].MaxEntries {
 			t.Errorf("table %s has still the layout of the other build", name)
 		}
@@ -69,18 +70,21 @@ func TestBuildOfAnotherLayout(t *testing.T) {
 	awaitRest(ctx, t, w)
 }
 
-// layOtherwise makes the running router one of a build whose tables are half as large.
-// What they hold is the same.
-func layOtherwise(t *testing.T, w *world) {
+// onTCX are the programs of devices, but those of XDP.
+var onTCX = []string{routerName, programPrefix + "mesh", programPrefix + "uplink"}
+
+// layOtherwise makes the running router of a host one of a build some of whose tables are
+// half as large. What they hold is the same.
+func layOtherwise(t *testing.T, h *nettest.Host, id sixpn.Host, otherwise []string) {
 	t.Helper()
-	dir := versionDir(t, w)
+	dir := versionDir(t, h)
 	spec := nettest.Get[*ebpf.CollectionSpec](t)(bpf.LoadRouter())
 	for name := range spec.Programs {
-		if name != routerName {
+		if !slices.Contains(onTCX, name) {
 			delete(spec.Programs, name)
 		}
 	}
-	nettest.Must(t, spec.Variables["host"].Set(uint32(sixpn.FirstHost)))
+	nettest.Must(t, spec.Variables["host"].Set(uint32(id)))
 	running := map[string]*ebpf.Map{}
 	for _, entry := range entries(t, dir) {
 		if !strings.HasPrefix(entry, programPrefix) {
@@ -101,28 +105,34 @@ func layOtherwise(t *testing.T, w *world) {
 	build := nettest.Get[*ebpf.Collection](t)(ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: used}))
 	defer build.Close()
 
-	program := build.Programs[routerName]
 	for _, name := range otherwise {
 		copyTable(t, running[name], build.Maps[name])
 		repin(t, filepath.Join(dir, name), build.Maps[name])
 		running[name] = build.Maps[name]
 	}
-	for _, m := range running { // its signature is among them
-		if err := program.BindMap(m); err != nil && !errors.Is(err, os.ErrExist) {
-			t.Fatal(err)
+	now := map[ebpf.ProgramID]*ebpf.Program{} // instead of which
+	for _, name := range onTCX {
+		program := build.Programs[name]
+		for _, m := range running { // its signature is among them
+			if err := program.BindMap(m); err != nil && !errors.Is(err, os.ErrExist) {
+				t.Fatal(err)
+			}
 		}
+		before := nettest.Get[*ebpf.Program](t)(ebpf.LoadPinnedProgram(filepath.Join(dir, name), nil))
+		id, _ := nettest.Get[*ebpf.ProgramInfo](t)(before.Info()).ID()
+		now[id] = program
+		nettest.Must(t, before.Close())
 	}
-	before := nettest.Get[*ebpf.Program](t)(ebpf.LoadPinnedProgram(filepath.Join(dir, routerName), nil))
-	defer before.Close()
-	id, _ := nettest.Get[*ebpf.ProgramInfo](t)(before.Info()).ID()
-	for _, entry := range entries(t, filepath.Join(w.PinDir(), "links")) {
-		x := nettest.Get[link.Link](t)(link.LoadPinnedLink(filepath.Join(w.PinDir(), "links", entry), nil))
-		if nettest.Get[*link.Info](t)(x.Info()).Program == id {
+	for _, entry := range entries(t, filepath.Join(h.PinDir(), "links")) {
+		x := nettest.Get[link.Link](t)(link.LoadPinnedLink(filepath.Join(h.PinDir(), "links", entry), nil))
+		if program := now[nettest.Get[*link.Info](t)(x.Info()).Program]; program != nil {
 			nettest.Must(t, x.Update(program))
 		}
 		nettest.Must(t, x.Close())
 	}
-	repin(t, filepath.Join(dir, routerName), program)
+	for _, name := range onTCX {
+		repin(t, filepath.Join(dir, name), build.Programs[name])
+	}
 }
 
 // copyTable copies all that one table holds into another.

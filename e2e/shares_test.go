@@ -44,6 +44,9 @@ func TestHardLimitOfAllHosts(t *testing.T) {
 			l := startLimited(ctx, t, row.native)
 			t.Run("datagrams", func(t *testing.T) { l.flowsOfDatagrams(ctx, t) })
 			t.Run("connections", func(t *testing.T) { l.connections(ctx, t) })
+			if !row.native {
+				t.Run("other layouts", func(t *testing.T) { l.layOtherwise(ctx, t) })
+			}
 			t.Run("a host is lost", func(t *testing.T) { l.loseHost(ctx, t) })
 		})
 	}

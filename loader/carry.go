@@ -14,41 +14,64 @@ const carriedAtOnce = 4096
 
 // The flow table outlives a change of the others. Its entries name an element of
 // `backends` by index and generation, and are counted in the two others: those have
-// to be found again as they were. Everything else is what Fill makes anew, or a
-// counter.
+// to be found again as they were. So has what this host agreed on with others: flows that
+// are fenced off here hold places of others, and `shares` is what this host promised to
+// keep to. Everything else is what Fill makes anew, or a counter.
 var (
-	ofFlows  = []string{"backends", "backend_load", "quotas"}
-	counting = []string{"backend_load", "quotas"} // without the flows, counts would never come down
+	ofFlows  = []string{"backends", loadName, "quotas"}
+	counting = []string{loadName, "quotas"} // without the flows, counts would never come down
+	ofHosts  = []string{sharesName, "fences", "fenced"}
 )
 
-// carry copies a running table into one of another layout, field by field by name.
-// One whose keys changed begins empty.
+const (
+	loadName   = "backend_load"
+	sharesName = "shares"
+)
+
+// carry copies a running table into one of another layout, field by field by name. One
+// whose fields cannot be told begins empty.
 func carry(spec *ebpf.MapSpec, from, to *ebpf.Map) error {
-	if from.Type() != to.Type() || from.KeySize() != to.KeySize() {
-		return nil
-	}
-	fields, err := translation(spec, from)
-	if err != nil || fields == nil {
+	layouts, err := translation(spec, from)
+	if err != nil || layouts == nil {
 		return err
 	}
+	return layouts.each(from, func(key, value []byte, any bool) error {
+		if !any && to.Type() == ebpf.Array {
+			return nil // zeros are there already
+		}
+		if err := to.Put(key, value); err != nil {
+			return fmt.Errorf("carry an element of table %s over (it holds up to %d): %w", spec.Name, to.MaxEntries(), err)
+		}
+		return nil
+	})
+}
+
+// layouts is how a running map's keys and values become this build's.
+type layouts struct {
+	spec       *ebpf.MapSpec
+	key, value fieldMap
+	now        map[string]span // fields of this build's value
+}
+
+// each reads a running map, in this build's layout; any is false if the value is zero. What
+// is passed is used again.
+func (l *layouts) each(from *ebpf.Map, do func(key, value []byte, any bool) error) error {
 	batch := func(size uint32) reflect.Value {
 		return reflect.MakeSlice(reflect.SliceOf(reflect.ArrayOf(int(size), reflect.TypeFor[byte]())), carriedAtOnce, carriedAtOnce)
 	}
 	keys, values := batch(from.KeySize()), batch(from.ValueSize())
-	value := make([]byte, to.ValueSize())
+	key, value := make([]byte, l.spec.KeySize), make([]byte, l.spec.ValueSize)
 	var cursor ebpf.MapBatchCursor
 	for {
 		count, err := from.BatchLookup(&cursor, keys.Interface(), values.Interface(), nil)
 		last := errors.Is(err, ebpf.ErrKeyNotExist)
 		if err != nil && !last {
-			return fmt.Errorf("read table %s: %w", spec.Name, err)
+			return fmt.Errorf("read table %s: %w", l.spec.Name, err)
 		}
 		for i := range count {
-			if !fields.translate(values.Index(i).Bytes(), value) && to.Type() == ebpf.Array {
-				continue // zeros are there already
-			}
-			if err := to.Put(keys.Index(i).Bytes(), value); err != nil {
-				return fmt.Errorf("carry an element of table %s over (it holds up to %d): %w", spec.Name, to.MaxEntries(), err)
+			l.key.translate(keys.Index(i).Bytes(), key)
+			if err := do(key, value, l.value.translate(values.Index(i).Bytes(), value)); err != nil {
+				return err
 			}
 		}
 		if last {
@@ -78,39 +101,58 @@ func (f fieldMap) translate(from, to []byte) (any bool) {
 	return any
 }
 
-// translation pairs the fields of the running map's value with those of this
-// build's; nil if that cannot be said.
-func translation(spec *ebpf.MapSpec, from *ebpf.Map) (fieldMap, error) {
-	structure, ok := btf.As[*btf.Struct](spec.Value)
-	if !ok {
-		return fieldMap{{{0, from.ValueSize()}, {0, spec.ValueSize}}}, nil
+// translation pairs the fields of a running map with those of this build's; nil if that
+// cannot be said.
+func translation(spec *ebpf.MapSpec, from *ebpf.Map) (*layouts, error) {
+	if from.Type() != spec.Type {
+		return nil, nil
 	}
 	types, err := typesOf(from)
-	if err != nil || types == nil {
+	if err != nil {
 		return nil, err
 	}
-	if key, ok := btf.As[*btf.Struct](spec.Key); ok && !holdsSame(types, key) {
+	l := &layouts{spec: spec, now: map[string]span{}}
+	if l.key = pair(types, spec.Key, from.KeySize(), spec.KeySize); l.key == nil {
 		return nil, nil
+	}
+	if l.value = pair(types, spec.Value, from.ValueSize(), spec.ValueSize); l.value == nil {
+		return nil, nil
+	}
+	if structure, ok := btf.As[*btf.Struct](spec.Value); ok {
+		leaves(structure, "", 0, l.now)
+	}
+	return l, nil
+}
+
+// pair pairs the fields of a running map's key or value, which has a size, with those of
+// this build's; nil if that cannot be said.
+func pair(types *btf.Spec, now btf.Type, was, size uint32) fieldMap {
+	structure, ok := btf.As[*btf.Struct](now)
+	if !ok {
+		return fieldMap{{{0, was}, {0, size}}}
+	}
+	if types == nil {
+		return nil
 	}
 	all, _ := types.AnyTypesByName(structure.Name)
 	for _, t := range all {
 		old, ok := t.(*btf.Struct)
-		if !ok || old.Size != from.ValueSize() {
+		if !ok || old.Size != was {
 			continue
 		}
-		before, now := map[string]span{}, map[string]span{}
-		if !leaves(old, "", 0, before) || !leaves(structure, "", 0, now) {
-			return nil, nil
+		before, after := map[string]span{}, map[string]span{}
+		if !leaves(old, "", 0, before) || !leaves(structure, "", 0, after) {
+			return nil
 		}
 		fields := fieldMap{}
-		for name, where := range now {
+		for name, where := range after {
 			if was, ok := before[name]; ok {
 				fields = append(fields, [2]span{was, where})
 			}
 		}
-		return fields, nil
+		return fields
 	}
-	return nil, nil
+	return nil
 }
 
 // leaves lists the fields that are no structs themselves. It returns false for a

@@ -2,7 +2,9 @@ package loader
 
 import (
 	"errors"
+	"fmt"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/cilium/ebpf"
@@ -59,7 +61,7 @@ func TestWhatFlowsReferToIsCarriedOver(t *testing.T) {
 	))
 	config.Fill = func(_, _ *bpf.RouterMaps) error { return nil }
 	second := w.open(config)
-	same(t, "made", second.Opened().Made, []string{"backend_load", "backends", "quotas", "services"})
+	same(t, "made", second.Opened().Made, []string{"backend_load", "backends", "quotas", "services", "shares"})
 
 	var grown struct {
 		Added, Pad uint32
@@ -81,6 +83,187 @@ func TestWhatFlowsReferToIsCarriedOver(t *testing.T) {
 		t.Errorf("a service was carried over (%v): Fill makes it anew", err)
 	}
 	w.passes()
+}
+
+// swapKey has the first two fields of a map's key change places.
+func swapKey(name string) func(*ebpf.CollectionSpec) {
+	return func(spec *ebpf.CollectionSpec) {
+		key, _ := btf.As[*btf.Struct](spec.Maps[name].Key)
+		changed := *key
+		changed.Members = slices.Clone(key.Members)
+		changed.Members[0].Name, changed.Members[1].Name = changed.Members[1].Name, changed.Members[0].Name
+		spec.Maps[name].Key = &changed
+	}
+}
+
+// What this host agreed on with others outlives a build of another layout, either way: it
+// may not let begin more than it promised to, nor let in what has lost its place.
+func TestWhatHostsAgreedOnIsCarriedOver(t *testing.T) {
+	fence := bpf.RouterFenceKey{ClientHost: 1, Network: 2, Machine: 3, Port: 4, Protocol: 6}
+	share := bpf.RouterShare{Limit: 5, Elsewhere: 6, Wanted: 1}
+	for name, c := range map[string]struct {
+		change func(*ebpf.CollectionSpec)
+		made   []string
+		fence  bpf.RouterFenceKey // as the other layout has it
+		share  bpf.RouterShare
+	}{
+		"larger tables": {changes(
+			func(s *ebpf.CollectionSpec) { s.Maps["fences"].MaxEntries *= 2 },
+			func(s *ebpf.CollectionSpec) { s.Maps["shares"].MaxEntries *= 2 },
+			func(s *ebpf.CollectionSpec) { s.Maps["fenced"].MaxEntries *= 2 },
+		), []string{"fenced", "fences", "shares"}, fence, share},
+		"fields of shares":      {swapFields("shares"), []string{"shares"}, fence, bpf.RouterShare{Limit: 6, Elsewhere: 5, Wanted: 1}},
+		"fields of fences":      {swapKey("fences"), []string{"fences"}, bpf.RouterFenceKey{ClientHost: 2, Network: 1, Machine: 3, Port: 4, Protocol: 6}, share},
+		"loads of another kind": {swapFields("backend_load"), []string{"backend_load", "shares"}, fence, share},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			other := w.config
+			other.load = w.build(2, c.change)
+			for i, config := range []Config{w.config, other, w.config} { // an older build finds a newer one's, too
+				config.Fill = func(_, _ *bpf.RouterMaps) error { return nil }
+				l := w.open(config)
+				if i == 0 {
+					w.must(errors.Join(bring(l, w.port), l.Maps().Fences.Put(fence, uint32(0)), l.Maps().Fenced.Put(uint32(0), uint32(1)), l.Maps().Shares.Put(uint32(7), share)))
+					w.must(l.Close())
+					continue
+				}
+				same(t, "made", l.Opened().Made, c.made)
+				wantFence, wantShare := c.fence, c.share
+				if i == 2 {
+					wantFence, wantShare = fence, share
+				}
+				var nothing, any uint32
+				var got bpf.RouterShare
+				w.must(errors.Join(l.Maps().Fences.Lookup(wantFence, &nothing), l.Maps().Fenced.Lookup(uint32(0), &any), l.Maps().Shares.Lookup(uint32(7), &got)))
+				same(t, "any fence", any, uint32(1))
+				same(t, "share", got, wantShare)
+				w.must(l.Close())
+				w.passes()
+			}
+		})
+	}
+}
+
+// While devices change from one program to the other both count, each in its own tables.
+// In the end all is counted, and by no share begin more flows than one table has room for.
+func TestCountsOfTheChange(t *testing.T) {
+	const kept, freed, fresh, taken = 5, 6, 7, 8 // elements
+	w := newWorld(t)
+	first := w.open(w.config)
+	w.must(bring(first, w.port))
+	old := first.Maps()
+	key := bpf.RouterMachineKey{Network: 5, Machine: 6}
+	load := func(m *ebpf.Map, element uint32, l bpf.RouterLoad) { w.must(m.Put(element, l)) }
+	for _, element := range []uint32{kept, freed, taken} {
+		load(old.BackendLoad, element, bpf.RouterLoad{Live: 3, Generation: 4, Total: 9})
+		w.must(old.Shares.Put(element, bpf.RouterShare{Limit: 5}))
+	}
+	w.must(old.Quotas.Put(key, bpf.RouterQuota{Used: 70, Limit: 100, Refused: 3}))
+
+	config := w.config
+	config.load = w.build(2, changes(swapFields("backend_load"), grow("quotas")))
+	var made *bpf.RouterMaps
+	config.Fill = func(_, new *bpf.RouterMaps) error {
+		made = new
+		// As the other layout has it: another backend's, and one that was none before.
+		load(new.BackendLoad, taken, bpf.RouterLoad{Live: 5, Generation: 0})
+		return nil
+	}
+	seen := false
+	config.step = func(name string) error {
+		switch name {
+		case "filled": // packets go on to be counted by the running program
+			load(old.BackendLoad, kept, bpf.RouterLoad{Live: 5, Generation: 4, Total: 11})
+			load(old.BackendLoad, freed, bpf.RouterLoad{Live: 1, Generation: 4, Total: 9})
+			load(old.BackendLoad, fresh, bpf.RouterLoad{Live: 1, Generation: 0, Total: 1})
+			load(old.BackendLoad, taken, bpf.RouterLoad{Live: 9, Generation: 4, Total: 15})
+			w.must(old.Quotas.Put(key, bpf.RouterQuota{Used: 75, Limit: 100, Refused: 4}))
+		case "settle counts": // and by the new one
+			seen = true
+			w.must(made.BackendLoad.Put(uint32(kept), bpf.RouterLoad{Live: 4, Generation: 7, Total: 13}))
+			var share bpf.RouterShare
+			w.must(made.Shares.Lookup(uint32(kept), &share))
+			same(t, "share while both programs count", share, bpf.RouterShare{})
+			w.must(old.Shares.Lookup(uint32(kept), &share))
+			same(t, "share of the running program", share, bpf.RouterShare{Limit: 5})
+		}
+		return nil
+	}
+	second := w.open(config)
+	same(t, "counts were settled", seen, true)
+	// Live and generation have changed places.
+	for element, want := range map[uint32]bpf.RouterLoad{
+		kept: {Live: 4, Generation: 9, Total: 15}, freed: {Live: 4, Generation: 1, Total: 9},
+		fresh: {Live: 0, Generation: 1, Total: 1}, taken: {Live: 5, Generation: 0},
+	} {
+		var got bpf.RouterLoad
+		w.must(second.Maps().BackendLoad.Lookup(element, &got))
+		same(t, fmt.Sprintf("load of element %d", element), got, want)
+		var share bpf.RouterShare
+		w.must(second.Maps().Shares.Lookup(element, &share))
+		if want := (element == kept || element == freed); (share == bpf.RouterShare{Limit: 5}) != want {
+			t.Errorf("the share of element %d is %+v, carried over: %t expected", element, share, want)
+		}
+	}
+	var quota struct {
+		Added, Pad uint32
+		Quota      bpf.RouterQuota
+	}
+	w.must(second.Maps().Quotas.Lookup(key, &quota))
+	same(t, "quota", quota.Quota, bpf.RouterQuota{Used: 75, Limit: 100, Refused: 4})
+	w.must(first.Close())
+	w.passes()
+}
+
+// A build that knows no shares and fences, and one that does, take each other's place. What
+// the one does not know is gone with it.
+func TestBuildWithoutSharedLimits(t *testing.T) {
+	w := newWorld(t)
+	tables := []string{"fenced", "fences", "shares", "wants"}
+	lacks := func(load func() (*ebpf.CollectionSpec, error)) func() (*ebpf.CollectionSpec, error) {
+		return func() (*ebpf.CollectionSpec, error) {
+			spec, err := load()
+			for _, name := range tables {
+				delete(spec.Maps, name)
+			}
+			return spec, err
+		}
+	}
+	without := w.config
+	without.load, without.loadXDP = lacks(without.load), lacks(without.loadXDP)
+	with := w.config
+	with.load = w.build(2, nil)
+	with.Fill = func(old, _ *bpf.RouterMaps) error {
+		if old.Shares != nil || old.Fences != nil {
+			t.Error("a table is there that the build before has not")
+		}
+		return nil
+	}
+	key, quota := bpf.RouterMachineKey{Network: 5, Machine: 6}, bpf.RouterQuota{Used: 7, Limit: 10}
+	l := w.open(without)
+	w.must(errors.Join(bring(l, w.port), l.Maps().Quotas.Put(key, quota), l.Close()))
+	for range 2 {
+		l := w.open(with)
+		same(t, "made", l.Opened().Made, tables)
+		var share bpf.RouterShare
+		w.must(l.Maps().Shares.Lookup(uint32(3), &share))
+		same(t, "share", share, bpf.RouterShare{})
+		var kept bpf.RouterQuota
+		w.must(l.Maps().Quotas.Lookup(key, &kept))
+		same(t, "quota", kept, quota)
+		w.must(errors.Join(l.Maps().Shares.Put(uint32(3), bpf.RouterShare{Limit: 9}), l.Close()))
+		w.passes()
+		l = w.open(without)
+		same(t, "number made", len(l.Opened().Made), 0)
+		w.must(l.Close())
+		w.passes()
+		for _, pin := range w.tree() {
+			if name := pin[strings.LastIndex(pin, "/")+1:]; slices.Contains(tables, name) {
+				t.Errorf("pin %s of a build that does not run is left", pin)
+			}
+		}
+	}
 }
 
 func TestCarriedIntoTooSmall(t *testing.T) {

@@ -21,6 +21,11 @@ func compatible(spec *ebpf.MapSpec, running *ebpf.Map) error {
 	if err != nil || types == nil {
 		return err
 	}
+	return sameTypes(spec, types)
+}
+
+// sameTypes returns nil if the types of a running map are this build's.
+func sameTypes(spec *ebpf.MapSpec, types *btf.Spec) error {
 	for _, wanted := range []btf.Type{spec.Key, spec.Value} {
 		if wanted == nil {
 			continue

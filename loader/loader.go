@@ -52,11 +52,11 @@ type Config struct {
 	// read the running one. Without it Open fails, and the data plane goes on.
 	ResetFlows bool
 	// Fill is called when maps of a changed layout had to be made again, before
-	// the new program runs. old holds the running maps (nil where this build's is
-	// new to it), new those of this build; the same map where nothing changed.
-	// What the flow table refers to (backends, backend_load, quotas) is carried
-	// over before; all else is empty. An error swaps nothing. Without Fill such a
-	// build refuses to start.
+	// the new program runs. old holds the running maps in this build's layout (nil
+	// where this build's is new to it), new those of this build; the same map where
+	// nothing is left to do. What the flow table refers to (backends, backend_load,
+	// quotas) and what hosts agreed on (shares, fences, fenced) is carried over; all
+	// else is empty. An error swaps nothing. Without Fill such a build refuses to start.
 	Fill func(old, new *bpf.RouterMaps) error
 	// Namespace is where the devices are; nil: the process's own.
 	Namespace *netns.Namespace
@@ -116,6 +116,10 @@ type Loader struct {
 	modes    map[uint32]string    // likewise the name of the program
 	version  int
 	opened   Opened
+
+	// What is left to do of counts and shares when all devices have this build's program.
+	carried    []*carriedCounts
+	sharesWait bool
 }
 
 // Opened says what Open found and did.
@@ -177,6 +181,9 @@ func (l *Loader) open(ctx context.Context) (err error) {
 		return err
 	}
 	if err := l.updateLinks(); err != nil {
+		return err
+	}
+	if err := l.settleCounts(running); err != nil {
 		return err
 	}
 	return l.removeOtherVersions()

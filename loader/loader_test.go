@@ -200,6 +200,7 @@ func TestChangedLayoutIsFilledBeforeItRuns(t *testing.T) {
 	w := newWorld(t)
 	first := w.open(w.config)
 	w.must(bring(first, w.port))
+	w.must(first.Maps().Services.Put(bpf.RouterServiceKey{Network: 4}, bpf.RouterService{Id: 3}))
 	before, programs, pins := ids(t, first), w.programs(), w.tree()
 	w.must(first.Close())
 	config := w.config
@@ -221,8 +222,14 @@ func TestChangedLayoutIsFilledBeforeItRuns(t *testing.T) {
 
 	config.Fill = func(old, new *bpf.RouterMaps) error {
 		same(t, "programs while filling", w.programs(), programs)
-		have, _ := mapID(old.Services)
-		same(t, "the old map", have, before["services"])
+		var was bpf.RouterService
+		w.must(old.Services.Lookup(bpf.RouterServiceKey{Network: 4}, &was))
+		same(t, "the old map's element, as this build has it", was, bpf.RouterService{Generation: 3})
+		if err := new.Services.Lookup(bpf.RouterServiceKey{Network: 4}, &was); !errors.Is(err, ebpf.ErrKeyNotExist) {
+			t.Errorf("the new map is not empty: %v", err)
+		}
+		have, _ := mapID(old.Vips)
+		same(t, "an old map that this build goes on with", have, before["vips"])
 		return new.Services.Put(bpf.RouterServiceKey{Network: 5}, bpf.RouterService{Id: 9})
 	}
 	second := w.open(config)

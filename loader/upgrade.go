@@ -3,6 +3,7 @@ package loader
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -142,6 +143,11 @@ func (l *Loader) plan(r *running) (use map[string]*ebpf.Map, made []string, err 
 			}
 		}
 	}
+	// Shares count against loads: two tables of these need two of those.
+	if slices.Contains(made, loadName) && use[sharesName] != nil && !reset {
+		delete(use, sharesName)
+		made = append(made, sharesName)
+	}
 	slices.Sort(made)
 	return use, made, nil
 }
@@ -152,23 +158,79 @@ func (l *Loader) fill(r *running, made []string) error {
 	if l.config.Fill == nil {
 		return fmt.Errorf("tables %s changed their layout, and nothing was given to fill them", strings.Join(made, ", "))
 	}
-	old := routerMaps(r.maps)
-	for _, name := range ofFlows {
+	old := maps.Clone(r.maps)
+	for _, name := range made {
 		from := r.maps[kernelName(name)]
-		if from == nil || !slices.Contains(made, name) || slices.Contains(made, flowsName) {
+		if from == nil {
 			continue
 		}
-		if err := carry(l.build.spec.Maps[name], from, l.all[name]); err != nil {
+		done, err := l.carryTable(name, from, made)
+		if err != nil {
 			return err
+		}
+		if done {
+			old[kernelName(name)] = l.all[name]
+			continue
+		}
+		now, err := inThisLayout(l.build.spec.Maps[name], from)
+		if err != nil {
+			return err
+		}
+		if now != from {
+			defer func() { _ = now.Close() }()
+			old[kernelName(name)] = now
 		}
 	}
 	if err := l.config.step("carried"); err != nil {
 		return err
 	}
-	if err := l.config.Fill(&old, &l.maps); err != nil {
+	before := routerMaps(old)
+	if err := l.config.Fill(&before, &l.maps); err != nil {
 		return fmt.Errorf("fill tables %s: %w; the running router goes on", strings.Join(made, ", "), err)
 	}
 	return l.config.step("filled")
+}
+
+// carryTable carries one table over, now or once the programs have changed; false: it is
+// Fill's.
+func (l *Loader) carryTable(name string, from *ebpf.Map, made []string) (done bool, err error) {
+	spec, to := l.build.spec.Maps[name], l.all[name]
+	withFlows := !slices.Contains(made, flowsName)
+	switch {
+	case name == sharesName && withFlows && slices.Contains(made, loadName):
+		l.sharesWait = true
+		return true, nil
+	case slices.Contains(counting, name) && withFlows:
+		c, err := carryCounts(spec, from, to)
+		if c != nil {
+			l.carried = append(l.carried, c)
+		}
+		return true, err
+	case slices.Contains(ofHosts, name), slices.Contains(ofFlows, name) && withFlows:
+		return true, carry(spec, from, to)
+	}
+	return false, nil
+}
+
+// inThisLayout is a running table, or a copy of it whose fields lie as this build has them.
+func inThisLayout(spec *ebpf.MapSpec, from *ebpf.Map) (*ebpf.Map, error) {
+	if types, err := typesOf(from); err != nil || types == nil || sameTypes(spec, types) == nil {
+		return from, err
+	}
+	if spec.Type != ebpf.Hash && spec.Type != ebpf.LPMTrie {
+		return from, nil // of those all is made anew
+	}
+	wide := spec.Copy()
+	wide.MaxEntries = max(spec.MaxEntries, from.MaxEntries())
+	now, err := ebpf.NewMap(wide)
+	if err != nil {
+		return nil, fmt.Errorf("make a copy of table %s: %w", spec.Name, err)
+	}
+	if err := carry(spec, from, now); err != nil {
+		_ = now.Close()
+		return nil, err
+	}
+	return now, nil
 }
 
 // updateLinks puts this build's program on every device, one after the other. The

@@ -244,7 +244,7 @@ func TestKilledWhileComingUp(t *testing.T) {
 func TestKilledWhileUpgrading(t *testing.T) {
 	upgraded := func(w *world) Config {
 		config := w.config
-		config.load = w.build(2, swapFields("services"))
+		config.load = w.build(2, changes(swapFields("services"), swapFields("backend_load")))
 		config.Fill = func(_, _ *bpf.RouterMaps) error { return nil }
 		return config
 	}

@@ -12,11 +12,12 @@ import (
 // Carry copies what is in the tables of a running router to the ones that a newer
 // build made in their place, larger ones for instance: flows name backends by index and
 // generation, so these, and all that leads to them, must stay what they are. A table
-// that both share is left alone. One whose elements changed their size cannot be copied
-// here, and is left to Sync, which must follow in any case.
+// that both share is left alone. Elements of both are taken to be laid out alike; one whose
+// elements changed their size cannot be copied here, and is left to Sync, which must follow
+// in any case.
 //
-// Live flows that begin or end between Carry and the change of programs are not in the
-// copied counts. Per-CPU counters begin at zero.
+// Live flows that begin or end between Carry and the change of programs are not in counts
+// that are copied here. Per-CPU counters begin at zero.
 func Carry(from, to *bpf.RouterMaps) error {
 	// The counts are of the flows: a flow table that begins anew begins at zero.
 	flows, err := sameMap(from.Flows, to.Flows)
@@ -36,8 +37,6 @@ func Carry(from, to *bpf.RouterMaps) error {
 		carry[bpf.RouterServiceRangeKey, bpf.RouterService](tableRanges, from.ServiceRanges, to.ServiceRanges),
 		carry[bpf.RouterVipKey, uint32](tableVIPs, from.Vips, to.Vips),
 		carry[bpf.RouterAllocationKey, uint32](tableAllocations, from.Allocations, to.Allocations),
-		carry[bpf.RouterFenceKey, uint32](tableFences, from.Fences, to.Fences),
-		carry[uint32, uint32](tableFenced, from.Fenced, to.Fenced),
 	)
 }
 
