@@ -2,7 +2,6 @@ package loader
 
 import (
 	"errors"
-	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -143,77 +142,6 @@ func TestWhatHostsAgreedOnIsCarriedOver(t *testing.T) {
 			}
 		})
 	}
-}
-
-// While devices change from one program to the other both count, each in its own tables.
-// In the end all is counted, and by no share begin more flows than one table has room for.
-func TestCountsOfTheChange(t *testing.T) {
-	const kept, freed, fresh, taken = 5, 6, 7, 8 // elements
-	w := newWorld(t)
-	first := w.open(w.config)
-	w.must(bring(first, w.port))
-	old := first.Maps()
-	key := bpf.RouterMachineKey{Network: 5, Machine: 6}
-	load := func(m *ebpf.Map, element uint32, l bpf.RouterLoad) { w.must(m.Put(element, l)) }
-	for _, element := range []uint32{kept, freed, taken} {
-		load(old.BackendLoad, element, bpf.RouterLoad{Live: 3, Generation: 4, Total: 9})
-		w.must(old.Shares.Put(element, bpf.RouterShare{Limit: 5}))
-	}
-	w.must(old.Quotas.Put(key, bpf.RouterQuota{Used: 70, Limit: 100, Refused: 3}))
-
-	config := w.config
-	config.load = w.build(2, changes(swapFields("backend_load"), grow("quotas")))
-	var made *bpf.RouterMaps
-	config.Fill = func(_, new *bpf.RouterMaps) error {
-		made = new
-		// As the other layout has it: another backend's, and one that was none before.
-		load(new.BackendLoad, taken, bpf.RouterLoad{Live: 5, Generation: 0})
-		return nil
-	}
-	seen := false
-	config.step = func(name string) error {
-		switch name {
-		case "filled": // packets go on to be counted by the running program
-			load(old.BackendLoad, kept, bpf.RouterLoad{Live: 5, Generation: 4, Total: 11})
-			load(old.BackendLoad, freed, bpf.RouterLoad{Live: 1, Generation: 4, Total: 9})
-			load(old.BackendLoad, fresh, bpf.RouterLoad{Live: 1, Generation: 0, Total: 1})
-			load(old.BackendLoad, taken, bpf.RouterLoad{Live: 9, Generation: 4, Total: 15})
-			w.must(old.Quotas.Put(key, bpf.RouterQuota{Used: 75, Limit: 100, Refused: 4}))
-		case "settle counts": // and by the new one
-			seen = true
-			w.must(made.BackendLoad.Put(uint32(kept), bpf.RouterLoad{Live: 4, Generation: 7, Total: 13}))
-			var share bpf.RouterShare
-			w.must(made.Shares.Lookup(uint32(kept), &share))
-			same(t, "share while both programs count", share, bpf.RouterShare{})
-			w.must(old.Shares.Lookup(uint32(kept), &share))
-			same(t, "share of the running program", share, bpf.RouterShare{Limit: 5})
-		}
-		return nil
-	}
-	second := w.open(config)
-	same(t, "counts were settled", seen, true)
-	// Live and generation have changed places.
-	for element, want := range map[uint32]bpf.RouterLoad{
-		kept: {Live: 4, Generation: 9, Total: 15}, freed: {Live: 4, Generation: 1, Total: 9},
-		fresh: {Live: 0, Generation: 1, Total: 1}, taken: {Live: 5, Generation: 0},
-	} {
-		var got bpf.RouterLoad
-		w.must(second.Maps().BackendLoad.Lookup(element, &got))
-		same(t, fmt.Sprintf("load of element %d", element), got, want)
-		var share bpf.RouterShare
-		w.must(second.Maps().Shares.Lookup(element, &share))
-		if want := (element == kept || element == freed); (share == bpf.RouterShare{Limit: 5}) != want {
-			t.Errorf("the share of element %d is %+v, carried over: %t expected", element, share, want)
-		}
-	}
-	var quota struct {
-		Added, Pad uint32
-		Quota      bpf.RouterQuota
-	}
-	w.must(second.Maps().Quotas.Lookup(key, &quota))
-	same(t, "quota", quota.Quota, bpf.RouterQuota{Used: 75, Limit: 100, Refused: 4})
-	w.must(first.Close())
-	w.passes()
 }
 
 // A build that knows no shares and fences, and one that does, take each other's place. What

@@ -1,9 +1,12 @@
 package loader
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
@@ -22,72 +25,154 @@ const generationField = ".generation"
 type carriedCounts struct {
 	*layouts
 	from, to *ebpf.Map
-	then     map[string]string // values that were not zero, by key, in this build's layout
+	// then is the running table as it was carried over, in this build's layout. It is pinned
+	// beside the others until all is added up: the next agent does it if this one is killed.
+	then *ebpf.Map
+}
+
+func (c *carriedCounts) close() {
+	_ = c.from.Close()
+	_ = c.then.Close()
 }
 
 // carryCounts is carry for a table that is counted in.
-func carryCounts(spec *ebpf.MapSpec, from, to *ebpf.Map) (*carriedCounts, error) {
+func (l *Loader) carryCounts(spec *ebpf.MapSpec, from, to *ebpf.Map) error {
 	layouts, err := translation(spec, from)
 	if err != nil || layouts == nil {
-		return nil, err
+		return err
 	}
-	c := &carriedCounts{layouts, from, to, map[string]string{}}
-	return c, c.each(from, func(key, value []byte, any bool) error {
-		if !any && to.Type() == ebpf.Array {
-			return nil
+	copied := spec.Copy()
+	copied.MaxEntries = to.MaxEntries()
+	c := &carriedCounts{layouts: layouts, to: to}
+	if c.then, err = ebpf.NewMap(copied); err != nil {
+		return fmt.Errorf("make a copy of table %s: %w", spec.Name, err)
+	}
+	if c.from, err = from.Clone(); err != nil {
+		_ = c.then.Close()
+		return fmt.Errorf("open table %s again: %w", spec.Name, err)
+	}
+	l.carried = append(l.carried, c)
+	return errors.Join(carry(spec, from, to), carry(spec, from, c.then))
+}
+
+// thenPin is how the name of a pin of carriedCounts.then begins.
+const thenPin = "then_"
+
+// resumeCounts finds what an agent that was killed has left to be added up.
+func (l *Loader) resumeCounts() error {
+	for name := range counts {
+		then, err := ebpf.LoadPinnedMap(filepath.Join(l.versionDir(l.version), thenPin+name), nil)
+		if errors.Is(err, os.ErrNotExist) {
+			continue
 		}
-		c.then[string(key)] = string(value)
-		if err := to.Put(key, value); err != nil {
-			return fmt.Errorf("carry an element of table %s over (it holds up to %d): %w", spec.Name, to.MaxEntries(), err)
+		if err != nil {
+			return fmt.Errorf("open the copy of table %s: %w", name, err)
 		}
-		return nil
-	})
+		c := &carriedCounts{then: then, to: l.all[name]}
+		if c.from = l.pinnedBefore(name); c.from != nil {
+			c.layouts, err = translation(l.build.spec.Maps[name], c.from)
+		}
+		if c.layouts == nil {
+			l.config.Log.Warn("the table of the build before is gone, and what it counted last with it", "table", name, "error", err)
+			c.close()
+			if err := os.Remove(filepath.Join(l.versionDir(l.version), thenPin+name)); err != nil {
+				return fmt.Errorf("remove the pin of the copy of table %s: %w", name, err)
+			}
+			continue
+		}
+		l.carried = append(l.carried, c)
+		if name == loadName {
+			l.sharesFrom = l.pinnedBefore(sharesName)
+		}
+	}
+	return nil
+}
+
+// pinnedBefore is the table of a name of the version before this one; nil: there is none.
+func (l *Loader) pinnedBefore(name string) *ebpf.Map {
+	versions, _ := l.versions()
+	for _, version := range versions {
+		if version >= l.version {
+			continue
+		}
+		if m, err := ebpf.LoadPinnedMap(filepath.Join(l.versionDir(version), name), nil); err == nil {
+			return m
+		}
+	}
+	return nil
+}
+
+// pinCounts pins what is to be added up.
+func (l *Loader) pinCounts() error {
+	for _, c := range l.carried {
+		path := filepath.Join(l.versionDir(l.version), thenPin+c.spec.Name)
+		if pinnedMap(path) != 0 {
+			continue
+		}
+		if err := replacePin(path, func() (pinner, error) { return c.then.Clone() }); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // addUp adds what was counted in the running table since it was carried over. Nobody counts
 // there any more.
-func (c *carriedCounts) addUp() error {
+func (c *carriedCounts) addUp(step func(string) error) error {
 	adders := map[string]*ebpf.Program{}
 	defer func() {
 		for _, adder := range adders {
 			_ = adder.Close()
 		}
 	}()
-	return c.each(c.from, func(key, value []byte, _ bool) error {
-		then := []byte(c.then[string(key)])
-		if len(then) == 0 {
-			then = make([]byte, len(value))
-		}
-		if string(then) == string(value) {
+	then, now := make([]byte, c.spec.ValueSize), make([]byte, c.spec.ValueSize)
+	return c.each(c.from, func(key, value []byte, any bool) error {
+		if !any { // an element that was never in use
 			return nil
 		}
-		now := make([]byte, len(value))
-		if err := c.to.Lookup(key, now); errors.Is(err, ebpf.ErrKeyNotExist) {
-			return nil
+		clear(then)
+		if err := errors.Join(found(c.then.Lookup(key, then)), c.to.Lookup(key, now)); errors.Is(err, ebpf.ErrKeyNotExist) {
+			return nil // its client is gone
 		} else if err != nil {
 			return fmt.Errorf("read table %s: %w", c.spec.Name, err)
+		}
+		if bytes.Equal(then, value) {
+			return nil
 		}
 		if where, ok := c.now[generationField]; ok && where.number(now) != where.number(value) {
 			return nil // Fill gave it to another backend
 		}
 		for _, name := range counts[c.spec.Name] {
 			where := c.now[name]
-			if difference := where.number(value) - where.number(then); difference != 0 {
-				if adders[name] == nil {
-					adder, err := newAdder(c.to, where)
-					if err != nil {
-						return err
-					}
-					adders[name] = adder
+			difference := where.number(value) - where.number(then)
+			if difference == 0 {
+				continue
+			}
+			if adders[name] == nil {
+				adder, err := newAdder(c.to, where)
+				if err != nil {
+					return err
 				}
-				request := append(append(make([]byte, 0, adderContext), key...), make([]byte, adderKey-len(key))...)
-				if _, err := adders[name].Run(&ebpf.RunOptions{Context: binary.NativeEndian.AppendUint64(request, difference)}); err != nil {
-					return fmt.Errorf("add to table %s: %w", c.spec.Name, err)
-				}
+				adders[name] = adder
+			}
+			request := append(append(make([]byte, 0, adderContext), key...), make([]byte, adderKey-len(key))...)
+			if _, err := adders[name].Run(&ebpf.RunOptions{Context: binary.NativeEndian.AppendUint64(request, difference)}); err != nil {
+				return fmt.Errorf("add to table %s: %w", c.spec.Name, err)
 			}
 		}
-		return nil
+		if err := c.then.Put(key, value); err != nil { // not a second time
+			return fmt.Errorf("write the copy of table %s: %w", c.spec.Name, err)
+		}
+		return step("added up")
 	})
+}
+
+// found is the error of a look-up whose element may be missing: it is zero then.
+func found(err error) error {
+	if errors.Is(err, ebpf.ErrKeyNotExist) {
+		return nil
+	}
+	return err
 }
 
 // number reads a field of 4 or 8 bytes.
@@ -137,10 +222,8 @@ func newAdder(m *ebpf.Map, where span) (*ebpf.Program, error) {
 
 // settleCounts follows the change of programs: no packet is counted in the running tables
 // any more. Only now do flows begin again by shares whose counts were carried over: before,
-// both programs would have used up the same ones. An agent that is killed before it came
-// here leaves no shares, which are agreed on anew, and counts that lack what those few
-// milliseconds brought, until an element is another backend's.
-func (l *Loader) settleCounts(r *running) error {
+// both programs would have used up the same ones.
+func (l *Loader) settleCounts() error {
 	if len(l.carried) == 0 {
 		return nil
 	}
@@ -151,31 +234,46 @@ func (l *Loader) settleCounts(r *running) error {
 		return err
 	}
 	for _, c := range l.carried {
-		if err := c.addUp(); err != nil {
+		if err := c.addUp(l.config.step); err != nil {
 			return err
 		}
 	}
-	l.carried = nil
-	if !l.sharesWait {
-		return nil
+	for _, c := range l.carried {
+		if c.spec.Name == loadName && l.sharesFrom != nil {
+			if err := l.carryShares(c); err != nil {
+				return err
+			}
+		}
 	}
-	l.sharesWait = false
-	return l.carryShares(r)
+	if err := l.config.step("settled"); err != nil {
+		return err
+	}
+	for _, c := range l.carried {
+		if err := os.Remove(filepath.Join(l.versionDir(l.version), thenPin+c.spec.Name)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("remove the pin of the copy of table %s: %w", c.spec.Name, err)
+		}
+	}
+	l.closeCounts()
+	return nil
+}
+
+func (l *Loader) closeCounts() {
+	for _, c := range l.carried {
+		c.close()
+	}
+	_ = l.sharesFrom.Close()
+	l.carried, l.sharesFrom = nil, nil
 }
 
 // carryShares carries the shares of elements over that are the same backends' still.
-func (l *Loader) carryShares(r *running) error {
-	layouts, err := translation(l.build.spec.Maps[sharesName], r.maps[sharesName])
-	if err != nil || layouts == nil {
-		return err
-	}
-	loads, err := translation(l.build.spec.Maps[loadName], r.maps[loadName])
-	if err != nil || loads == nil {
+func (l *Loader) carryShares(loads *carriedCounts) error {
+	shares, err := translation(l.build.spec.Maps[sharesName], l.sharesFrom)
+	if err != nil || shares == nil {
 		return err
 	}
 	where := loads.now[generationField]
-	generations, generation := map[string]uint64{}, make([]byte, l.all[loadName].ValueSize())
-	err = loads.each(r.maps[loadName], func(key, value []byte, any bool) error {
+	generations, generation := map[string]uint64{}, make([]byte, loads.spec.ValueSize)
+	err = loads.each(loads.from, func(key, value []byte, any bool) error {
 		if any {
 			generations[string(key)] = where.number(value)
 		}
@@ -184,7 +282,7 @@ func (l *Loader) carryShares(r *running) error {
 	if err != nil {
 		return err
 	}
-	return layouts.each(r.maps[sharesName], func(key, value []byte, any bool) error {
+	return shares.each(l.sharesFrom, func(key, value []byte, any bool) error {
 		if !any {
 			return nil
 		}

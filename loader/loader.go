@@ -119,7 +119,7 @@ type Loader struct {
 
 	// What is left to do of counts and shares when all devices have this build's program.
 	carried    []*carriedCounts
-	sharesWait bool
+	sharesFrom *ebpf.Map // of the build before; nil: they are carried over, or there are none
 }
 
 // Opened says what Open found and did.
@@ -183,7 +183,7 @@ func (l *Loader) open(ctx context.Context) (err error) {
 	if err := l.updateLinks(); err != nil {
 		return err
 	}
-	if err := l.settleCounts(running); err != nil {
+	if err := l.settleCounts(); err != nil {
 		return err
 	}
 	return l.removeOtherVersions()
@@ -249,6 +249,7 @@ func (l *Loader) Close() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var errs []error
+	l.closeCounts()
 	for x := range l.allLinks() {
 		errs = append(errs, x.Close())
 	}

@@ -73,7 +73,7 @@ func (l *Loader) load(r *running) error {
 		}
 	}
 	if current {
-		return nil
+		return l.resumeCounts()
 	}
 	l.opened.Replaced, l.opened.Made = l.opened.Adopted, made
 	if len(made) > 0 {
@@ -198,14 +198,10 @@ func (l *Loader) carryTable(name string, from *ebpf.Map, made []string) (done bo
 	withFlows := !slices.Contains(made, flowsName)
 	switch {
 	case name == sharesName && withFlows && slices.Contains(made, loadName):
-		l.sharesWait = true
-		return true, nil
-	case slices.Contains(counting, name) && withFlows:
-		c, err := carryCounts(spec, from, to)
-		if c != nil {
-			l.carried = append(l.carried, c)
-		}
+		l.sharesFrom, err = from.Clone()
 		return true, err
+	case slices.Contains(counting, name) && withFlows:
+		return true, l.carryCounts(spec, from, to)
 	case slices.Contains(ofHosts, name), slices.Contains(ofFlows, name) && withFlows:
 		return true, carry(spec, from, to)
 	}

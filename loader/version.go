@@ -97,6 +97,9 @@ func (l *Loader) repin() error {
 			return err
 		}
 	}
+	if err := l.pinCounts(); err != nil {
+		return err
+	}
 	for _, name := range onDevices {
 		if err := l.config.step("pin program"); err != nil {
 			return err
