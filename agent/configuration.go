@@ -232,7 +232,7 @@ func (s *Sources) envLayer() (layer, error) {
 		return l, fmt.Errorf("read the environment: %w", err)
 	}
 	for _, key := range l.values.Keys() {
-		if _, ok := fieldOf(key); !ok && key != "config" {
+		if !isField(key) && key != "config" {
 			return l, &ConfigError{From: "environment variable " + envPrefix + strings.ToUpper(key), Key: key, Message: unknown(key, keys()).Error()}
 		}
 	}
@@ -269,7 +269,7 @@ func fileLayer(path string) (layer, error) {
 		return l, &ConfigError{From: path, Key: "config", Message: fmt.Sprintf("expected YAML with a key and a value a line: %v", err)}
 	}
 	for key := range l.values.Raw() {
-		if _, ok := fieldOf(key); !ok {
+		if !isField(key) {
 			return l, &ConfigError{From: path + ": " + key, Key: key, Message: unknown(key, keys()).Error()}
 		}
 	}

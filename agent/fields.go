@@ -3,6 +3,7 @@ package agent
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"time"
 
@@ -148,12 +149,7 @@ var fields = []field{
 
 func defaultSpan(d time.Duration) string { return d.String() }
 
-// fieldOf finds a setting by its key.
-func fieldOf(key string) (field, bool) {
-	for _, f := range fields {
-		if f.key == key {
-			return f, true
-		}
-	}
-	return field{}, false
+// isField says whether there is a setting of this key.
+func isField(key string) bool {
+	return slices.ContainsFunc(fields, func(f field) bool { return f.key == key })
 }

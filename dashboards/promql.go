@@ -28,13 +28,13 @@ func sumBy(labels, expr string) string {
 
 // quantile of a histogram, apart by labels. The metric may have been scraped with native
 // or with classic buckets: Prometheus keeps one kind of them.
-func quantile(q float64, by, metric string, matchers ...string) string {
+func quantile(q float64, by, metric string) string {
 	classic := "le"
 	if by != "" {
 		classic = by + ", le"
 	}
 	return fmt.Sprintf("histogram_quantile(%g, %s) or histogram_quantile(%g, %s)",
-		q, sumBy(by, perSecond(metric, matchers...)), q, sumBy(classic, perSecond(metric+"_bucket", matchers...)))
+		q, sumBy(by, perSecond(metric)), q, sumBy(classic, perSecond(metric+"_bucket")))
 }
 
 // ratio divides; nothing where there is nothing to divide by.

@@ -34,8 +34,8 @@ func (w *world) rest(ctx context.Context) error {
 	return w.rested.Wait(ctx, "stopped")
 }
 
-// list is what a TXT name holds: its items, in any order.
-func list(ctx context.Context, w *world, name, separator string, want ...string) (string, error) {
+// list is what a TXT name holds: its items, with commas between, in any order.
+func list(ctx context.Context, w *world, name string, want ...string) (string, error) {
 	got, err := lookup(ctx, w.client, "TXT", name)
 	if err != nil {
 		return "", err
@@ -43,7 +43,7 @@ func list(ctx context.Context, w *world, name, separator string, want ...string)
 	if got.Rcode != "NOERROR" || len(got.Answers) != 1 {
 		return "", fmt.Errorf("TXT %s: got %s %q %s, expected one record", name, got.Rcode, got.Answers, got.Error)
 	}
-	have := slices.Sorted(slices.Values(strings.Split(got.Answers[0], separator)))
+	have := slices.Sorted(slices.Values(strings.Split(got.Answers[0], ",")))
 	if slices.Sort(want); !slices.Equal(have, want) {
 		return "", fmt.Errorf("TXT %s is %q, expected the items %q", name, got.Answers[0], want)
 	}
@@ -98,11 +98,11 @@ func dnsMetadata(ctx context.Context, w *world) (string, error) {
 }
 
 func dnsVMs(ctx context.Context, w *world) (string, error) {
-	return list(ctx, w, "vms.fleet.internal", ",", w.near.ID+" ord", w.far.ID+" ams")
+	return list(ctx, w, "vms.fleet.internal", w.near.ID+" ord", w.far.ID+" ams")
 }
 
 func dnsRegions(ctx context.Context, w *world) (string, error) {
-	return list(ctx, w, "regions.fleet.internal", ",", "ord", "ams")
+	return list(ctx, w, "regions.fleet.internal", "ord", "ams")
 }
 
 func instance(m *nettest.Machine, region string) string {
@@ -136,10 +136,10 @@ func dnsInstances(ctx context.Context, w *world) (string, error) {
 
 // dnsAll: the lists that have stopped Machines too.
 func dnsAll(ctx context.Context, w *world) (string, error) {
-	if _, err := list(ctx, w, "all.vms.fleet.internal", ",", w.near.ID+" ord", w.far.ID+" ams", w.rested.ID+" nrt"); err != nil {
+	if _, err := list(ctx, w, "all.vms.fleet.internal", w.near.ID+" ord", w.far.ID+" ams", w.rested.ID+" nrt"); err != nil {
 		return "", err
 	}
-	return list(ctx, w, "all.regions.fleet.internal", ",", "ord", "ams", "nrt")
+	return list(ctx, w, "all.regions.fleet.internal", "ord", "ams", "nrt")
 }
 
 func dnsPTR(ctx context.Context, w *world) (string, error) {

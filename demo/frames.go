@@ -159,9 +159,9 @@ func (a *attacker) solicitation(source, target netip.Addr) []byte {
 	return packet(source, group, protocolICMPv6, 255, message, 2)
 }
 
-// repeat sends what make gives, n times.
-func (a *attacker) repeat(n int, make func(i int) []byte) error {
-	for i := range n {
+// repeat sends all the probes of an attack, which make makes.
+func (a *attacker) repeat(make func(i int) []byte) error {
+	for i := range probes {
 		if err := a.send(make(i)); err != nil {
 			return fmt.Errorf("send an attack probe: %w", err)
 		}

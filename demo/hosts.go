@@ -161,7 +161,7 @@ func detachedIsClosed(ctx context.Context, w *world) (string, error) {
 		return "", err
 	}
 	defer a.close()
-	frames := a.repeat(probes, func(i int) []byte { return echoPacket(w.client.Addr, w.web[0].Addr, 1, uint16(i)) })
+	frames := a.repeat(func(i int) []byte { return echoPacket(w.client.Addr, w.web[0].Addr, 1, uint16(i)) })
 	closedAfter, err := w.filterDrops(w.client)
 	// Whatever was seen, the world needs its agent again.
 	if err := errors.Join(err, detached, probeErr, frames, w.startAgent(ctx)); err != nil {

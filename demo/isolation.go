@@ -128,7 +128,7 @@ func spoofedSource(ctx context.Context, w *world) (string, error) {
 	}
 	// The opposite: the same frames with the Machine's own address are answered.
 	answered := 0
-	if err := a.repeat(probes, probe(w.client.Addr)); err != nil {
+	if err := a.repeat(probe(w.client.Addr)); err != nil {
 		return "", err
 	}
 	if err := a.receive(ctx, 10*time.Second, func(p []byte) bool {
@@ -145,7 +145,7 @@ func spoofedSource(ctx context.Context, w *world) (string, error) {
 	sources := []netip.Addr{w.web[1].Addr, w.spy.Addr, netip.MustParseAddr("2001:db8::1")}
 	dropped, err := w.dropped(ctx, "spoofed_source", func() error {
 		for _, source := range sources {
-			if err := a.repeat(probes, probe(source)); err != nil {
+			if err := a.repeat(probe(source)); err != nil {
 				return err
 			}
 		}
@@ -171,7 +171,7 @@ func rawICMP(ctx context.Context, w *world) (string, error) {
 	defer a.close()
 	const id = 0x6006
 	answers := func(target netip.Addr, limit time.Duration) (n int, err error) {
-		if err := a.repeat(probes, func(i int) []byte { return echoPacket(w.spy.Addr, target, id, uint16(i)) }); err != nil {
+		if err := a.repeat(func(i int) []byte { return echoPacket(w.spy.Addr, target, id, uint16(i)) }); err != nil {
 			return 0, err
 		}
 		err = a.receive(ctx, limit, func(p []byte) bool {

@@ -175,11 +175,11 @@ func testStatusElsewhere(ctx context.Context, t *testing.T, f *twoHosts) {
 func testLogsElsewhere(ctx context.Context, t *testing.T, f *twoHosts, m *nettest.Machine) {
 	t.Helper()
 	client := f.Hosts[0].Client
-	follow := func() (*http.Response, *bufio.Scanner) {
+	follow := func() *bufio.Scanner {
 		answer, err := client.MachineLogs(ctx, m.App, m.ID, &api.MachineLogsParams{Follow: true})
 		nettest.Must(t, api.CheckResponse(answer, err))
 		t.Cleanup(func() { answer.Body.Close() })
-		return answer, bufio.NewScanner(answer.Body)
+		return bufio.NewScanner(answer.Body)
 	}
 	read := func(lines *bufio.Scanner, first, last int) {
 		t.Helper()
@@ -189,7 +189,7 @@ func testLogsElsewhere(ctx context.Context, t *testing.T, f *twoHosts, m *nettes
 			}
 		}
 	}
-	_, lines := follow()
+	lines := follow()
 	read(lines, 0, 20)
 	second := f.Hosts[1]
 	nettest.Must(t, second.KillAgent())
@@ -219,7 +219,7 @@ func testLogsElsewhere(ctx context.Context, t *testing.T, f *twoHosts, m *nettes
 		_, err := f.exec(ctx, m, api.ExecRequest{Command: []string{"true"}})
 		return err
 	}))
-	_, lines = follow()
+	lines = follow()
 	read(lines, 0, 100) // none is missing of those that were written meanwhile
 }
 

@@ -278,7 +278,7 @@ func closeDown(device netlink.Link, own ownLink, agent string, step func(string)
 	if err := step("detached"); err != nil {
 		return err
 	}
-	if _, err := removeFilter(device, agent); err != nil {
+	if err := removeFilter(device, agent); err != nil {
 		return err
 	}
 	return step("filter removed")

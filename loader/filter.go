@@ -93,30 +93,30 @@ func (l *Loader) closeDevice(device netlink.Link) error {
 }
 
 // removeFilter takes an agent's filter off, and the clsact with it when nothing
-// else uses that. found says whether there was one.
-func removeFilter(device netlink.Link, agent string) (found bool, err error) {
+// else uses that. It is no error if there is none.
+func removeFilter(device netlink.Link, agent string) error {
 	name := device.Attrs().Name
 	filter, whose, err := filterOf(device)
 	if err != nil || filter == nil || whose != agent {
-		return false, err
+		return err
 	}
 	if err := netlink.FilterDel(filter); err != nil {
-		return true, fmt.Errorf("remove the drop filter of %s: %w", name, err)
+		return fmt.Errorf("remove the drop filter of %s: %w", name, err)
 	}
 	for _, parent := range []uint32{netlink.HANDLE_MIN_INGRESS, netlink.HANDLE_MIN_EGRESS} {
 		left, err := netns.Whole(func() ([]netlink.Filter, error) { return netlink.FilterList(device, parent) })
 		if err != nil {
-			return true, fmt.Errorf("list the filters of %s: %w", name, err)
+			return fmt.Errorf("list the filters of %s: %w", name, err)
 		}
 		if len(left) > 0 {
-			return true, nil
+			return nil
 		}
 	}
 	err = netlink.QdiscDel(&netlink.Clsact{QdiscAttrs: netlink.QdiscAttrs{
 		LinkIndex: device.Attrs().Index, Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_CLSACT,
 	}})
 	if err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.EINVAL) {
-		return true, fmt.Errorf("remove the clsact queueing discipline of %s: %w", name, err)
+		return fmt.Errorf("remove the clsact queueing discipline of %s: %w", name, err)
 	}
-	return true, nil
+	return nil
 }

@@ -134,7 +134,7 @@ func TestRepairWhileRunning(t *testing.T) {
 	wanted, pins := ids(t, l), w.tree()
 	w.must(os.RemoveAll(w.config.PinRoot))
 	w.must(w.host.Do(func() error {
-		return onDevice("port0", func(x netlink.Link) error { _, err := removeFilter(x, w.config.Name); return err })
+		return onDevice("port0", func(x netlink.Link) error { return removeFilter(x, w.config.Name) })
 	}))
 	w.passes() // the agent's descriptors keep it going
 	w.must(l.Repair())

@@ -118,7 +118,7 @@ func findStamp(f io.Reader, stamp string, inside *bool) (at int64, found bool, e
 		if !*inside && bytes.HasPrefix(line, []byte(stamp+" ")) {
 			return at, true, nil
 		}
-		_, _, _, full, err := parseLogLine(line[:len(line)-1])
+		_, _, full, err := parseLogLine(line[:len(line)-1])
 		if err != nil {
 			return 0, false, err
 		}
@@ -195,7 +195,7 @@ func (r *logReader) writeLines() error {
 		if end < 0 {
 			break
 		}
-		at, _, content, full, err := parseLogLine(r.pending[:end])
+		at, content, full, err := parseLogLine(r.pending[:end])
 		if err != nil {
 			return err
 		}

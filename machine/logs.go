@@ -221,11 +221,11 @@ func endsWithNewline(path string) bool {
 }
 
 // parseLogLine takes a kept line (without its newline) apart.
-func parseLogLine(line []byte) (at time.Time, stream string, content []byte, full bool, err error) {
+func parseLogLine(line []byte) (at time.Time, content []byte, full bool, err error) {
 	parts := bytes.SplitN(line, []byte(" "), 4)
 	if len(parts) != 4 || (string(parts[2]) != "F" && string(parts[2]) != "P") {
-		return time.Time{}, "", nil, false, fmt.Errorf("log line %q is malformed, expected \"time stream F|P content\"", line)
+		return time.Time{}, nil, false, fmt.Errorf("log line %q is malformed, expected \"time stream F|P content\"", line)
 	}
 	at, err = time.Parse(logTimeFormat, string(parts[0]))
-	return at, string(parts[1]), parts[3], string(parts[2]) == "F", err
+	return at, parts[3], string(parts[2]) == "F", err
 }

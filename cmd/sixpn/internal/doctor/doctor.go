@@ -94,7 +94,7 @@ func Examine(ctx context.Context, c Config) []Finding {
 	for _, look := range []func() []Finding{
 		c.user,
 		c.kernel, c.types, c.bpffs, c.cgroups, c.userNamespaces, c.sysctls,
-		c.space, c.clock,
+		c.space, c.clock, c.sockets,
 		func() []Finding { return c.resolvers(ctx) },
 		c.addresses,
 	} {

@@ -18,7 +18,7 @@ func TestHost(t *testing.T) {
 			CertificateFrom: now.Add(-time.Hour), CertificateUntil: now.Add(29 * 24 * time.Hour),
 		}
 	}
-	silent := func(h *api.Host, p *api.HostProbe) {
+	silent := func(_ *api.Host, p *api.HostProbe) {
 		p.Answers, p.Error, p.ClockOffsetMs, p.ClockErrorMs, p.Way, p.Passes, p.RoundTripMs = false, "no route to host", nil, nil, api.HostProbeWayNone, 0, nil
 	}
 	for _, row := range []struct {
