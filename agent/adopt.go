@@ -101,7 +101,9 @@ func (a *agent) fill(running, fresh *bpf.RouterMaps) error {
 	local := reconcile.Local{HostPort: a.hostPort(), Mesh: a.meshPort()}
 	for _, port := range left {
 		if _, ok := snapshot.Machines[port.MachineID]; ok {
-			local.Ports = append(local.Ports, tablePort(port))
+			row := tablePort(port)
+			row.XDP = tables.ByXDP(running, port.Network, port.Number)
+			local.Ports = append(local.Ports, row)
 		}
 	}
 	want := reconcile.Compile(snapshot, a.host.ID, local, a.settings(fresh))

@@ -122,7 +122,15 @@ func portCounts(port bpf.RouterPort, perCPU []bpf.RouterCounters) PortCounts {
 // ByXDP says whether packets of other hosts for a Machine are redirected to its device by
 // XDP now. What cannot be read is no: then they go by tcx.
 func (t *Tables) ByXDP(network sixpn.Network, machine sixpn.Machine) bool {
-	element, ok, err := bpf.MachineSlots(t.maps.MachineSlots).Get(machineKey(network, machine))
+	return ByXDP(t.maps, network, machine)
+}
+
+// ByXDP is Tables.ByXDP of tables that are not open; they may lack some.
+func ByXDP(m *bpf.RouterMaps, network sixpn.Network, machine sixpn.Machine) bool {
+	if m.MachineSlots == nil {
+		return false
+	}
+	element, ok, err := bpf.MachineSlots(m.MachineSlots).Get(machineKey(network, machine))
 	return err == nil && ok && element.Redirect == redirect(true, true)
 }
 

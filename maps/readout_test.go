@@ -195,3 +195,24 @@ func BenchmarkReadOuts(b *testing.B) {
 }
 
 func cpus() int { return ebpf.MustPossibleCPU() }
+
+// Which Machine gets its packets by XDP is as it was last written, also in tables that
+// another process wrote; in tables that are missing, none.
+func TestByXDP(t *testing.T) {
+	t.Parallel()
+	k := newKernel(t, small)
+	var want sixpnmaps.Want
+	addMachine(&want, 5, red, 1)
+	addMachine(&want, 6, red, 2)
+	for _, by := range []bool{true, false, true} {
+		want.Machines[0].Peer, want.Machines[0].XDP = true, by
+		sync(t, k.open(), want)
+		tables := k.open()
+		if tables.ByXDP(red, 1) != by || tables.ByXDP(red, 2) || tables.ByXDP(red, 3) {
+			t.Errorf("by XDP: %t, %t and %t; expected %t and no others", tables.ByXDP(red, 1), tables.ByXDP(red, 2), tables.ByXDP(red, 3), by)
+		}
+	}
+	if sixpnmaps.ByXDP(&bpf.RouterMaps{}, red, 1) {
+		t.Error("by XDP, and there are no tables")
+	}
+}
