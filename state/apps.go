@@ -144,4 +144,5 @@ func (t *transaction) removeApp(a App) {
 	t.remove(keyApp(a.Network, a.Name))
 	t.remove(nameApp(a.Name))
 	t.removeAll(keyAppDeleted(a.Network, a.Name))
+	t.remove(changedAppVIPs(a.Name))
 }

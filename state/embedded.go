@@ -302,6 +302,8 @@ func serverConfig(c EmbeddedConfig, name string, quiet *atomic.Bool) *embed.Conf
 	config.EnableGRPCGateway = false // it is the etcd protocol as REST, on the same socket
 	config.AutoCompactionMode = embed.CompactorModePeriodic
 	config.AutoCompactionRetention = orDefault(c.History, defaultHistory).String()
+	// A watch of what seldom changes must hear how far it is before that is forgotten.
+	config.WatchProgressNotifyInterval = orDefault(c.History, defaultHistory) / 3
 	config.MaxTxnOps, config.MaxRequestBytes = maxWrites, maxRequestBytes
 	config.QuotaBackendBytes = orDefault(c.Quota, defaultQuota)
 	// Disks of small hosts stall for this long without anything being wrong.

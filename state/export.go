@@ -20,7 +20,8 @@ import (
 
 // A store is moved, and kept as a backup, as text: a line that says what follows, one
 // for each record, one at the end by which a file that was cut off or changed is known.
-// What lives by a lease is left out: its host says it again.
+// What lives by a lease is left out: its host says it again. So is what speaks of revisions
+// of this store only.
 type (
 	exportHead struct {
 		Format   int       `json:"sixpn_store"`
@@ -60,7 +61,7 @@ func Export(ctx context.Context, client *clientv3.Client, w io.Writer) (records 
 		}
 		for _, kv := range page.Kvs {
 			from = string(kv.Key) + "\x00"
-			if kv.Lease != 0 {
+			if kv.Lease != 0 || strings.HasPrefix(string(kv.Key), keyChanged) {
 				continue
 			}
 			if err := encoder.Encode(exportRecord{strings.TrimPrefix(string(kv.Key), root), kv.Value}); err != nil {

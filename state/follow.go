@@ -97,6 +97,9 @@ func (s *Store) watch(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	go s.keepProbing(ctx, cancel)
+	if s.partial {
+		return s.watchRanges(ctx)
+	}
 	// A member cut off from its leader would be silent for ever otherwise.
 	stream := s.client.Watch(clientv3.WithRequireLeader(ctx), root, clientv3.WithPrefix(),
 		clientv3.WithRev(s.Reached()+1), clientv3.WithProgressNotify())
@@ -112,8 +115,12 @@ func (s *Store) watch(ctx context.Context) error {
 				return err
 			}
 		}
-		if err := s.apply(ctx, response.Events); err != nil {
-			return err
+		// Etcd never splits a revision over two responses, so no snapshot shows half a
+		// transaction.
+		if n := len(response.Events); n > 0 {
+			if err := s.apply(ctx, response.Events, response.Events[n-1].Kv.ModRevision); err != nil {
+				return err
+			}
 		}
 	}
 	return context.Cause(ctx)
@@ -144,13 +151,9 @@ func (s *Store) keepProbing(ctx context.Context, end context.CancelCauseFunc) {
 	}
 }
 
-// apply makes one snapshot of the events of one response. etcd never splits a
-// revision over two responses, so no snapshot shows half a transaction. A partial
-// Store makes one only of what concerns its host. On an error nothing has changed.
-func (s *Store) apply(ctx context.Context, events []*clientv3.Event) error {
-	if len(events) == 0 {
-		return nil
-	}
+// apply makes one snapshot of the events that there are up to a revision. A partial Store
+// makes one only of what concerns its host. On an error nothing has changed.
+func (s *Store) apply(ctx context.Context, events []*clientv3.Event, revision int64) error {
 	d := newDraft(s.Snapshot())
 	d.keepRaw = s.file != ""
 	if s.surveyDue() {
@@ -158,13 +161,11 @@ func (s *Store) apply(ctx context.Context, events []*clientv3.Event) error {
 	}
 	c, moved, again := s.scope, false, map[string]bool{}
 	concerns := !s.partial
-	var reached int64
 	for _, e := range events {
 		key := string(e.Kv.Key)
-		reached = max(reached, e.Kv.ModRevision)
 		if s.partial {
 			k := parseKey(key)
-			if c.movedBy(key, k) {
+			if c.movedBy(key, k, e.Type == mvccpb.Event_DELETE) {
 				moved, concerns = true, true
 				if rest, ok := strings.CutPrefix(key, root+"index/app-vips/"); ok {
 					app, _, _ := strings.Cut(rest, "/")
@@ -182,7 +183,7 @@ func (s *Store) apply(ctx context.Context, events []*clientv3.Event) error {
 			s.put(d, key, e.Kv.Value, e.Kv.ModRevision)
 		}
 	}
-	d.next.Revision = max(d.next.Revision, reached)
+	d.next.Revision = max(d.next.Revision, revision)
 	if moved {
 		next, err := s.survey(ctx, d, c, again)
 		if err != nil {
@@ -193,7 +194,7 @@ func (s *Store) apply(ctx context.Context, events []*clientv3.Event) error {
 	if concerns {
 		s.publish(d)
 	} else {
-		s.advance(reached)
+		s.advance(revision)
 	}
 	return nil
 }
@@ -255,7 +256,7 @@ func (s *Store) readWhole(ctx context.Context, d *draft) error {
 	}
 	c, err := s.survey(ctx, d, newScope(s.Host()), nil)
 	if err == nil {
-		s.scope = c
+		s.scope, s.delivered = c, map[string]int64{}
 	}
 	return err
 }

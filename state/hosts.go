@@ -196,6 +196,7 @@ func (s *Store) RemoveHost(ctx context.Context, id sixpn.Host, force bool) (int6
 		}
 		t.remove(keyHost(id))
 		t.remove(keyAlive(id))
+		t.remove(changedHostMachines(id))
 		t.remove(nameHost(record.Value.Name))
 		if record.Value.PublicKey != "" {
 			t.remove(nameHostKey(record.Value.PublicKey))

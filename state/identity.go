@@ -126,7 +126,13 @@ func (s *Store) probe(ctx context.Context) error {
 	if len(response.Kvs) > 0 {
 		fleet = string(response.Kvs[0].Value)
 	}
-	return s.recognise(response.Header, revision, fleet)
+	if err := s.recognise(response.Header, revision, fleet); err != nil {
+		return err
+	}
+	if response.Header.Revision > revision {
+		s.ask()
+	}
+	return nil
 }
 
 // noteContact remembers how the latest exchange with the store went. It returns whether

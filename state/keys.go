@@ -29,6 +29,7 @@ import (
 //	counters/…                                    last number given out, decimal; only ever grows
 //	names/…                                       who has a name, or a key of the mesh, that is unique: the number
 //	                                              of its network or host
+//	changed/…                                     says by its revision when a range was changed last, see changed.go
 //	index/…                                       read by prefix, to count and to list; of an app's addresses
 //	                                              the value is the id of the request that allocated it
 //

@@ -90,18 +90,18 @@ func TestRemovalsSpareTheNeighbours(t *testing.T) {
 		{"an app that moves", func() (int64, error) { _, r, err := s.MoveApp(ctx, "web", "acme2", ""); return r, err },
 			`^networks/00000001/(apps/web|machines/` + web[1].ID + `|deleted/web/[0-9a-f]+)$|^index/app-vips/web/`},
 		{"an app", func() (int64, error) { remove(web[1].ID); return s.DestroyApp(ctx, "web") },
-			`^networks/00000002/(apps/web|machines/` + web[1].ID + `|deleted/web/[0-9a-f]+)$|^networks/0000000[123]/vips/|^index/app-vips/web/|^names/(apps/web|machines/web/.*|machine-ids/` + web[1].ID + `)$|^index/host-machines/[0-9a-f]{8}/` + web[1].ID + `$`},
+			`^networks/00000002/(apps/web|machines/` + web[1].ID + `|deleted/web/[0-9a-f]+)$|^networks/0000000[123]/vips/|^index/app-vips/web/|^names/(apps/web|machines/web/.*|machine-ids/` + web[1].ID + `)$|^index/host-machines/[0-9a-f]{8}/` + web[1].ID + `$|^changed/app-vips/web$`},
 		{"a network", func() (int64, error) { return s.DeleteNetwork(ctx, "acme", "n1") },
-			`^networks/00000006/network$|^names/networks/acme/n1$`},
+			`^networks/00000006/network$|^names/networks/acme/n1$|^changed/(networks|vips)/00000006$`},
 		{"an org", func() (int64, error) { return s.DeleteOrg(ctx, "a") },
-			`^orgs/a$|^networks/00000004/network$|^names/networks/a/default$`},
+			`^orgs/a$|^networks/00000004/network$|^names/networks/a/default$|^changed/(networks|vips)/00000004$`},
 		{"a host", func() (int64, error) { return s.RemoveHost(ctx, hosts[4], false) },
-			`^hosts/00000007/(host|alive)$|^names/hosts/host-4$`},
+			`^hosts/00000007/(host|alive)$|^names/hosts/host-4$|^changed/host-machines/00000007$`},
 		{"a lost host", func() (int64, error) {
 			_, err := e.Client().Delete(ctx, "/sixpn/v1/hosts/00000003/alive")
 			must(t, err)
 			return s.RemoveHost(ctx, hosts[0], true)
-		}, `^hosts/00000003/(host|alive)$|^names/hosts/host-0$|^index/host-machines/00000003/|^names/machines/.*/m$|^names/machine-ids/|^networks/[0-9a-f]{8}/machines/`},
+		}, `^hosts/00000003/(host|alive)$|^names/hosts/host-0$|^changed/host-machines/00000003$|^index/host-machines/00000003/|^names/machines/.*/m$|^names/machine-ids/|^networks/[0-9a-f]{8}/machines/`},
 	} {
 		before := everything(t, e.Client())
 		_, err := row.do()

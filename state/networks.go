@@ -83,6 +83,8 @@ func (t *transaction) removeNetwork(n sixpn.Network, field, what string) error {
 	}
 	t.remove(keyNetwork(n))
 	t.removeAll(keyNetworkDeleted(n))
+	t.remove(changedNetwork(n))
+	t.remove(changedVIPs(n))
 	return nil
 }
 

@@ -114,4 +114,5 @@ func (s *Store) SetHost(h sixpn.Host) {
 	next := *s.snapshot
 	next.Absent = absentHosts(next.Hosts, next.alive, s.kept(&next, time.Now()), s.self)
 	s.replace(&next)
+	s.ask()
 }

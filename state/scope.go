@@ -16,7 +16,7 @@ import (
 // from nothing else, so that a snapshot of any revision has all that its host needs.
 type scope struct {
 	self  sixpn.Host
-	mine  map[string]bool        // Machines of this host, by id
+	mine  map[string]bool        // Machines of this host, by id; false: its record has not come yet
 	home  map[sixpn.Network]bool // networks that have one of them
 	whole map[sixpn.Network]bool // home, and the networks of apps that those of home reach by an address
 	vips  map[sixpn.Network]bool // of these, only the addresses: some lead to an app that has a Machine here
@@ -48,15 +48,20 @@ func (c *scope) has(k recordKey) bool {
 }
 
 // movedBy is whether the scope may be another one after an event of this key.
-func (c *scope) movedBy(key string, k recordKey) bool {
-	if k.kind == kindVIP {
+func (c *scope) movedBy(key string, k recordKey, removed bool) bool {
+	switch k.kind {
+	case kindVIP:
 		return c.home[sixpn.Network(k.number)]
+	case kindMachine: // it may have gone to another network with its app
+		known, mine := c.mine[k.name]
+		return mine && (removed || !known)
+	case kindApp:
+		_, ok := c.places[k.name]
+		return ok && removed
+	case kindOrg, kindNetwork, kindHost, kindDeleted, kindAlive, kindFleet, kindGeneration, kindNone:
 	}
 	if strings.HasPrefix(key, indexHostMachines(c.self)) {
 		return true
-	}
-	if id, ok := strings.CutPrefix(key, nameMachineID("")); ok {
-		return c.mine[id]
 	}
 	if app, ok := strings.CutPrefix(key, nameApp("")); ok {
 		_, ok := c.places[app]
@@ -87,7 +92,7 @@ func (s *Store) survey(ctx context.Context, d *draft, old *scope, again map[stri
 				continue
 			}
 			read[n] = true
-			if err := s.readInto(ctx, d, keyNetworkAll(n)); err != nil {
+			if err := s.readVIPsInto(ctx, d, keyNetworkAll(n), n); err != nil {
 				return nil, err
 			}
 		}
@@ -165,7 +170,9 @@ func (s *Store) surveyPlaces(ctx context.Context, d *draft, c *scope) error {
 // surveyUsers finds which networks have addresses of the apps that have a Machine here.
 func (s *Store) surveyUsers(ctx context.Context, d *draft, old, c *scope, again map[string]bool) error {
 	for id := range c.mine {
-		app := d.next.Machines[id].App
+		m, known := d.next.Machines[id]
+		c.mine[id] = known
+		app := m.App
 		if _, done := c.users[app]; done || app == "" {
 			continue
 		}
@@ -187,8 +194,8 @@ func (s *Store) surveyUsers(ctx context.Context, d *draft, old, c *scope, again 
 				continue
 			}
 			c.vips[n] = true
-			if !old.whole[n] && !old.vips[n] {
-				if err := s.readInto(ctx, d, keyVIPs(n)); err != nil {
+			if !old.vips[n] { // also if it was whole: they are another watch from now on
+				if err := s.readVIPsInto(ctx, d, keyVIPs(n), n); err != nil {
 					return err
 				}
 			}
@@ -267,4 +274,23 @@ func (s *Store) lookUp(ctx context.Context, keys []string, revision int64, found
 // readInto puts all that begins with a prefix into a draft, as of the draft's revision.
 func (s *Store) readInto(ctx context.Context, d *draft, prefix string) error {
 	return s.readRange(ctx, prefix, d.next.Revision, func(key string, value []byte, revision int64) { s.put(d, key, value, revision) })
+}
+
+// readVIPsInto is readInto for what has all addresses of a network. The draft may have some
+// of them: what another watch has not delivered yet, it never will.
+func (s *Store) readVIPsInto(ctx context.Context, d *draft, prefix string, n sixpn.Network) error {
+	found := map[string]bool{}
+	err := s.readRange(ctx, prefix, d.next.Revision, func(key string, value []byte, revision int64) {
+		found[key] = true
+		s.put(d, key, value, revision)
+	})
+	if err != nil {
+		return err
+	}
+	for _, v := range d.next.VIPs {
+		if key := keyVIP(n, v.Number); v.Network == n && !found[key] {
+			d.remove(key)
+		}
+	}
+	return nil
 }

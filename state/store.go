@@ -34,6 +34,10 @@ type Store struct {
 	partial       bool
 	scope         *scope // of the latest snapshot of a partial Store; of OpenStore and Run only
 	saved         int64  // revision that is in the file; of openLast and keepSaving only
+	// delivered is up to which revision each watch of a partial Store has delivered by
+	// itself what is in the snapshot, by where its range begins; likewise of OpenStore and Run.
+	delivered map[string]int64
+	asked     chan struct{} // has an element when a partial Store is to find out what is new
 
 	mu       sync.Mutex
 	snapshot *Snapshot
@@ -141,7 +145,7 @@ func newStore(c StoreConfig) *Store {
 		grace: c.Grace, doubts: make(chan struct{}, 1),
 		file: c.File, saveInterval: orDefault(c.SaveInterval, defaultSaveInterval),
 		patience: orDefault(c.Patience, defaultAnswerTime), probeInterval: orDefault(c.ProbeInterval, defaultProbeInterval),
-		partial: c.Partial, scope: newScope(0),
+		partial: c.Partial, scope: newScope(0), delivered: map[string]int64{}, asked: make(chan struct{}, 1),
 		changed: make(chan struct{}), self: c.Host, lost: map[sixpn.Host]time.Time{}, raw: map[string]rawRecord{},
 	}
 }
@@ -208,6 +212,7 @@ func (s *Store) Reach(ctx context.Context, revision int64) (*Snapshot, error) {
 		if reached >= revision {
 			return snapshot, nil
 		}
+		s.ask()
 		select {
 		case <-changed:
 		case <-ctx.Done():
@@ -216,10 +221,21 @@ func (s *Store) Reach(ctx context.Context, revision int64) (*Snapshot, error) {
 	}
 }
 
+// ask has a partial Store find out how far it is.
+func (s *Store) ask() {
+	select {
+	case s.asked <- struct{}{}:
+	default: // it will, after whatever was written by now
+	}
+}
+
 // advance notes that the snapshot is current up to a revision.
 func (s *Store) advance(reached int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if reached <= s.reached {
+		return
+	}
 	s.reached = reached
 	close(s.changed)
 	s.changed = make(chan struct{})

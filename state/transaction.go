@@ -62,7 +62,7 @@ func (s *Store) transact(ctx context.Context, queue, doing string, fn func(*tran
 		case len(t.writes) == 0:
 			return 0, nil
 		default:
-			response, err := s.client.Txn(ctx).If(t.guards()...).Then(t.writes...).Commit()
+			response, err := t.commit()
 			if errors.Is(err, rpctypes.ErrNoSpace) {
 				return 0, &Error{Kind: Exhausted, cause: err, Message: fmt.Sprintf(
 					"%s: the store has reached its quota: destroy what is not needed, wait for a compaction, then `etcdctl --endpoints %s alarm disarm`",
