@@ -123,9 +123,12 @@ func (s *simulation) takeModels(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	var removals []clientv3.Op
 	for _, kv := range all.Kvs {
 		key, value := string(kv.Key), string(kv.Value)
 		switch {
+		case strings.Contains(key, "/changed/"): // nothing changes in copies
+			removals = append(removals, clientv3.OpDelete(key))
 		case strings.Contains(key, "/counters/") || strings.HasSuffix(key, "/fleet"):
 			s.rest = append(s.rest, kv)
 		case strings.Contains(key, s.machine) || value == s.machine:
@@ -136,7 +139,6 @@ func (s *simulation) takeModels(ctx context.Context) error {
 			s.tenantModel = append(s.tenantModel, kv)
 		}
 	}
-	var removals []clientv3.Op
 	for _, model := range [][]*mvccpb.KeyValue{s.machineModel, s.hostModel, s.tenantModel} {
 		for _, kv := range model {
 			removals = append(removals, clientv3.OpDelete(string(kv.Key)))

@@ -9,8 +9,10 @@ import (
 
 // Whole is all of the fleet beside a partial Store, for those who ask seldom, and about
 // anything: people and their programs. It is read when somebody asks, follows the store
-// while it is asked, and is let go of when nobody has for a while. While the store is
-// away it is what the partial Store has. Its methods may be called from any goroutine.
+// while it is asked, and is let go of when nobody has for a while. What it says the
+// partial Store has too: whoever was told of something finds it in what else the host
+// answers. While the store is away it is what the partial Store has. Its methods may be
+// called from any goroutine.
 type Whole struct {
 	local *Store
 	idle  time.Duration
@@ -37,15 +39,33 @@ func NewWhole(local *Store, idle time.Duration) *Whole {
 func (w *Whole) Snapshot() *Snapshot {
 	s := w.use(context.Background())
 	defer w.leave(s)
-	return s.Snapshot()
+	return w.awaitLocal(context.Background(), s.Snapshot())
 }
 
 // Wait is Store.Wait of the whole fleet.
 func (w *Whole) Wait(ctx context.Context, after int64) (*Snapshot, error) {
 	s := w.use(ctx)
 	defer w.leave(s)
-	return s.Wait(ctx, after)
+	snapshot, err := s.Wait(ctx, after)
+	if err != nil {
+		return nil, err
+	}
+	return w.awaitLocal(ctx, snapshot), nil
 }
+
+// awaitLocal returns a snapshot when the partial Store is as far, which it hardly ever is
+// not, for both are told at the same time. One that is cut off just now is not waited for.
+func (w *Whole) awaitLocal(ctx context.Context, snapshot *Snapshot) *Snapshot {
+	if _, away := w.local.Contact(); away == nil {
+		ctx, cancel := context.WithTimeout(ctx, localPatience)
+		defer cancel()
+		_, _ = w.local.Reach(ctx, snapshot.Revision)
+	}
+	return snapshot
+}
+
+// localPatience is much longer than an exchange with a store that answers takes.
+const localPatience = time.Second
 
 // Close lets go of everything, and returns when that has ended.
 func (w *Whole) Close() {

@@ -53,6 +53,32 @@ func TestWholeIsReadWhenSomebodyAsks(t *testing.T) {
 	}
 }
 
+// TestWholeIsNotAhead: whoever is told of a change finds it in the host's own snapshot, by
+// a Machine of another host and by one of its own.
+func TestWholeIsNotAhead(t *testing.T) {
+	t.Parallel()
+	w, _, local := partialWorld(t)
+	whole := state.NewWhole(local, time.Hour)
+	defer whole.Close()
+	for i := range 100 {
+		n := w.newMachine("")
+		if i%2 == 1 {
+			n.Host = local.Host()
+		}
+		_, revision, err := w.CreateMachine(within(t), n)
+		must(t, err)
+		if i%4 < 2 {
+			_, err = whole.Wait(within(t), revision-1)
+			must(t, err)
+		} else if whole.Snapshot().Revision < revision {
+			continue // it has not been told of it either
+		}
+		if reached := local.Reached(); reached < revision {
+			t.Fatalf("the whole has revision %d, and the host %d", revision, reached)
+		}
+	}
+}
+
 func TestWholeIsLetGoOf(t *testing.T) {
 	t.Parallel()
 	w, kv, local := partialWorld(t)
