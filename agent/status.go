@@ -88,6 +88,11 @@ func (a *agent) trouble(progress reconcile.Status) string {
 	if n := len(snapshot.Unreadable); n > 0 {
 		return fmt.Sprintf("%d records of the store cannot be read by this build; their last readable versions are in force", n)
 	}
+	if a.exchange != nil {
+		if err := a.exchange.Failure(); err != nil {
+			return fmt.Sprintf("shares of hard limits cannot be written down, so no other host gets a larger one (%v): make room in %s", err, a.config.ledgerPath())
+		}
+	}
 	return otherModes(snapshot, a.host.ID)
 }
 

@@ -150,7 +150,7 @@ func (x *Exchange) Receive(from sixpn.Host, raw []byte) (urgent bool, err error)
 }
 
 // Step does what is to be done now, and returns what is to be sent. again asks for
-// another one soon.
+// another one soon. After a *LedgerError another one goes on as if this had not been.
 func (x *Exchange) Step(now time.Time, kernel Seats) (out []Outgoing, again bool, err error) {
 	seats, complete, err := kernel.Seats()
 	if err != nil || !complete {

@@ -140,5 +140,8 @@ func (x *Exchange) record() error {
 		}
 	}
 	stdmaps.DeleteFunc(now, func(seat maps.Seat, _ Bounds) bool { return x.doubtful[seat] })
-	return x.book.write(now)
+	if err := x.book.write(now); err != nil {
+		return &LedgerError{err}
+	}
+	return nil
 }

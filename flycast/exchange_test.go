@@ -1,6 +1,7 @@
 package flycast_test
 
 import (
+	"errors"
 	"fmt"
 	stdmaps "maps"
 	"slices"
@@ -21,11 +22,17 @@ type element struct {
 }
 
 // memory is a ledger that outlives agents.
-type memory struct{ all map[maps.Seat]flycast.Bounds }
+type memory struct {
+	all  map[maps.Seat]flycast.Bounds
+	full bool
+}
 
 func (l *memory) Read() (map[maps.Seat]flycast.Bounds, error) { return l.all, nil }
 
 func (l *memory) Write(all, _ map[maps.Seat]flycast.Bounds, _ []maps.Seat) error {
+	if l.full {
+		return errors.New("it is full")
+	}
 	l.all = all
 	return nil
 }
@@ -178,7 +185,7 @@ func (m *model) step(host sixpn.Host) {
 		return
 	}
 	out, _, err := m.agents[host].Step(m.now, kernel{m, host})
-	if err != nil {
+	if full := (*flycast.LedgerError)(nil); err != nil && !(errors.As(err, &full) && m.ledgers[host].full) {
 		m.Fatal(err)
 	}
 	for _, o := range out {
@@ -243,6 +250,8 @@ func (m *model) act() {
 		m.learn(host)
 	case 16:
 		m.dead[host] = true
+	case 17:
+		m.ledgers[host].full = !m.ledgers[host].full
 	default:
 		m.round()
 	}
@@ -284,6 +293,7 @@ func (m *model) settle() {
 func (m *model) heal() {
 	clear(m.views)
 	for _, host := range m.hosts {
+		m.ledgers[host].full = false
 		switch {
 		case m.lost[host]:
 			m.crash(host)

@@ -39,8 +39,9 @@ const leastPause = time.Millisecond
 // Exchanger keeps an Exchange going.
 type Exchanger struct {
 	config   ExchangerConfig
-	mu       sync.Mutex // of exchange
+	mu       sync.Mutex // of the next two
 	exchange *Exchange
+	failure  error
 	hurry    chan struct{}
 	packets  chan packet
 }
@@ -70,6 +71,13 @@ func (e *Exchanger) Divisions() []Division {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.exchange.Divisions()
+}
+
+// Failure is why no share can grow right now; nil: they can.
+func (e *Exchanger) Failure() error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.failure
 }
 
 // Run exchanges load until ctx ends, and returns nil then.
@@ -170,7 +178,20 @@ func (e *Exchanger) step(now time.Time) (out []Outgoing, again bool, err error) 
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.exchange.Learn(limits, hosts)
-	return e.exchange.Step(now, e.config.Seats)
+	out, again, err = e.exchange.Step(now, e.config.Seats)
+	var full *LedgerError
+	if errors.As(err, &full) { // a disk that is full, which is no reason to end
+		if e.failure == nil {
+			e.config.Log.Error("shares of limits cannot be written down, so none grows", "error", err)
+		}
+		e.failure = full
+		return nil, false, nil
+	}
+	if err == nil && e.failure != nil {
+		e.config.Log.Info("shares of limits can be written down again")
+		e.failure = nil
+	}
+	return out, again, err
 }
 
 func (e *Exchanger) receive(p packet) bool {

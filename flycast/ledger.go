@@ -27,6 +27,15 @@ type Ledger interface {
 	Write(all, changed map[maps.Seat]Bounds, gone []maps.Seat) error
 }
 
+// LedgerError is that a Ledger did not take what a Step had to write before it sends. The
+// next Step writes it; until then nobody is granted anything.
+type LedgerError struct{ Err error }
+
+func (e *LedgerError) Error() string { return e.Err.Error() }
+
+// Unwrap returns the Ledger's own error.
+func (e *LedgerError) Unwrap() error { return e.Err }
+
 // book is what a run knows to be in its Ledger.
 type book struct {
 	ledger  Ledger
