@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 
 	"github.com/sixpn/sixpn"
 	"github.com/sixpn/sixpn/internal/nettest"
@@ -101,8 +100,9 @@ func downAndUp(ctx context.Context, h *nettest.Host, m *nettest.Machine, do func
 	if err := nettest.Eventually(ctx, "the host sees that the device is down", func(context.Context) error {
 		return h.Do(func() error {
 			outside, err := netlink.LinkByName(machine.DeviceName(m.ID))
-			if err == nil && outside.Attrs().RawFlags&unix.IFF_LOWER_UP != 0 {
-				err = fmt.Errorf("%s has its carrier", outside.Attrs().Name)
+			// The kernel tells of it when it changes this, and not yet when the carrier goes.
+			if err == nil && outside.Attrs().OperState == netlink.OperUp {
+				err = fmt.Errorf("%s is %v", outside.Attrs().Name, outside.Attrs().OperState)
 			}
 			return err
 		})
