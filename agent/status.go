@@ -82,7 +82,11 @@ func (a *agent) trouble(progress reconcile.Status) string {
 	if progress.Error != "" {
 		return progress.Error
 	}
-	if at, away := a.store.Contact(); away != nil {
+	at, away := a.store.Contact()
+	switch {
+	case state.KindOf(away) == state.Conflict:
+		return away.Error()
+	case away != nil:
 		return fmt.Sprintf("the store has not answered since %s (%v): the last state is in force; look after the store, and the way to it", at.UTC().Format(time.RFC3339), away)
 	}
 	if n := len(snapshot.Unreadable); n > 0 {

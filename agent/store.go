@@ -66,7 +66,7 @@ func (a *agent) readStore(ctx context.Context) (err error) {
 	}
 	a.store, err = state.OpenStore(ctx, state.StoreConfig{
 		Client: a.client, Log: a.log, Host: known.Host, Window: a.config.Timeouts.HostExpiry,
-		Grace: a.config.lossGrace(), File: a.config.lastStatePath(), Partial: true,
+		Grace: a.config.lossGrace(), File: a.config.lastStatePath(), Partial: true, Refused: a.refused,
 	})
 	if err != nil {
 		return err
@@ -92,6 +92,15 @@ func (a *agent) openJoinedStore(ctx context.Context) (err error) {
 		return err
 	}
 	return a.dropOldMember()
+}
+
+// refused says why the fleet's store does not take this host for one of the fleet, nil if it
+// does, or cannot be asked.
+func (a *agent) refused() error {
+	if a.fleet == nil || !a.fleet.Joined() || len(a.config.Store) > 0 {
+		return nil
+	}
+	return state.Refusal(state.RemoteConfig{Fleet: true, Endpoints: a.fleet.Endpoints(), TLS: a.fleet.ClientTLS()})
 }
 
 // awayPatience is how long a start waits for a store that it can do without.

@@ -162,6 +162,17 @@ func TestRemovedVoter(t *testing.T) {
 		t.Error("a removed host changes the fleet")
 	}
 	createOrg(ctx, t, first, "others")
+	nettest.Must(t, nettest.Eventually(ctx, "its log and its status say why", func(ctx context.Context) error {
+		content, err := os.ReadFile(removed.LogPath())
+		if err != nil {
+			return err
+		}
+		status, err := removed.Status(ctx)
+		if err == nil && !(strings.Contains(string(content), "of the fleet no more") && strings.Contains(status.Agent.Message, "it was removed")) {
+			err = fmt.Errorf("its status is %q", status.Agent.Message)
+		}
+		return err
+	}))
 	nettest.Must(t, removed.KillAgent())
 	nettest.Must(t, os.RemoveAll(filepath.Join(removed.StateDir(), "last-state")))
 	refusesToStart(ctx, t, removed, "it was removed")

@@ -111,9 +111,8 @@ func explainRemote(c RemoteConfig, err error) error {
 				"the store at %s refuses this user (%v): give one that may read and write everything below %s, or none if it has no users", where, err, root)}
 		}
 	}
-	if refusal := refusedAt(c); refusal != nil {
-		return &Error{Kind: Conflict, Field: "store", cause: err, Message: fmt.Sprintf(
-			"the store at %s does not take this host's certificate for that of a host of the fleet (%v): %s", where, refusal, JoinAgain)}
+	if refusal := Refusal(c); refusal != nil {
+		return refusal
 	}
 	return &Error{Kind: Unavailable, cause: err, Message: fmt.Sprintf(
 		"the store at %s does not answer (%v): check that it runs, that these addresses are reached from here, and that the certificates are of its authority", where, err)}
@@ -122,30 +121,42 @@ func explainRemote(c RemoteConfig, err error) error {
 // refusalTime is how long is waited for a refusal: it comes at once or not at all.
 const refusalTime = 500 * time.Millisecond
 
-// refusedAt is the refusal of this host's certificate by the first endpoint that refuses
-// it, nil if none does, or it is no fleet's: the client of etcd keeps what was said to itself.
-func refusedAt(c RemoteConfig) error {
+// Refusal asks the members of the fleet's own store whether they take this host for one of
+// the fleet. The error of the first one that does not is of kind Conflict, and says what to
+// do; nil if none refuses it, or the store is no fleet's. The client of etcd keeps what was
+// said to itself.
+func Refusal(c RemoteConfig) error {
 	if !c.Fleet {
 		return nil
 	}
 	for _, e := range c.Endpoints {
-		address, ok := strings.CutPrefix(e, "https://")
-		if !ok {
-			continue
+		if refusal := refusedAt(e, c.TLS); refusal != nil {
+			return &Error{Kind: Conflict, Field: "store", cause: errors.Join(errRefused, refusal), Message: fmt.Sprintf(
+				"the store at %s does not take this host's certificate for that of a host of the fleet (%v): %s", e, refusal, JoinAgain)}
 		}
-		config := c.TLS.Clone()
-		config.NextProtos = []string{"h2"}
-		conn, err := tls.DialWithDialer(&net.Dialer{Timeout: refusalTime}, "tcp", address, config)
-		if err != nil {
-			continue
-		}
-		// By TLS 1.3 who connects hears of it with the first answer.
-		_ = conn.SetReadDeadline(time.Now().Add(refusalTime)) // every connection can
-		_, err = conn.Read(make([]byte, 1))
-		conn.Close()
-		if err != nil && strings.Contains(err.Error(), "tls: bad certificate") {
-			return err
-		}
+	}
+	return nil
+}
+
+// errRefused is that the store does not take this host for one of the fleet.
+var errRefused = errors.New("the store refuses this host")
+
+func refusedAt(endpoint string, config *tls.Config) error {
+	address, ok := strings.CutPrefix(endpoint, "https://")
+	if !ok {
+		return nil
+	}
+	config = config.Clone()
+	config.NextProtos = []string{"h2"}
+	conn, err := tls.DialWithDialer(&net.Dialer{Timeout: refusalTime}, "tcp", address, config)
+	if err != nil {
+		return nil
+	}
+	defer conn.Close()
+	// By TLS 1.3 who connects hears of it with the first answer.
+	_ = conn.SetReadDeadline(time.Now().Add(refusalTime)) // every connection can
+	if _, err = conn.Read(make([]byte, 1)); err != nil && strings.Contains(err.Error(), "tls: bad certificate") {
+		return err
 	}
 	return nil
 }

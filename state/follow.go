@@ -62,9 +62,13 @@ func (s *Store) Run(ctx context.Context) error {
 			}
 		}
 		switch {
-		case errors.Is(err, errStranger) && news:
-			s.log.Error("the store is refused", "error", err)
-		case err != nil && !errors.Is(err, errStranger):
+		case errors.Is(err, errStranger):
+			if news {
+				s.log.Error("the store is refused", "error", err)
+			}
+		case errors.Is(err, errRefused):
+			s.sayAway(err, news)
+		case err != nil:
 			s.log.Warn("the store cannot be watched: the last state stays in force", "error", err, "again_in", retry)
 		}
 		select {
@@ -141,13 +145,22 @@ func (s *Store) keepProbing(ctx context.Context, end context.CancelCauseFunc) {
 			end(err)
 			return
 		}
-		if ctx.Err() == nil && s.noteContact(err) {
-			if err != nil {
-				s.log.Warn("the store does not answer: the last state stays in force", "error", err)
-			} else {
-				s.log.Info("the store answers again")
-			}
+		if ctx.Err() == nil {
+			s.sayAway(err, s.noteContact(err))
 		}
+	}
+}
+
+// sayAway has the log say that the store does not answer, or does again, when that is news.
+func (s *Store) sayAway(err error, news bool) {
+	switch {
+	case !news:
+	case err == nil:
+		s.log.Info("the store answers again")
+	case errors.Is(err, errRefused):
+		s.log.Error("this host is of the fleet no more: what runs here goes on by the last state, and nothing changes", "error", err)
+	default:
+		s.log.Warn("the store does not answer: the last state stays in force", "error", err)
 	}
 }
 

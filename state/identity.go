@@ -120,7 +120,7 @@ func (s *Store) probe(ctx context.Context) error {
 	revision := s.Reached()
 	response, err := s.client.Get(ctx, keyFleet)
 	if err != nil {
-		return err
+		return s.whyAway(err)
 	}
 	fleet := noFleet
 	if len(response.Kvs) > 0 {
@@ -135,12 +135,25 @@ func (s *Store) probe(ctx context.Context) error {
 	return nil
 }
 
+// whyAway is the error of a store that does not answer, or that it refuses this host.
+func (s *Store) whyAway(err error) error {
+	if s.refused != nil && !errors.Is(err, context.Canceled) {
+		if refusal := s.refused(); refusal != nil {
+			return refusal
+		}
+	}
+	return err
+}
+
 // noteContact remembers how the latest exchange with the store went. It returns whether
 // that is news.
 func (s *Store) noteContact(err error) (news bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	news = (err == nil) != (s.away == nil)
+	if err != nil && errors.Is(s.away, errRefused) && !errors.Is(err, errStranger) {
+		return false // who refuses may be away, too: that is why as long as the store does not answer
+	}
+	news = (err == nil) != (s.away == nil) || errors.Is(err, errRefused) != errors.Is(s.away, errRefused)
 	s.away = err
 	if err == nil {
 		s.contact = time.Now()

@@ -32,6 +32,7 @@ type Store struct {
 	patience      time.Duration
 	probeInterval time.Duration
 	partial       bool
+	refused       func() error
 	scope         *scope // of the latest snapshot of a partial Store; of OpenStore and Run only
 	saved         int64  // revision that is in the file; of openLast and keepSaving only
 	// delivered is up to which revision each watch of a partial Store has delivered by
@@ -72,6 +73,9 @@ type StoreConfig struct {
 	// addresses. It has no orgs. Its snapshots' revisions pass over what is not in them;
 	// see Reach. SetHost counts from the next event on.
 	Partial bool
+	// Refused is asked when the store does not answer: whether that is because this host is
+	// of the fleet no more, as by Refusal. nil: it cannot be known.
+	Refused func() error
 	// File, if not empty, is where the last state is kept, for a start without the store.
 	// Its directory exists, and no other process writes there.
 	File string
@@ -145,7 +149,7 @@ func newStore(c StoreConfig) *Store {
 		grace: c.Grace, doubts: make(chan struct{}, 1),
 		file: c.File, saveInterval: orDefault(c.SaveInterval, defaultSaveInterval),
 		patience: orDefault(c.Patience, defaultAnswerTime), probeInterval: orDefault(c.ProbeInterval, defaultProbeInterval),
-		partial: c.Partial, scope: newScope(0), delivered: map[string]int64{}, asked: make(chan struct{}, 1),
+		partial: c.Partial, scope: newScope(0), refused: c.Refused, delivered: map[string]int64{}, asked: make(chan struct{}, 1),
 		changed: make(chan struct{}), self: c.Host, lost: map[sixpn.Host]time.Time{}, raw: map[string]rawRecord{},
 	}
 }

@@ -91,6 +91,7 @@ func EndTraffic(ctx context.Context, t testing.TB, m *Machine) {
 	}
 	var seen payload.Traffic
 	Must(t, json.Unmarshal([]byte(text), &seen))
+	t.Logf("traffic: %v", &seen)
 	for name, n := range seen.Numbered {
 		if n.Missing > 0 || n.Repeated > 0 || n.Error != "" || n.Sent == 0 {
 			t.Errorf("datagrams, %s: %+v (%d lost by full sockets)", name, *n, seen.Overflows)

@@ -8,8 +8,10 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"maps"
 	"math"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -24,6 +26,21 @@ type Traffic struct {
 	// Overflows counts datagrams that the network delivered to this namespace and
 	// a full socket buffer then lost.
 	Overflows uint64 `json:"overflows"`
+	// Starved is the longest time, in seconds, in which this process did not come to run
+	// when it wanted to: what was silent no longer may have been this process itself.
+	Starved float64 `json:"starved"`
+}
+
+// String is what was slow, for a log.
+func (t *Traffic) String() string {
+	said := fmt.Sprintf("in %.1f s the process had to wait for %.2f s at most", t.Seconds, t.Starved)
+	for _, name := range slices.Sorted(maps.Keys(t.Streams)) {
+		said += fmt.Sprintf("; stream %s was silent for %.2f s", name, t.Streams[name].Silent)
+	}
+	for _, name := range slices.Sorted(maps.Keys(t.Opened)) {
+		said += fmt.Sprintf("; a connection to %s took %.2f s", name, t.Opened[name].Slow)
+	}
+	return said
 }
 
 // Numbered is a series of numbered datagrams, each answered by an echo.
@@ -40,13 +57,16 @@ type Numbered struct {
 type Stream struct {
 	Sent  uint64 `json:"sent"`
 	Back  uint64 `json:"back"` // bytes, all of them right
-	Error string `json:"error,omitempty"`
+	// Silent is the longest time, in seconds, without a byte that came back.
+	Silent float64 `json:"silent"`
+	Error  string  `json:"error,omitempty"`
 }
 
 // Opened counts connections that were opened one after the other meanwhile.
 type Opened struct {
 	OK     int            `json:"ok"`
 	Failed int            `json:"failed"`
+	Slow   float64        `json:"slow"` // seconds that the slowest one took
 	Errors map[string]int `json:"errors"`
 }
 
@@ -106,11 +126,32 @@ func traffic(ctx context.Context, args []string, out io.Writer) error {
 		running.Go(func() { r.run(ctx, address, settings) })
 	}
 	fmt.Fprintln(out, "sending")
+	measured, measure := make(chan time.Duration), make(chan struct{})
+	go func() { measured <- starved(measure) }()
 	running.Wait()
+	close(measure)
+	result.Starved = (<-measured).Seconds()
 	result.Seconds = time.Since(began).Seconds()
 	result.Overflows, _ = overflows()
 	fmt.Fprint(out, "result ")
 	return report(out, result)
+}
+
+// starved is how late, at worst, a goroutine ran that wanted to all the time until done.
+func starved(done <-chan struct{}) (worst time.Duration) {
+	const tick = 10 * time.Millisecond
+	ticker := time.NewTicker(tick)
+	defer ticker.Stop()
+	for last := time.Now(); ; {
+		select {
+		case <-done:
+			return worst
+		case <-ticker.C:
+		}
+		now := time.Now()
+		worst = max(worst, now.Sub(last)-tick)
+		last = now
+	}
 }
 
 // named parses NAME=VALUE into a map.
@@ -273,8 +314,11 @@ func (r *Stream) run(ctx context.Context, address string, s trafficSettings) err
 
 func (r *Stream) compare(reader io.Reader, piece int) error {
 	buffer := make([]byte, piece)
-	for {
+	for last := time.Now(); ; {
 		n, err := reader.Read(buffer)
+		now := time.Now()
+		r.Silent = max(r.Silent, now.Sub(last).Seconds())
+		last = now
 		if !bytes.Equal(buffer[:n], pattern(r.Back, n)) {
 			return errWrongBytes
 		}
@@ -298,7 +342,10 @@ func (r *Opened) run(ctx context.Context, address string, s trafficSettings) {
 		case <-ticker.C:
 		}
 		// One that has begun is brought to its end.
-		if _, _, err := exchange(context.WithoutCancel(ctx), address, patience); err != nil {
+		began := time.Now()
+		_, _, err := exchange(context.WithoutCancel(ctx), address, patience)
+		r.Slow = max(r.Slow, time.Since(began).Seconds())
+		if err != nil {
 			r.Failed++
 			r.Errors[kind(err)]++
 			continue
