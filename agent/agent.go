@@ -72,6 +72,7 @@ type agent struct {
 	api          *api.Server
 	members      atomic.Pointer[[]observe.Member] // of the store, as they were last seen
 	hostUp       chan struct{}                    // closed once the host port is a port
+	unseating    chan uint64                      // members of the store that removed hosts have left
 	settled      chan struct{}                    // closed once it is known what runs on this host
 
 	closers []func() error // in the order of opening
@@ -131,7 +132,7 @@ func Run(ctx context.Context, c Config) (err error) {
 const restoredPause = time.Second
 
 func run(ctx context.Context, c Config) (err error) {
-	a := &agent{config: c, log: c.Log, started: time.Now(), hostUp: make(chan struct{}), settled: make(chan struct{})}
+	a := &agent{config: c, log: c.Log, started: time.Now(), hostUp: make(chan struct{}), settled: make(chan struct{}), unseating: make(chan uint64, 16)}
 	defer func() { err = errors.Join(err, a.close()) }()
 	for _, step := range []struct {
 		name string

@@ -19,7 +19,8 @@ var _ machine.Store = state.HostStore{}
 type fleetStore struct {
 	*state.Store
 	whole  *state.Whole
-	unseat func(context.Context, state.Host) // of a host that was removed
+	unseat func(context.Context, state.Host) (left []uint64) // of a host that is removed
+	later  func(left []uint64)
 }
 
 var _ api.Store = fleetStore{}
@@ -32,12 +33,20 @@ func (s fleetStore) Wait(ctx context.Context, after int64) (*state.Snapshot, err
 	return s.whole.Wait(ctx, after)
 }
 
-// RemoveHost is api.Store. The host's member of the store goes with it.
+// RemoveHost is api.Store. The host's member of the store goes with it, and first if it can:
+// once the host is cut off etcd may take it for one that has just come back, and would wait
+// for some seconds, in which it is sent all that is written.
 func (s fleetStore) RemoveHost(ctx context.Context, id sixpn.Host, force bool) (int64, error) {
 	host := s.whole.Snapshot().Hosts[id]
+	if !force { // a lost one is cut off already
+		if err := s.MayRemoveHost(ctx, id); err != nil {
+			return 0, err
+		}
+		s.unseat(ctx, host)
+	}
 	revision, err := s.Store.RemoveHost(ctx, id, force)
 	if err == nil {
-		s.unseat(ctx, host)
+		s.later(s.unseat(ctx, host))
 	}
 	return revision, err
 }

@@ -10,7 +10,7 @@ import (
 // openAPI makes what answers, on the socket and to other hosts.
 func (a *agent) openAPI(context.Context) error {
 	a.api = api.NewServer(api.Config{
-		Store:     fleetStore{a.store, a.whole, a.unseat},
+		Store:     fleetStore{a.store, a.whole, a.unseat, a.unseatLater},
 		Machines:  insides{a.driver, a.manager},
 		DataPlane: dataPlane{a},
 		Resolver:  tenant{a},

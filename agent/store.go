@@ -207,7 +207,11 @@ func (a *agent) keepPresent(ctx context.Context) error {
 // waitStore is the life of the embedded store, if there is one.
 func (a *agent) waitStore(ctx context.Context) error {
 	if a.embedded != nil {
-		return a.embedded.Wait(ctx)
+		err := a.embedded.Wait(ctx)
+		if refusal := a.refused(); err != nil && ctx.Err() == nil && refusal != nil {
+			return refusal
+		}
+		return err
 	}
 	<-ctx.Done()
 	return nil

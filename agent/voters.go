@@ -3,7 +3,9 @@ package agent
 import (
 	"context"
 	"errors"
+	"maps"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/sixpn/sixpn"
@@ -22,6 +24,7 @@ type voters struct {
 	life  context.Context       // of the task
 	since map[uint64]time.Time  // when each member was first seen without its host
 	of    map[uint64]sixpn.Host // whose each member was when that was last seen
+	left  map[uint64]bool       // members of removed hosts that are still to go
 	ended chan error            // of this host's own member
 }
 
@@ -46,20 +49,29 @@ func (a *agent) keepVoters(ctx context.Context) error {
 		<-ctx.Done()
 		return nil
 	}
-	v := &voters{agent: a, life: ctx, since: map[uint64]time.Time{}, of: map[uint64]sixpn.Host{}}
+	v := &voters{agent: a, life: ctx, since: map[uint64]time.Time{}, of: map[uint64]sixpn.Host{}, left: map[uint64]bool{}}
 	v.watch()
 	ticker := time.NewTicker(a.config.Timeouts.Members)
 	defer ticker.Stop()
 	for {
+		var again <-chan time.Time
+		if len(v.left) > 0 {
+			again = time.After(unseatRetry)
+		}
 		select {
 		case <-ctx.Done():
 			return nil
 		case err := <-v.ended:
 			v.lostSeat(ctx, err)
+			continue
+		case id := <-a.unseating:
+			v.left[id] = true
+			continue
+		case <-again:
 		case <-ticker.C:
-			if err := v.step(ctx); err != nil && ctx.Err() == nil {
-				a.log.Info("the members of the store stay as they are for now", "error", err)
-			}
+		}
+		if err := v.step(ctx); err != nil && ctx.Err() == nil {
+			a.log.Info("the members of the store stay as they are for now", "error", err)
 		}
 	}
 }
@@ -120,6 +132,9 @@ func (v *voters) next(ctx context.Context) (fleet.Change, []state.StoreMember, e
 	}
 	now := time.Now()
 	gone := map[uint64]bool{}
+	maps.DeleteFunc(v.left, func(id uint64, _ bool) bool {
+		return !slices.ContainsFunc(members, func(m state.StoreMember) bool { return m.ID == id })
+	})
 	for _, m := range members {
 		id, ok := at[m.Underlay]
 		if ok {
@@ -134,7 +149,7 @@ func (v *voters) next(ctx context.Context) (fleet.Change, []state.StoreMember, e
 		}
 		// A host that moves keeps its number; one that was removed loses it.
 		_, there := snapshot.Hosts[v.of[m.ID]]
-		removed := v.of[m.ID] != 0 && !there
+		removed := v.of[m.ID] != 0 && !there || v.left[m.ID] && !ok
 		gone[m.ID] = removed || now.Sub(v.since[m.ID]) >= v.config.Timeouts.Replace
 		for i := range hosts {
 			hosts[i].Lost = hosts[i].Lost || ok && hosts[i].ID == id && gone[m.ID]
@@ -152,23 +167,40 @@ func (v *voters) next(ctx context.Context) (fleet.Change, []state.StoreMember, e
 	return fleet.NextChange(hosts, members, func(m state.StoreMember) bool { return gone[m.ID] }), members, nil
 }
 
-// unseat takes the member of a host out of the store that was removed from the fleet: the
-// others would go on to send it all that is written. What fails here the task does later.
-func (a *agent) unseat(ctx context.Context, host state.Host) {
+// unseat takes the member of a host out of the store that is removed from the fleet: the
+// others would go on to send it all that is written. It returns what is left to be done.
+func (a *agent) unseat(ctx context.Context, host state.Host) (left []uint64) {
 	at, err := netip.ParseAddrPort(host.Endpoint)
 	if err != nil || a.fleet == nil || len(a.config.Store) > 0 {
-		return
+		return nil
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), membersTimeout)
 	defer cancel()
 	members, err := state.StoreMembers(ctx, a.client)
 	for _, m := range members {
-		if m.Underlay == at {
-			err = errors.Join(err, state.RemoveMember(ctx, a.client, m.ID))
+		if m.Underlay != at {
+			continue
+		}
+		if removeErr := state.RemoveMember(ctx, a.client, m.ID); removeErr != nil {
+			left, err = append(left, m.ID), errors.Join(err, removeErr)
 		}
 	}
 	if err != nil {
-		a.log.Warn("the member of the store on the removed host is still to be taken out", "host", host.Name, "error", err)
+		a.log.Info("the member of the store on the host that is removed is still to be taken out", "host", host.Name, "error", err)
+	}
+	return left
+}
+
+// unseatRetry is how soon the task tries again what unseat could not do.
+const unseatRetry = time.Second
+
+// unseatLater has the task go on with it.
+func (a *agent) unseatLater(left []uint64) {
+	for _, id := range left {
+		select {
+		case a.unseating <- id:
+		default: // so much at once is nobody's fleet; each host's task finds it in time
+		}
 	}
 }
 

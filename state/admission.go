@@ -48,7 +48,8 @@ var errNotAdmitted = errors.New("the key of this certificate is that of no host 
 // one of them is elected.
 type admission struct {
 	client  *clientv3.Client // of this member alone, without a socket
-	known   func() *Store    // what the agent has read, see newer
+	member  *mortal
+	known   func() *Store // what the agent has read, see newer
 	cluster uint64
 	log     *slog.Logger
 	changed func() // called when somebody may be admitted no more
@@ -182,7 +183,11 @@ func (a *admission) follow(ctx context.Context) {
 }
 
 // read begins anew with all that the member holds. Its answer needs no other member.
-func (a *admission) read(ctx context.Context) error {
+func (a *admission) read(ctx context.Context) (err error) {
+	if a.member.ended() {
+		return errEndedMember
+	}
+	defer a.member.survive(&err)
 	got, err := a.client.Get(ctx, admissionFrom, admissionRange, clientv3.WithSerializable())
 	if err != nil {
 		return err
@@ -219,7 +224,8 @@ func (a *admission) put(kv *mvccpb.KeyValue) {
 }
 
 // watch takes what changes, and ends when it is to be read anew.
-func (a *admission) watch(ctx context.Context) error {
+func (a *admission) watch(ctx context.Context) (err error) {
+	defer a.member.survive(&err)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	events := a.client.Watch(ctx, admissionFrom, admissionRange, clientv3.WithRev(a.revision+1))

@@ -88,8 +88,9 @@ type Embedded struct {
 // server is etcd, the switch that silences it while it is closed, and its gates.
 type server struct {
 	*embed.Etcd
-	quiet *atomic.Bool
-	gates *gates
+	quiet  *atomic.Bool
+	gates  *gates
+	mortal mortal
 }
 
 func (s *server) close() {
@@ -260,12 +261,15 @@ func startServer(ctx context.Context, c EmbeddedConfig, name string) (s *server,
 	if s.gates, err = openGates(c); err != nil {
 		return nil, err
 	}
-	s.Etcd, err = embed.StartEtcd(serverConfig(c, name, s.quiet))
+	config := serverConfig(c, name, s.quiet)
+	config.GRPCAdditionalServerOptions = s.mortal.options()
+	s.Etcd, err = embed.StartEtcd(config)
 	if err != nil {
 		s.gates.close()
 		return nil, fmt.Errorf("start the store in %s: %w", c.Dir, err)
 	}
-	if err := s.gates.serve(ctx, s.Server); err != nil {
+	s.mortal.server.Store(s.Server)
+	if err := s.gates.serve(ctx, s.Server, &s.mortal); err != nil {
 		s.close()
 		return nil, fmt.Errorf("start the store in %s: %w", c.Dir, err)
 	}

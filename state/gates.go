@@ -50,10 +50,11 @@ func openGates(c EmbeddedConfig) (*gates, error) {
 }
 
 // serve lets in who is admitted by the state of this server, and goes on to look at it.
-func (g *gates) serve(ctx context.Context, server *etcdserver.EtcdServer) error {
+func (g *gates) serve(ctx context.Context, server *etcdserver.EtcdServer, m *mortal) error {
 	if g == nil {
 		return nil
 	}
+	g.member = m
 	g.cluster = uint64(server.Cluster().ID())
 	g.client = v3client.New(server)
 	if err := g.read(ctx); err != nil {

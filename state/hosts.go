@@ -183,16 +183,9 @@ func (s *Store) RemoveHost(ctx context.Context, id sixpn.Host, force bool) (int6
 		}
 	}
 	return s.transact(ctx, creating, "remove host "+id.String(), func(t *transaction) error {
-		record, err := t.host(id)
+		record, err := t.emptyHost(id)
 		if err != nil {
 			return err
-		}
-		machines, err := t.count(indexHostMachines(id))
-		if err != nil {
-			return err
-		}
-		if machines > 0 {
-			return refuse(Conflict, "host", "the host %s has Machines (%d): destroy or migrate them first, or, if it is lost for good, remove it with `sixpn hosts remove --force %s`", record.Value.Name, machines, record.Value.Name)
 		}
 		t.remove(keyHost(id))
 		t.remove(keyAlive(id))
@@ -203,6 +196,28 @@ func (s *Store) RemoveHost(ctx context.Context, id sixpn.Host, force bool) (int6
 		}
 		return t.forgetInvitations(record.Value)
 	})
+}
+
+// MayRemoveHost is why RemoveHost would refuse to, without force.
+func (s *Store) MayRemoveHost(ctx context.Context, id sixpn.Host) error {
+	_, err := s.transact(ctx, "", "look at host "+id.String(), func(t *transaction) error {
+		_, err := t.emptyHost(id)
+		return err
+	})
+	return err
+}
+
+// emptyHost is a host that no Machine is on.
+func (t *transaction) emptyHost(id sixpn.Host) (Record[Host], error) {
+	record, err := t.host(id)
+	if err != nil {
+		return record, err
+	}
+	machines, err := t.count(indexHostMachines(id))
+	if err == nil && machines > 0 {
+		err = refuse(Conflict, "host", "the host %s has Machines (%d): destroy or migrate them first, or, if it is lost for good, remove it with `sixpn hosts remove --force %s`", record.Value.Name, machines, record.Value.Name)
+	}
+	return record, err
 }
 
 // abandon removes the Machines of a lost host, one by one: together they may be more
