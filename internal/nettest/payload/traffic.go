@@ -55,8 +55,8 @@ type Numbered struct {
 
 // Stream is one TCP connection that carries a known pattern to and fro.
 type Stream struct {
-	Sent  uint64 `json:"sent"`
-	Back  uint64 `json:"back"` // bytes, all of them right
+	Sent uint64 `json:"sent"`
+	Back uint64 `json:"back"` // bytes, all of them right
 	// Silent is the longest time, in seconds, without a byte that came back.
 	Silent float64 `json:"silent"`
 	Error  string  `json:"error,omitempty"`
