@@ -168,22 +168,19 @@ func (s *Store) HandBack(ctx context.Context, host sixpn.Host, id, why string) (
 func (s *Store) rehost(ctx context.Context, host sixpn.Host, id, doing string, change func(*transaction, *Machine) error) (Machine, int64, error) {
 	var record Record[Machine]
 	revision, err := s.transact(ctx, id, doing, func(t *transaction) error {
+		var before Machine
 		var err error
-		if record, err = t.machine(id); err != nil {
+		if before, record, err = t.machineTwice(id); err != nil {
 			return err
 		}
 		if err := t.mustOwn(host, record.Value); err != nil {
-			return err
-		}
-		before, err := Decode[Machine](record.raw, record.ModRevision)
-		if err != nil {
 			return err
 		}
 		if err := change(t, &record.Value); err != nil {
 			return err
 		}
 		arrive(&record.Value)
-		return t.writeMachine(before.Value, &record, sourceHost)
+		return t.writeMachine(before, &record, sourceHost)
 	})
 	if err != nil {
 		return Machine{}, 0, err

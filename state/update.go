@@ -33,13 +33,9 @@ func (s *Store) ChangeMachine(ctx context.Context, id, nonce string, change func
 func (s *Store) updateMachine(ctx context.Context, id, source string, change func(*transaction, *Machine) error) (Machine, int64, error) {
 	var record Record[Machine]
 	revision, err := s.transact(ctx, id, "update machine "+id, func(t *transaction) error {
+		var before Machine
 		var err error
-		if record, err = t.machine(id); err != nil {
-			return err
-		}
-		// Decoded once more: change may write through the maps and slices of its own.
-		before, err := Decode[Machine](record.raw, record.ModRevision)
-		if err != nil {
+		if before, record, err = t.machineTwice(id); err != nil {
 			return err
 		}
 		if err := change(t, &record.Value); err != nil {
@@ -48,14 +44,14 @@ func (s *Store) updateMachine(ctx context.Context, id, source string, change fun
 		forgetChecks(&record.Value)
 		forgetCordon(&record.Value, now())
 		arrive(&record.Value)
-		if reflect.DeepEqual(before.Value, record.Value) {
+		if reflect.DeepEqual(before, record.Value) {
 			return nil
 		}
-		if err := validateUpdate(before.Value, record.Value); err != nil {
+		if err := validateUpdate(before, record.Value); err != nil {
 			return err
 		}
 		record.Value.UpdatedAt = now()
-		record.Value.Events = eventsOf(before.Value, record.Value, source)
+		record.Value.Events = eventsOf(before, record.Value, source)
 		return write(t, keyMachine(record.Value.Network, id), record)
 	})
 	if err != nil {
@@ -65,6 +61,16 @@ func (s *Store) updateMachine(ctx context.Context, id, source string, change fun
 		revision = record.ModRevision
 	}
 	return record.Value, revision, nil
+}
+
+// machineTwice reads a Machine for whoever changes it: before stays, though the change may
+// write through the record's maps and slices.
+func (t *transaction) machineTwice(id string) (before Machine, record Record[Machine], err error) {
+	if record, err = t.machine(id); err != nil {
+		return Machine{}, record, err
+	}
+	again, err := Decode[Machine](record.raw, record.ModRevision)
+	return again.Value, record, err
 }
 
 // writeMachine writes a Machine that a larger transaction changes, under its network.
