@@ -34,13 +34,15 @@ func ended(m state.Machine) bool {
 // follow calls visit with the Machine as each snapshot has it until visit says it
 // is enough. exists is false once the record is gone, and it is the last call.
 func (s *Server) follow(ctx context.Context, id string, visit func(m state.Machine, exists bool) (enough bool)) error {
-	snapshot := s.config.Store.Snapshot()
+	snapshot, err := s.config.Store.Wait(ctx, 0) // not Snapshot: see state.Whole
+	if err != nil {
+		return err
+	}
 	for {
 		m, ok := snapshot.Machines[id]
 		if visit(m, ok) || !ok {
 			return nil
 		}
-		var err error
 		if snapshot, err = s.config.Store.Wait(ctx, snapshot.Revision); err != nil {
 			return err
 		}

@@ -9,10 +9,8 @@ import (
 
 // Whole is all of the fleet beside a partial Store, for those who ask seldom, and about
 // anything: people and their programs. It is read when somebody asks, follows the store
-// while it is asked, and is let go of when nobody has for a while. What it says the
-// partial Store has too: whoever was told of something finds it in what else the host
-// answers. While the store is away it is what the partial Store has. Its methods may be
-// called from any goroutine.
+// while it is asked, and is let go of when nobody has for a while. While the store is
+// away it is what the partial Store has. Its methods may be called from any goroutine.
 type Whole struct {
 	local *Store
 	idle  time.Duration
@@ -39,10 +37,11 @@ func NewWhole(local *Store, idle time.Duration) *Whole {
 func (w *Whole) Snapshot() *Snapshot {
 	s := w.use(context.Background())
 	defer w.leave(s)
-	return w.awaitLocal(context.Background(), s.Snapshot())
+	return s.Snapshot()
 }
 
-// Wait is Store.Wait of the whole fleet.
+// Wait is Store.Wait of the whole fleet. What it returns the partial Store has too: whoever
+// waited for something finds it in what else the host answers. After 0 there always is one.
 func (w *Whole) Wait(ctx context.Context, after int64) (*Snapshot, error) {
 	s := w.use(ctx)
 	defer w.leave(s)
@@ -57,15 +56,12 @@ func (w *Whole) Wait(ctx context.Context, after int64) (*Snapshot, error) {
 // not, for both are told at the same time. One that is cut off just now is not waited for.
 func (w *Whole) awaitLocal(ctx context.Context, snapshot *Snapshot) *Snapshot {
 	if _, away := w.local.Contact(); away == nil {
-		ctx, cancel := context.WithTimeout(ctx, localPatience)
+		ctx, cancel := context.WithTimeout(ctx, w.local.patience)
 		defer cancel()
 		_, _ = w.local.Reach(ctx, snapshot.Revision)
 	}
 	return snapshot
 }
-
-// localPatience is much longer than an exchange with a store that answers takes.
-const localPatience = time.Second
 
 // Close lets go of everything, and returns when that has ended.
 func (w *Whole) Close() {
