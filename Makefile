@@ -5,7 +5,7 @@ SHELL := /bin/bash
 BIN := bin/sixpn
 # Packages tested at the same time: more only makes timings of real traffic noisy.
 PARALLEL ?= 2
-TIMEOUT ?= 20m
+TIMEOUT ?= 30m
 
 # Flags of "sixpn bench", e.g. make bench BENCH=--quick
 BENCH ?=
